@@ -1,0 +1,436 @@
+"""The nouns of exptilt: drafts, keys, engines, rewards, targets, and what a run may cost.
+
+exptilt draws from π(y|x) ∝ p(y|x)·exp(r(x,y)/β). An *engine* is the law p: a model together with its temperature,
+truncation, stop rule and token cap. A *reward* is the function r. A *target* joins the two with β. A *sampler*
+(`exptilt.samplers`) turns a target into weighted populations of drafts, and a *select* picks one answer from them.
+
+Everything here is a plain record or a protocol; nothing draws, decodes or keeps state. Log-probabilities are in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from exptilt.population import Population
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Finish = Literal["stop", "length"]
+MASK = -1  # the token of an undecided position in a masked-diffusion draft
+
+
+# ---------------------------------------------------------------------------------------------------------- errors
+
+
+class ExptiltError(Exception):
+    """Base of every error that exptilt raises on purpose; the message says what was wrong and the cure."""
+
+
+class PromptError(ExptiltError):
+    """The prompt is empty, or leaves no room for an answer in the model's context."""
+
+
+class ModelError(ExptiltError):
+    """The model cannot be found, read or run."""
+
+
+class RewardError(ExptiltError):
+    """The reward raised, or returned NaN, +inf or the wrong number of values. Never turned into a score."""
+
+
+class TargetError(ExptiltError):
+    """The parts of a target, or a target and a sampler, do not fit together."""
+
+
+class CapabilityError(TargetError):
+    """The engine cannot do what the sampler needs."""
+
+
+class WeightsError(ExptiltError):
+    """A population was given log-weights that are NaN or +inf."""
+
+
+class AllWeightsZero(ExptiltError):
+    """Every draft has weight zero: the reward excludes everything that was drawn."""
+
+
+class BudgetSpent(ExptiltError):
+    """The budget ended before the first complete population."""
+
+
+class StoreError(ExptiltError):
+    """The results file is corrupt, or belongs to a run with other settings."""
+
+
+# ------------------------------------------------------------------------------------------------------ randomness
+
+
+class Stream:
+    """A sequence of random choices from one key. Not shared between threads."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+
+    def choose(self, weights: Sequence[float] | Floats) -> int:
+        """Draw an index with probability proportional to `weights` (non-negative, any sum)."""
+        cumulative = np.cumsum(np.asarray(weights, dtype=np.float64))
+        total = cumulative[-1]
+        if not 0.0 < total < math.inf:
+            raise ValueError(f"cannot choose from weights that sum to {total}: give finite weights, one at least positive")
+        index = int(np.searchsorted(cumulative, self._generator.random() * total, side="right"))
+        # Rounding may carry the product up to the total itself: fall back on the last outcome that has mass.
+        return min(index, int(np.searchsorted(cumulative, total, side="left")))
+
+
+@dataclass(frozen=True, init=False)
+class Key:
+    """The name of a random stream: a seed and a path of integers and strings.
+
+    Every draft gets a key of its own, so what is drawn for it depends on nothing else: not on its neighbours in a
+    batch, not on the order in which prompts are served. The generator is Philox keyed by a hash of seed and path.
+    """
+
+    seed: int
+    path: tuple[int | str, ...]
+
+    def __init__(self, seed: int, *path: int | str) -> None:
+        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "path", path)
+
+    def child(self, *path: int | str) -> Key:
+        """The key of a part of the work that this key stands for."""
+        return Key(self.seed, *self.path, *path)
+
+    def rng(self) -> np.random.Generator:
+        """A fresh numpy generator; the same key always gives the same one."""
+        name = repr((self.seed, self.path)).encode()
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(blake2b(name, digest_size=16).digest(), "little")))
+
+    def stream(self) -> Stream:
+        """A fresh stream of choices; the same key always gives the same one."""
+        return Stream(self.rng())
+
+    def choose(self, weights: Sequence[float] | Floats) -> int:
+        """The first choice of this key's stream: an index drawn with probability proportional to `weights`."""
+        return self.stream().choose(weights)
+
+
+# ---------------------------------------------------------------------------------------------------------- drafts
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A response, finished or not. Its identity is the prompt and the token ids; it holds no tensors and no caches.
+
+    tokens: the response's token ids, the end-of-text token included where it was drawn. A masked-diffusion draft
+        always has its full length, with MASK where nothing has been decided.
+    logq: log-probability (nats) of each decision under the law it was drawn from, after temperature and truncation;
+        None where the engine cannot tell. One per decision, in the order of the decisions.
+    text: the decoded response without end-of-text and stop string. Empty after `cut`, until an engine extends it.
+    finish: None while unfinished; "stop" for end of text or a stop string, "length" at the token cap.
+    order: the positions in the order they were decided; None means left to right.
+    """
+
+    prompt: str
+    tokens: tuple[int, ...] = ()
+    logq: tuple[float, ...] | None = ()
+    text: str = ""
+    finish: Finish | None = None
+    order: tuple[int, ...] | None = None
+
+    @property
+    def decided(self) -> int:
+        """How many tokens have been decided."""
+        return len(self.tokens) if self.order is None else len(self.order)
+
+    def cut(self, count: int) -> Draft:
+        """The draft as it was after its first `count` decisions; itself where it has no more than that."""
+        if not count >= 0:
+            raise ValueError(f"cannot keep {count} tokens of a draft: give a count of 0 or more")
+        if count >= self.decided:
+            return self
+        logq = None if self.logq is None else self.logq[:count]
+        if self.order is None:
+            return Draft(self.prompt, self.tokens[:count], logq)
+        kept = set(self.order[:count])
+        tokens = tuple(token if place in kept else MASK for place, token in enumerate(self.tokens))
+        return Draft(self.prompt, tokens, logq, order=self.order[:count])
+
+
+# ------------------------------------------------------------------------------------------------- what a run costs
+
+
+@dataclass
+class Work:
+    """What one engine did. Tokens are counted per row; a forward is one evaluation of the network for one row.
+
+    prompt: tokens of prompts and prefixes that were prefilled; cached: those whose cache was reused instead.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+    scored: int = 0
+    forwards: int = 0
+
+    def add(self, *, prompt: int = 0, cached: int = 0, generated: int = 0, scored: int = 0, forwards: int = 0) -> None:
+        self.prompt += prompt
+        self.cached += cached
+        self.generated += generated
+        self.scored += scored
+        self.forwards += forwards
+
+
+@dataclass
+class Usage:
+    """The cost of one run: work of the reference model and of the proposal apart, reward calls, seconds.
+
+    reward_calls counts calls of the reward, rated the drafts it rated, reused those whose reward was known already.
+    """
+
+    reference: Work = field(default_factory=Work)
+    proposal: Work = field(default_factory=Work)
+    reward_calls: int = 0
+    rated: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated and scored by both models: what a token budget counts."""
+        return sum(work.generated + work.scored for work in (self.reference, self.proposal))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of one prompt's run. They are checked before each engine or reward call: a call under way completes.
+
+    tokens: generated and scored, both models together; seconds: wall clock; reward_calls: calls of the reward.
+    """
+
+    tokens: int | None = None
+    seconds: float | None = None
+    reward_calls: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "seconds", "reward_calls"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"budget {name}={value} must be positive, or None for no limit")
+
+    def spent(self, usage: Usage) -> str | None:
+        """The limit that `usage` has reached, in words; None while there is room."""
+        for name, value in (("tokens", usage.tokens), ("seconds", usage.seconds), ("reward_calls", usage.reward_calls)):
+            limit = getattr(self, name)
+            if limit is not None and value >= limit:
+                return f"{name}: {value:.6g} of {limit:.6g}"
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------- protocols
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """The law p(y|x): a model with its sampling parameters, fixed at construction.
+
+    Engines are blocking and safe to call from many threads. `can` is a subset of
+    "continue" (extend unfinished drafts), "logq" (drafts carry log-probabilities), "score" (rate given drafts under
+    this same law) and "seed" (the same key gives the same draft).
+    """
+
+    @property
+    def name(self) -> str:
+        """What a user would call it, such as "hf:HuggingFaceTB/SmolLM2-135M-Instruct"."""
+        ...
+
+    @property
+    def can(self) -> frozenset[str]: ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The cap on response tokens; a response cut there is an outcome of the law like any other."""
+        ...
+
+    @property
+    def alphabet(self) -> str:
+        """A digest of the token vocabulary: two engines with the same alphabet can read each other's drafts."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that fixes the law, as JSON values: model and sampling parameters."""
+        ...
+
+    def with_sampling(self, **changes: Any) -> Engine:
+        """The same weights under other sampling parameters."""
+        ...
+
+    def metered(self, work: Work) -> Engine:
+        """The same engine, adding what it does to `work`."""
+        ...
+
+    def start(self, prompt: str) -> Draft:
+        """The empty draft of a prompt. Raises PromptError where the prompt is empty or too long."""
+        ...
+
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+        """Decide up to `tokens` more positions of each draft (None: to its end), one key per draft.
+
+        Finished drafts come back unchanged; the order is kept.
+        """
+        ...
+
+    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
+        """Log-probability (nats) under this law of every decision of each draft, in the order of the decisions."""
+        ...
+
+
+Reward = Callable[[str, list[Draft]], Sequence[float] | Floats]
+"""r(x, y): takes a prompt and drafts, returns one float for each. -inf excludes a draft; NaN and +inf are errors."""
+
+
+@runtime_checkable
+class PromptReward(Protocol):
+    """A reward that must see the engine or draw a pilot before it is a function of (x, y), such as agreement.
+
+    `bind` is called once per prompt, before sampling, and returns the function. `fixed` says whether that function
+    stays the same while the sampler runs; where it does not, no target exists and weights mean nothing.
+    """
+
+    @property
+    def fixed(self) -> bool: ...
+
+    def needs(self) -> frozenset[str]:
+        """What the engine must be able to do, as in `Engine.can`."""
+        ...
+
+    def bind(self, engine: Engine, prompt: str, key: Key) -> Reward: ...
+
+
+# ---------------------------------------------------------------------------------------------------------- target
+
+
+def reward_name(reward: object) -> str:
+    """What to call a reward in an error message."""
+    return getattr(reward, "__qualname__", None) or type(reward).__qualname__
+
+
+def rate(reward: Reward, prompt: str, drafts: Sequence[Draft]) -> Floats:
+    """Call the reward and check what it returns: float64 of shape [len(drafts)], or a RewardError naming it."""
+    if not drafts:
+        return np.zeros(0)
+    name = reward_name(reward)
+    try:
+        values = np.asarray(list(reward(prompt, list(drafts))), dtype=np.float64)
+    except ExptiltError:
+        raise
+    except Exception as error:
+        raise RewardError(
+            f"reward {name} raised {type(error).__name__}: {error}. Mend the reward; no score is assumed."
+        ) from error
+    if values.shape != (len(drafts),):
+        raise RewardError(
+            f"reward {name} returned values of shape {values.shape} for {len(drafts)} drafts. "
+            "Return one float per draft, in the order of the drafts."
+        )
+    bad = np.flatnonzero(np.isnan(values) | (values == math.inf))
+    if bad.size:
+        raise RewardError(
+            f"reward {name} returned {values[bad[0]]} for the draft {drafts[bad[0]].text[:80]!r}. "
+            "Return finite floats; -inf excludes a draft."
+        )
+    return values
+
+
+@dataclass(frozen=True)
+class Target:
+    """The law to draw from, π(y|x) ∝ p(y|x)·exp(r(x,y)/β).
+
+    engine: the reference law p. reward: r, or a PromptReward that becomes one for each prompt.
+    beta: β > 0 in units of the reward; small β trusts the reward, large β stays near p (ETS writes λ, TRL `beta`).
+    proposal: a cheaper law q over the same tokens that samplers may draw from; weights correct for it.
+    """
+
+    engine: Engine
+    reward: Reward | PromptReward
+    beta: float
+    proposal: Engine | None = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.beta, int | float) and 0 < self.beta < math.inf):
+            raise TargetError(f"beta={self.beta!r} must be a positive finite number: it divides the reward, π ∝ p·exp(r/beta)")
+        if not (callable(self.reward) or isinstance(self.reward, PromptReward)):
+            raise TargetError(f"reward {self.reward!r} is not callable: give a function (prompt, drafts) -> floats")
+        if self.proposal is None:
+            return
+        for name in ("alphabet", "max_tokens"):
+            ours, theirs = getattr(self.engine, name), getattr(self.proposal, name)
+            if ours != theirs:
+                raise TargetError(
+                    f"the proposal {self.proposal.name} has {name} {theirs} but the engine {self.engine.name} has {ours}: "
+                    "importance ratios need both over the same responses. Give both the same tokenizer and token cap."
+                )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the reward is a fixed function, so that π exists and weights mean something."""
+        return not isinstance(self.reward, PromptReward) or self.reward.fixed
+
+    def bind(self, prompt: str, key: Key) -> Target:
+        """This target with its reward made a function for `prompt`; itself where the reward is one already."""
+        if not isinstance(self.reward, PromptReward):
+            return self
+        return replace(self, reward=self.reward.bind(self.engine, prompt, key))
+
+    def rate(self, prompt: str, drafts: Sequence[Draft]) -> Floats:
+        """Rewards r(x, y) of the drafts, checked; float64 of shape [len(drafts)]."""
+        if isinstance(self.reward, PromptReward):
+            raise TargetError(f"reward {reward_name(self.reward)} must be bound to a prompt first: call target.bind(prompt, key)")
+        return rate(self.reward, prompt, drafts)
+
+
+class Sampler(Protocol):
+    """An algorithm that yields populations for a target: anytime, each better than the last, the last is the answer.
+
+    `weighted` says whether its weights are proper (math of `exptilt.population`), so that log Ẑ exists.
+    """
+
+    weighted: ClassVar[bool]
+
+    def needs(self, target: Target) -> frozenset[str]:
+        """What the target's engine must be able to do. Raises TargetError where the target has parts it cannot use."""
+        ...
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]: ...
+
+
+def check_capabilities(sampler: Sampler, target: Target) -> None:
+    """Refuse, before any work, a sampler whose needs the engine, the proposal or the reward's engine cannot meet."""
+    needs = sampler.needs(target)
+    if isinstance(target.reward, PromptReward):
+        needs |= target.reward.needs()
+    wanted: list[tuple[Engine, frozenset[str]]] = [(target.engine, needs)]
+    if target.proposal is not None:
+        wanted.append((target.proposal, (sampler.needs(target) - {"score"}) | {"logq"}))
+    for engine, need in wanted:
+        if missing := need - engine.can:
+            raise CapabilityError(
+                f"{type(sampler).__name__} with reward {reward_name(target.reward)} needs {sorted(need)} but {engine.name} "
+                f"can {sorted(engine.can)}: {sorted(missing)} is missing. Choose an engine that can "
+                f"({_CURES[min(missing)]}), or a sampler that needs less, such as Independent."
+            )
+
+
+_CURES = {
+    "continue": "a local model, or a server that continues raw text",
+    "logq": "a local model, or a server that returns processed log-probabilities",
+    "score": "a local model; for a target without proposal no scoring is needed",
+    "seed": "a local model",
+}

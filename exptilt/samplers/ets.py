@@ -1,0 +1,183 @@
+"""ETS: energy-guided test-time scaling (Li et al., 2601.21484), with the weights that make it exact.
+
+One chain grows block by block. At step i, M candidate extensions c_1..c_M of the chain are drawn from p, each is
+finished K times by rollouts u_mk, its energy is estimated as Ê_m = (1/K) Σ_k exp(r(u_mk)/β), and one candidate is
+picked with probability Ê_m/Σ Ê. A finished candidate needs no rollouts: its energy is exp(r(c_m)/β) itself.
+
+The published chain alone follows π only as M grows (bias O(1/M)). What makes a run exact is the weight
+
+    w = exp(r(y_I)/β) · Π_i [ (1/M) Σ_m s_im / s_ij ],     s_im the scores, j the picks,
+
+which is proper for γ = p·exp(r/β) for every M, K and number of steps, and for *any* positive scores s: energies,
+tempered energies s^τ, or the exponential of somebody's value model. And every rollout counts: with
+W_i = Π_{s<i} Ē_s/s_sj, the rollouts of step i with weights W_i·exp(r/β)/(MK) are properly weighted too, so all
+rollouts of all steps, each step's weights times a fixed α_i with Σα = 1, are one properly weighted population.
+The number of steps is fixed beforehand, ceil(max_tokens/block): a chain that ends early counts with its finished
+response at every step left.
+
+With a proposal q this is ETS-IS: rollouts are drawn from q and carry p/q over their own tokens; candidates are drawn
+from q as well if `propose_candidates` is set, then s_m gains the factor l_m = p(c_m)/q(c_m), and W the factor l_j.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from exptilt.core import AllWeightsZero, Draft, Floats, Key, Target, TargetError, rate
+from exptilt.diagnostics import log_sum
+from exptilt.population import Population
+from exptilt.samplers.rollout import LookAhead, at_least_one, log_ratio, look_ahead
+
+Value = Callable[[str, list[Draft]], Sequence[float] | Floats]
+"""An estimate of the final reward of partial drafts, in units of the reward; the score is exp(value/β)."""
+
+
+@dataclass(frozen=True)
+class ETS:
+    """Guided selection among candidates by their energies.
+
+    candidates: M. rollouts: K per unfinished candidate. block: tokens decided per step; None for one step to the end.
+    returns: "rollouts" for the population of all rollouts of all steps; "chain" for the chain's response alone, which
+        unweighted is the published algorithm.
+    temper: scores are raised to this power; below 1 guards against a single lucky rollout.
+    value: scores partial candidates instead of rollouts; then only the last step's candidates form the population.
+    propose_candidates: draw candidates, not only rollouts, from the target's proposal.
+    step_weights: α_i, one for each step, non-negative; equal where not given.
+    """
+
+    candidates: int
+    rollouts: int = 1
+    block: int | None = None
+    returns: Literal["rollouts", "chain"] = "rollouts"
+    temper: float = 1.0
+    value: Value | None = None
+    propose_candidates: bool = False
+    step_weights: tuple[float, ...] | None = None
+    weighted: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "candidates", "rollouts", "block")
+        if self.returns not in ("rollouts", "chain"):
+            raise ValueError(f'ETS(returns={self.returns!r}): give "rollouts" or "chain"')
+        if not 0 <= self.temper < math.inf:
+            raise ValueError(f"ETS(temper={self.temper}): give a power of 0 or more; 1 uses the energies as they are")
+        if self.step_weights is not None and not (min(self.step_weights, default=0) >= 0 < sum(self.step_weights)):
+            raise ValueError(f"ETS(step_weights={self.step_weights}): give non-negative numbers, one at least positive")
+
+    def steps(self, max_tokens: int) -> int:
+        """How many guidance steps a response of up to `max_tokens` takes."""
+        return 1 if self.block is None else math.ceil(max_tokens / self.block)
+
+    def needs(self, target: Target) -> frozenset[str]:
+        """ "continue" for more than one step; "score" where there is a proposal."""
+        if target.proposal is None and self.propose_candidates:
+            raise TargetError("ETS(propose_candidates=True) has no proposal to draw from: give the target one")
+        steps = len(self._alphas(target))
+        return frozenset(({"continue"} if steps > 1 else set()) | ({"score"} if target.proposal is not None else set()))
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        alphas = self._alphas(target)
+        pool = _Pool()
+        chain, log_weight = target.engine.start(prompt), 0.0
+        for step, alpha in enumerate(alphas):
+            here = key.child("step", step)
+            candidates, log_l = self._candidates(target, chain, here)
+            ahead, log_energies = self._energies(target, prompt, candidates, here)
+            shares = log_weight + log_l[ahead.owner] + ahead.log_h + ahead.log_share - math.log(self.candidates)
+            pool.add(ahead.drafts, shares, ahead.rewards, alpha)
+
+            scores = self.temper * (log_l + log_energies) if self.temper else np.zeros(self.candidates)
+            log_mean = log_sum(scores) - math.log(self.candidates)
+            if log_mean == -math.inf:  # every candidate is excluded: the chain has weight zero from here on
+                pool.add([], np.zeros(0), np.zeros(0), sum(alphas[step + 1 :]))
+                break
+            pick = here.child("pick").choose(np.exp(scores - scores.max()))
+            chain, log_weight = candidates[pick], log_weight + log_mean + log_l[pick] - scores[pick]
+            pool.stats = {
+                "step": step,
+                "candidates": [draft.text for draft in candidates],
+                "log_energies": log_energies.tolist(),
+                "pick": pick,
+                "log_weight": log_weight,
+            }
+            if chain.finish is not None:
+                last = ahead.owner == pick  # a finished candidate has one row: itself
+                log_w, reward = log_weight + ahead.log_h[last], ahead.rewards[last]
+                if self.returns == "chain":
+                    yield Population([chain], log_w, reward, stats=pool.stats)
+                    return
+                pool.add([chain], log_w, reward, sum(alphas[step + 1 :]))
+                break
+            if self.returns == "rollouts" and pool.alive:
+                yield pool.population()
+        if self.returns == "chain":
+            raise AllWeightsZero("every candidate of an ETS step was excluded by the reward: draw more candidates or rollouts")
+        yield pool.population()
+
+    def _alphas(self, target: Target) -> tuple[float, ...]:
+        """The share α_i of each step in the population, summing to one."""
+        steps = self.steps(target.engine.max_tokens)
+        if self.value is not None:  # without rollouts only the last step is sure to have finished drafts
+            return (0.0,) * (steps - 1) + (1.0,)
+        given = self.step_weights or (1.0,) * steps
+        if len(given) != steps:
+            raise TargetError(
+                f"ETS has {len(given)} step_weights but takes {steps} steps of {self.block} tokens to the engine's "
+                f"max_tokens={target.engine.max_tokens}: give {steps} of them"
+            )
+        return tuple(alpha / sum(given) for alpha in given)
+
+    def _candidates(self, target: Target, chain: Draft, key: Key) -> tuple[list[Draft], Floats]:
+        """M extensions of the chain by one block, and log l_m = log p/q of each (zero where p drew them)."""
+        law = target.proposal if self.propose_candidates and target.proposal is not None else target.engine
+        keys = [key.child("candidate", number) for number in range(self.candidates)]
+        candidates = law.extend([chain] * self.candidates, keys, self.block)
+        if law is target.engine:
+            return candidates, np.zeros(self.candidates)
+        return candidates, log_ratio(target, candidates, [chain.decided] * self.candidates)
+
+    def _energies(self, target: Target, prompt: str, candidates: list[Draft], key: Key) -> tuple[LookAhead, Floats]:
+        """Finished drafts with their weights, and log Ê of each candidate."""
+        if self.value is None:
+            ahead = look_ahead(target, prompt, candidates, self.rollouts, key.child("rollout"))
+            return ahead, ahead.log_energies(len(candidates))
+        done = [number for number, draft in enumerate(candidates) if draft.finish is not None]
+        partial = [number for number, draft in enumerate(candidates) if draft.finish is None]
+        ahead = look_ahead(target, prompt, [candidates[number] for number in done], 1, key)
+        ahead = replace(ahead, owner=np.array(done, dtype=np.intp)[ahead.owner])
+        log_energies = np.empty(len(candidates))
+        log_energies[done] = ahead.log_h
+        log_energies[partial] = rate(self.value, prompt, [candidates[number] for number in partial]) / target.beta
+        return ahead, log_energies
+
+
+@dataclass
+class _Pool:
+    """The rollouts of the steps so far, each step's weights times its α."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    log_w: list[float] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    share: float = 0.0
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, drafts: list[Draft], log_w: Floats, rewards: Floats, alpha: float) -> None:
+        if alpha > 0:
+            self.drafts += drafts
+            self.log_w += (log_w + math.log(alpha)).tolist()
+            self.rewards += rewards.tolist()
+            self.share += alpha
+
+    @property
+    def alive(self) -> bool:
+        """Whether any draft so far has a positive weight."""
+        return max(self.log_w, default=-math.inf) > -math.inf
+
+    def population(self) -> Population:
+        """The population of the steps so far: their α made to sum to one, which keeps it properly weighted."""
+        return Population(self.drafts, np.array(self.log_w) - math.log(self.share), np.array(self.rewards), stats=self.stats)

@@ -1,0 +1,163 @@
+"""Markov chains whose stationary law is π: QAlign's suffix redraw, and any weighted sampler made exact.
+
+`SuffixMCMC` is QAlign (Faria and Smith, "Sample, Don't Search", 2504.03790). The state is a response y of n tokens,
+end of text counted. An index i is uniform on {0..n-1}, y_<i is kept, the rest is redrawn from p to the same total cap,
+and y' is accepted with probability min(1, exp((r(y') - r(y))/β)·n/n'): p cancels, only n/n' of the choice of i remains.
+With `power` α the stationary law is p^α·exp(r/β)/Z (power sampling where r is constant): the exponent gains
+(α-1)·(log p(y') - log p(y)), sums over tokens, so log-probabilities are needed.
+
+`Metropolised(sampler, steps)` is particle-independent Metropolis-Hastings (Andrieu, Doucet and Holenstein, 2010): an
+independent run of any properly weighted sampler proposes y' with its estimate Ẑ', accepted with min(1, Ẑ'/Ẑ). π is the
+stationary law of y for every size of that sampler.
+
+A rejected proposal repeats the state, and the population holds every state with its repeats. Populations are yielded
+at each of the first steps, then whenever the chain has grown by about a sixteenth, so that long chains stay cheap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from exptilt.core import AllWeightsZero, Draft, Key, Sampler, Target, TargetError
+from exptilt.diagnostics import r_hat
+from exptilt.population import Population
+from exptilt.samplers.rollout import at_least_one, known_logq
+
+
+class State(NamedTuple):
+    """Where a chain is: its response, the reward, and log of the density by which moves are accepted."""
+
+    draft: Draft
+    reward: float
+    log_density: float
+
+
+def accept(new: State, old: State, key: Key) -> bool:
+    """Metropolis acceptance with probability min(1, density'/density); a start of density zero is always left."""
+    if old.log_density == -math.inf:
+        return True
+    probability = math.exp(min(0.0, new.log_density - old.log_density))
+    return key.choose([1.0 - probability, probability]) == 1
+
+
+def _due(step: int, steps: int) -> bool:
+    """Whether a population is yielded after this step: the work of all of them stays linear in the chain's length."""
+    return step == steps or step % max(1, step // 16) == 0
+
+
+@dataclass(frozen=True)
+class SuffixMCMC:
+    """Redraw a random suffix, accept by the reward; sequential, and cheap in tokens: half a response per step.
+
+    steps: moves of each chain. chains: independent chains, advanced together. burn_in: leading states left out.
+    power: α of the power target p^α·exp(r/β); 1 for the ordinary target.
+    """
+
+    steps: int
+    chains: int = 1
+    burn_in: int = 0
+    power: float = 1.0
+    weighted: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "steps", "chains")
+        if not 0 <= self.burn_in <= self.steps:
+            raise ValueError(f"SuffixMCMC(burn_in={self.burn_in}): leave out between 0 and steps={self.steps} states")
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"SuffixMCMC(power={self.power}): give a positive power; 1 is the ordinary target")
+
+    def needs(self, target: Target) -> frozenset[str]:
+        """ "continue"; "logq" for a power target."""
+        if target.proposal is not None:
+            raise TargetError("SuffixMCMC redraws from the engine itself and takes no proposal: leave it out of the target")
+        return frozenset({"continue"} if self.power == 1 else {"continue", "logq"})
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        empty = [target.engine.start(prompt)] * self.chains
+        drafts = target.engine.extend(empty, [key.child("chain", chain, "first") for chain in range(self.chains)])
+        path, accepted = [self._states(target, prompt, drafts)], 0
+        for step in range(self.steps + 1):
+            if step:
+                keys = [key.child("chain", chain, step) for chain in range(self.chains)]
+                path.append(self.transition(target, prompt, path[-1], keys))
+                accepted += sum(new is not old for new, old in zip(path[-1], path[-2], strict=True))
+            if step >= self.burn_in and _due(step, self.steps):
+                yield self._population(path[self.burn_in :], accepted / max(1, step * self.chains))
+
+    def transition(self, target: Target, prompt: str, states: list[State], keys: list[Key]) -> list[State]:
+        """One Metropolis-Hastings move of each chain; a rejected chain returns the very same state."""
+        places = [key.child("place").choose(np.ones(state.draft.decided)) for state, key in zip(states, keys, strict=True)]
+        kept = [state.draft.cut(place) for state, place in zip(states, places, strict=True)]
+        redrawn = target.engine.extend(kept, [key.child("suffix") for key in keys])
+        proposed = self._states(target, prompt, redrawn)
+        return [
+            new if accept(new, old, key.child("accept")) else old for new, old, key in zip(proposed, states, keys, strict=True)
+        ]
+
+    def _states(self, target: Target, prompt: str, drafts: list[Draft]) -> list[State]:
+        """Log density relative to p, less log n: the place of the cut is uniform over the n tokens."""
+        states = []
+        for draft, reward in zip(drafts, target.rate(prompt, drafts), strict=True):
+            tilt = reward / target.beta - math.log(draft.decided)
+            if self.power != 1:
+                tilt += (self.power - 1) * math.fsum(known_logq(draft))
+            states.append(State(draft, float(reward), tilt))
+        return states
+
+    def _population(self, path: list[list[State]], acceptance: float) -> Population:
+        rewards = np.array([[state.reward for state in row] for row in path])
+        stats = {"acceptance": acceptance, "r_hat": r_hat(rewards.T)}
+        return Population.unweighted([state.draft for row in path for state in row], rewards.ravel(), stats)
+
+
+@dataclass(frozen=True)
+class Metropolised:
+    """Independent runs of `sampler` as proposals of a Markov chain on π (PIMH).
+
+    sampler: any sampler with proper weights. steps: moves after the first run; `steps` + 1 runs are paid for.
+    """
+
+    sampler: Sampler
+    steps: int
+    weighted: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "steps")
+        if not self.sampler.weighted:
+            raise ValueError(f"Metropolised needs a sampler with proper weights; {type(self.sampler).__name__} is a Markov chain")
+
+    def needs(self, target: Target) -> frozenset[str]:
+        """What the inner sampler needs."""
+        return self.sampler.needs(target)
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        path = [self.propose(target, prompt, key.child("run", 0))]
+        accepted = 0
+        for step in range(self.steps + 1):
+            if step:
+                path.append(self.transition(target, prompt, path[-1], key.child("run", step)))
+                accepted += path[-1] is not path[-2]
+            if _due(step, self.steps):
+                rewards = np.array([state.reward for state in path])
+                stats = {"acceptance": accepted / max(1, step), "log_z": path[-1].log_density}
+                yield Population.unweighted([state.draft for state in path], rewards, stats)
+
+    def propose(self, target: Target, prompt: str, key: Key) -> State:
+        """One run of the inner sampler: a draft drawn by its weights, and the run's log Ẑ as the density."""
+        *_, population = self.sampler(target, prompt, key)
+        row = key.child("draw").choose(population.weights)
+        assert population.log_z is not None
+        return State(population.drafts[row], float(population.rewards[row]), population.log_z)
+
+    def transition(self, target: Target, prompt: str, state: State, key: Key) -> State:
+        """One move; a run of weight zero is a rejected proposal."""
+        try:
+            proposed = self.propose(target, prompt, key)
+        except AllWeightsZero:
+            return state
+        return proposed if accept(proposed, state, key.child("accept")) else state

@@ -1,0 +1,94 @@
+"""The exact toys: laws that sum to one, scores that agree with draws, draws that follow the law."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from exptilt.core import MASK, Key, PromptError, Work
+from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
+from tests.exact import distance, paths
+from tests.toys import autoregressive, random_fill, random_table
+
+ORDERS: list[Order] = ["random", "left", "confidence"]
+
+
+def engines() -> list[TableEngine | MaskedTableEngine]:
+    return [
+        TableEngine(random_table(1, 3), 4, 2),
+        TableEngine(random_table(2, 2), 3, 0, temperature=0.7),
+        *[MaskedTableEngine(random_fill(3, 2), 3, order) for order in ORDERS],
+    ]
+
+
+@pytest.mark.parametrize("engine", engines(), ids=str)
+def test_enumerated_law_is_the_law_of_draws(engine: TableEngine | MaskedTableEngine) -> None:
+    """Over all random paths, drawing block by block gives the enumerated probabilities, which sum to one."""
+    law: dict[tuple[int, ...], float] = {}
+
+    def draw(key: Key) -> tuple[int, ...]:
+        draft = engine.start("x")
+        while draft.finish is None:
+            [draft] = engine.extend([draft], [key], 2)
+        return draft.tokens
+
+    for probability, tokens in paths(draw):
+        law[tokens] = law.get(tokens, 0.0) + probability
+    listed = {tokens: math.exp(log_p) for tokens, log_p in engine.enumerate().items()}
+    assert math.isclose(sum(listed.values()), 1.0, abs_tol=1e-12)
+    assert distance(law, listed) < 1e-12
+
+
+@pytest.mark.parametrize("engine", engines(), ids=str)
+def test_scores_agree_with_what_was_drawn(engine: TableEngine | MaskedTableEngine) -> None:
+    drafts = engine.extend([engine.start("x")] * 20, [Key(0, i) for i in range(20)])
+    assert len({draft.tokens for draft in drafts}) > 1
+    for draft, score in zip(drafts, engine.score(drafts), strict=True):
+        assert draft.logq is not None
+        np.testing.assert_allclose(score, draft.logq, atol=1e-12)
+        assert len(score) == draft.decided
+    assert engine.extend(drafts, [Key(9)] * 20) == drafts
+
+
+def test_finish_tells_end_from_cap() -> None:
+    engine = TableEngine(lambda _: [0.5, 0.5], 3, 1)
+    drafts = engine.extend([engine.start("x")] * 50, [Key(1, i) for i in range(50)])
+    assert {draft.finish for draft in drafts} == {"stop", "length"}
+    for draft in drafts:
+        assert (draft.finish == "stop") == (draft.tokens[-1] == 1)
+        assert draft.text == " ".join(str(token) for token in draft.tokens if token != 1)
+
+
+def test_work_is_counted() -> None:
+    work = Work()
+    engine = autoregressive(0, cap=3).target.engine.metered(work)
+    [draft] = engine.extend([engine.start("x")], [Key(0)], 1)
+    drafts = engine.extend([draft] * 2, [Key(1), Key(2)])
+    engine.score(drafts)
+    longer = sum(len(done.tokens) for done in drafts)
+    assert work.generated == 1 + longer - 2 * draft.decided
+    assert work.scored == longer
+
+
+def test_masked_text_shows_only_what_is_decided() -> None:
+    engine = MaskedTableEngine(random_fill(3, 2), 3, "left", symbols="ab")
+    [draft] = engine.extend([engine.start("x")], [Key(0)], 2)
+    assert draft.tokens[2] == MASK
+    assert len(draft.text) == 2
+    assert draft.finish is None
+
+
+def test_refusals() -> None:
+    with pytest.raises(PromptError, match="empty"):
+        autoregressive(0).target.engine.start("  ")
+    with pytest.raises(ValueError, match="sum to 1"):
+        TableEngine(lambda _: [0.4, 0.4], 3, 1)
+    with pytest.raises(ValueError, match="end=2"):
+        TableEngine(lambda _: [0.4, 0.6], 3, 2)
+    with pytest.raises(ValueError, match="temperature=0"):
+        TableEngine(lambda _: [0.4, 0.6], 3, 1, temperature=0)
+    with pytest.raises(ValueError, match="order='right'"):
+        replace(MaskedTableEngine(random_fill(3, 2), 3), order="right")  # type: ignore[arg-type]

@@ -1,0 +1,157 @@
+"""Markov chains: the exact transition matrix, enumerated, leaves π as it is and is in detailed balance, to 1e-12."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from exptilt.core import Draft, Key, Sampler, Target, TargetError
+from exptilt.engines.table import MaskedTableEngine
+from exptilt.population import Population
+from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
+from exptilt.samplers.mcmc import State
+from tests.exact import distance, paths
+from tests.toys import Toy, autoregressive, masked
+
+SEEDS = range(20)
+
+
+def suffix_states(sampler: SuffixMCMC, toy: Toy) -> list[State]:
+    """A chain state for every response; the table engine tells each one's log-probability."""
+    engine = toy.target.engine
+    drafts = []
+    for tokens in toy.gamma:
+        draft = Draft(
+            "x", tokens, None, finish="stop", order=(0, 1, 2)[: len(tokens)] if isinstance(engine, MaskedTableEngine) else None
+        )
+        drafts.append(Draft("x", tokens, tuple(engine.score([draft])[0]), "", draft.finish, draft.order))
+    return sampler._states(toy.target, "x", drafts)
+
+
+def matrix(sampler: SuffixMCMC | Metropolised, target: Target, states: list[State], name: Any) -> np.ndarray:
+    """P[a, b]: the probability that one transition leads from state a to state b, over all random paths."""
+    numbers = {name(state): number for number, state in enumerate(states)}
+    table = np.zeros((len(states), len(states)))
+    for number, state in enumerate(states):
+        if isinstance(sampler, SuffixMCMC):
+            moves = paths(lambda key, state=state: sampler.transition(target, "x", [state], [key])[0])
+        else:
+            moves = paths(lambda key, state=state: sampler.transition(target, "x", state, key))
+        for probability, new in moves:
+            table[number, numbers[name(new)]] += probability
+    return table
+
+
+def assert_stationary(table: np.ndarray, law: np.ndarray) -> None:
+    np.testing.assert_allclose(table.sum(axis=1), 1.0, atol=1e-12)
+    np.testing.assert_allclose(law @ table, law, atol=1e-12)
+    flow = law[:, None] * table
+    np.testing.assert_allclose(flow, flow.T, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.5])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_suffix_redraw_leaves_the_target_invariant(seed: int, power: float) -> None:
+    """Responses of 1 to 4 tokens, some ended and some capped; with a power the law is p^α·exp(r/β)."""
+    toy = autoregressive(seed, symbols=3, cap=3) if seed % 2 else autoregressive(seed, symbols=2, cap=4)
+    log_p = np.array(list(toy.target.engine.enumerate().values()))  # type: ignore[attr-defined]
+    law = np.array(list(toy.gamma.values())) * np.exp((power - 1) * log_p)
+    sampler = SuffixMCMC(1, power=power)
+    states = suffix_states(sampler, toy)
+    assert_stationary(matrix(sampler, toy.target, states, lambda state: state.draft.tokens), law / law.sum())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_suffix_redraw_of_masked_drafts(seed: int) -> None:
+    toy = masked(seed, symbols=2, length=3, order="left")
+    law = np.array(list(toy.gamma.values()))
+    sampler = SuffixMCMC(1)
+    states = suffix_states(sampler, toy)
+    assert_stationary(matrix(sampler, toy.target, states, lambda state: state.draft.tokens), law / law.sum())
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Draws one of the recorded runs of another sampler: its exact law, without its many random paths."""
+
+    masses: np.ndarray
+    states: list[State]
+    weighted: ClassVar[bool] = True
+
+    def needs(self, target: Target) -> frozenset[str]:
+        return frozenset()
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        state = self.states[key.choose(self.masses)]
+        yield Population([state.draft], np.array([state.log_density]), np.array([state.reward]))
+
+
+def where(state: State) -> tuple[Any, ...]:
+    return (state.draft.tokens, round(state.log_density, 9))
+
+
+def runs_of(inner: Sampler, toy: Toy) -> tuple[tuple[float, State], ...]:
+    """The law of (y, Ẑ) that one run of a sampler proposes, over all its random paths."""
+    mass: dict[tuple[Any, ...], float] = {}
+    states: dict[tuple[Any, ...], State] = {}
+    for probability, state in paths(lambda key: Metropolised(inner, 1).propose(toy.target, "x", key)):
+        mass[where(state)] = mass.get(where(state), 0.0) + probability
+        states.setdefault(where(state), state)
+    return tuple((mass[name], states[name]) for name in mass)
+
+
+INNER: list[Sampler] = [Independent(2), ETS(2, 1, 1), ETS(2, 1, 1, returns="chain"), SMC(2, 1, threshold=1.0)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("inner", INNER, ids=["independent", "ets", "ets chain", "smc"])
+def test_metropolised_leaves_the_extended_target_invariant(inner: Sampler, seed: int) -> None:
+    """On states (y, Ẑ) the invariant law is P(y, Ẑ)·Ẑ/Z, and its law of y alone is π."""
+    toy = autoregressive(seed, cap=2) if seed % 2 else masked(seed, length=2, order="left")
+    runs = runs_of(inner, toy)
+    law = np.array([probability * math.exp(state.log_density) / toy.z for probability, state in runs])
+    marginal: dict[tuple[int, ...], float] = {}
+    for share, (_, state) in zip(law, runs, strict=True):
+        marginal[state.draft.tokens] = marginal.get(state.draft.tokens, 0.0) + share
+    assert distance(marginal, toy.pi) < 1e-9
+
+    # The inner sampler itself where it has few random paths, its recorded law where it has many.
+    states = [state for _, state in runs]
+    recorded = Recorded(np.array([probability for probability, _ in runs]), states)
+    sampler = Metropolised(inner if isinstance(inner, Independent) else recorded, 1)
+    assert_stationary(matrix(sampler, toy.target, states, where), law / law.sum())
+
+
+def test_population_holds_repeats_with_equal_weights() -> None:
+    toy = autoregressive(1, cap=4, beta=0.3)
+    populations = list(SuffixMCMC(50, chains=2, burn_in=10)(toy.target, "x", Key(3)))
+    assert 20 < len(populations) <= 41
+    last = populations[-1]
+    assert len(last) == 2 * 41
+    assert last.log_z is None
+    assert math.isclose(float(np.exp(last.log_w).sum()), 1.0)
+    assert 0 < last.stats["acceptance"] < 1
+
+
+def test_a_start_of_density_zero_is_left() -> None:
+    """A first draft that the reward excludes must not hold the chain: NaN acceptance ratios are not moves."""
+    toy = autoregressive(2, cap=3)
+    (allowed, *_) = sorted(toy.pi, key=lambda tokens: -toy.pi[tokens])[1:]
+
+    def only_one(prompt: str, drafts: list[Draft]) -> list[float]:
+        return [0.0 if draft.tokens == allowed else float("-inf") for draft in drafts]
+
+    *_, population = SuffixMCMC(300)(replace(toy.target, reward=only_one), "x", Key(0))
+    assert population.drafts[-1].tokens == allowed
+
+
+def test_refusals() -> None:
+    with pytest.raises(TargetError, match="takes no proposal"):
+        SuffixMCMC(3).needs(autoregressive(0, proposal=True).target)
+    with pytest.raises(ValueError, match="Markov chain"):
+        Metropolised(SuffixMCMC(3), 2)
