@@ -211,7 +211,8 @@ class Usage:
 class Budget:
     """Limits of one prompt's run. They are checked before each engine or reward call: a call under way completes.
 
-    tokens: generated and scored, both models together; seconds: wall clock; reward_calls: calls of the reward.
+    tokens: generated and scored, both models together; drafts that are paid for are still rated. seconds: wall clock.
+    reward_calls: calls of the reward.
     """
 
     tokens: int | None = None
@@ -242,7 +243,7 @@ class Engine(Protocol):
 
     Engines are blocking and safe to call from many threads. `can` is a subset of
     "continue" (extend unfinished drafts), "logq" (drafts carry log-probabilities), "score" (rate given drafts under
-    this same law) and "seed" (the same key gives the same draft).
+    this same law), "seed" (the same key gives the same draft) and "certainty" (`exptilt.certainty`).
     """
 
     @property
@@ -433,4 +434,5 @@ _CURES = {
     "logq": "a local model, or a server that returns processed log-probabilities",
     "score": "a local model; for a target without proposal no scoring is needed",
     "seed": "a local model",
+    "certainty": "a local model, which sees whole distributions",
 }

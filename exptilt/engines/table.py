@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from exptilt.certainty import Certainty
 from exptilt.core import MASK, Draft, Floats, Key, PromptError, Stream, Work
+from exptilt.describe import describe
 
 _ALL = frozenset({"continue", "logq", "score", "seed"})
 Tokens = tuple[int, ...]
@@ -69,7 +71,7 @@ class TableEngine:
     work: Work = field(default_factory=Work, compare=False, repr=False)
     _known: dict[Tokens, Floats] = field(default_factory=dict, compare=False, repr=False)
 
-    can = _ALL
+    can = _ALL | {"certainty"}
 
     def __post_init__(self) -> None:
         _check(self)
@@ -82,10 +84,9 @@ class TableEngine:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        first = [round(float(p), 12) for p in self._next(())]
         return {
             "engine": self.name,
-            "first": first,
+            "next_probs": describe(self.next_probs),
             "max_tokens": self.max_tokens,
             "end": self.end,
             "temperature": self.temperature,
@@ -109,6 +110,13 @@ class TableEngine:
             np.array([_log(self._next(draft.tokens[:i])[token]) for i, token in enumerate(draft.tokens)], dtype=np.float64)
             for draft in drafts
         ]
+
+    def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
+        """How sure the law was at each token of each draft."""
+        with np.errstate(divide="ignore"):
+            laws = [[np.log(self._next(draft.tokens[:i])) for i in range(len(draft.tokens))] for draft in drafts]
+        size = len(self._next(()))
+        return [Certainty.of(np.array(law).reshape(-1, size)) for law in laws]
 
     def enumerate(self) -> dict[Tokens, float]:
         """Every response with its log-probability (nats); the probabilities sum to one."""
@@ -192,8 +200,13 @@ class MaskedTableEngine:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        first = [round(float(p), 12) for p in self._at((MASK,) * self.length, 0)]
-        return {"engine": self.name, "first": first, "length": self.length, "order": self.order, "temperature": self.temperature}
+        return {
+            "engine": self.name,
+            "probs": describe(self.probs),
+            "length": self.length,
+            "order": self.order,
+            "temperature": self.temperature,
+        }
 
     def with_sampling(self, **changes: Any) -> MaskedTableEngine:
         return replace(self, **changes, _known={})

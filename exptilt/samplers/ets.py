@@ -41,13 +41,15 @@ Value = Callable[[str, list[Draft]], Sequence[float] | Floats]
 class ETS:
     """Guided selection among candidates by their energies.
 
-    candidates: M. rollouts: K per unfinished candidate. block: tokens decided per step; None for one step to the end.
+    candidates: how many candidates per step (M). rollouts: how many per unfinished candidate (K).
+    block: tokens decided per step; None for one step to the end.
     returns: "rollouts" for the population of all rollouts of all steps; "chain" for the chain's response alone, which
         unweighted is the published algorithm.
     temper: scores are raised to this power; below 1 guards against a single lucky rollout.
     value: scores partial candidates instead of rollouts; then only the last step's candidates form the population.
     propose_candidates: draw candidates, not only rollouts, from the target's proposal.
-    step_weights: α_i, one for each step, non-negative; equal where not given.
+    step_weights: the share α_i of each step, non-negative; proportional to 1/i² where not given, which was best of five
+        rules (`reproduce/step_weights.py`): late steps are guided, but their weights have gathered noise.
     """
 
     candidates: int
@@ -124,7 +126,7 @@ class ETS:
         steps = self.steps(target.engine.max_tokens)
         if self.value is not None:  # without rollouts only the last step is sure to have finished drafts
             return (0.0,) * (steps - 1) + (1.0,)
-        given = self.step_weights or (1.0,) * steps
+        given = self.step_weights or tuple(1.0 / (step + 1) ** 2 for step in range(steps))
         if len(given) != steps:
             raise TargetError(
                 f"ETS has {len(given)} step_weights but takes {steps} steps of {self.block} tokens to the engine's "

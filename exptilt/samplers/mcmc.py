@@ -55,7 +55,7 @@ class SuffixMCMC:
     """Redraw a random suffix, accept by the reward; sequential, and cheap in tokens: half a response per step.
 
     steps: moves of each chain. chains: independent chains, advanced together. burn_in: leading states left out.
-    power: α of the power target p^α·exp(r/β); 1 for the ordinary target.
+    power: exponent α of the power target p^α·exp(r/β); 1 for the ordinary target.
     """
 
     steps: int
@@ -144,7 +144,7 @@ class Metropolised:
                 accepted += path[-1] is not path[-2]
             if _due(step, self.steps):
                 rewards = np.array([state.reward for state in path])
-                stats = {"acceptance": accepted / max(1, step), "log_z": path[-1].log_density}
+                stats = {"acceptance": accepted / max(1, step), "r_hat": r_hat(rewards[None])}
                 yield Population.unweighted([state.draft for state in path], rewards, stats)
 
     def propose(self, target: Target, prompt: str, key: Key) -> State:

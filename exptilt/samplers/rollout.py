@@ -30,7 +30,7 @@ from exptilt.population import Population
 class Independent:
     """n independent responses, importance-weighted; the plainest sampler, and the base of all comparisons.
 
-    n: how many. batch: how many to draw before each population is yielded; all at once where not given.
+    n: how many responses. batch: how many to draw before each population is yielded; all at once where not given.
     """
 
     n: int

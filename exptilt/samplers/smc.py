@@ -33,7 +33,8 @@ from exptilt.samplers.rollout import at_least_one, log_ratio, look_ahead
 class SMC:
     """N particles, resampled when few of them carry the weight.
 
-    particles: N. block: tokens per step; None for one step to the end. rollouts: K look-ahead rollouts per particle.
+    particles: how many particles (N). block: tokens per step; None for one step to the end.
+    rollouts: how many look-ahead rollouts per particle (K).
     value: an estimate of the final reward of partial drafts, used instead of rollouts.
     threshold: resample when ESS < threshold·N; 0 never, 1 at every step.
     """

@@ -1,0 +1,54 @@
+# make demo   the main job on the bundled tiny model, with a table of methods at equal tokens
+# make test   the tests; make check adds lint and types, as CI does
+# Everything is installed into .venv by the first target that needs it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint types check format figures train clean help
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+	@echo "also: lint, types, check, format, figures, train, clean"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "exptilt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[hf,cli]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+demo: $(VENV)/.run
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: test lint types
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+figures: $(VENV)/.dev
+	$(BIN)/python reproduce/exactness.py
+
+train: $(VENV)/.dev
+	$(BIN)/python reproduce/train_tiny.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

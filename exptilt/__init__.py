@@ -1,0 +1,74 @@
+"""exptilt draws from π(y|x) ∝ p(y|x)·exp(r(x,y)/β), the policy that RL would train, with the model left as it is.
+
+    import exptilt as xt
+
+    engine = xt.load("tiny")                                             # p: a model with its sampling parameters
+    target = xt.Target(engine, xt.rewards.Arithmetic(), beta=0.1)        # π: p, a reward r, and β
+    result = xt.sample(target, "Tom has 3 apples ...", xt.ETS(candidates=8, rollouts=2, block=16), seed=0)
+    result.text, result.log_z, result.population, result.usage
+
+A *target* is the mathematics, a *sampler* yields weighted *populations* for it, a *select* picks one answer from them.
+"""
+
+from exptilt import answers, engines, rewards
+from exptilt.calibrate import choose_beta
+from exptilt.core import (
+    AllWeightsZero,
+    Budget,
+    BudgetSpent,
+    CapabilityError,
+    Draft,
+    ExptiltError,
+    Key,
+    ModelError,
+    PromptError,
+    RewardError,
+    StoreError,
+    Target,
+    TargetError,
+    WeightsError,
+)
+from exptilt.engines.load import load
+from exptilt.population import Population
+from exptilt.result import Failure, Result
+from exptilt.run import run, sample
+from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
+from exptilt.select import best, draw, mbr, vote
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ETS",
+    "SMC",
+    "AllWeightsZero",
+    "Budget",
+    "BudgetSpent",
+    "CapabilityError",
+    "Draft",
+    "ExptiltError",
+    "Failure",
+    "Independent",
+    "Key",
+    "Metropolised",
+    "ModelError",
+    "Population",
+    "PromptError",
+    "Result",
+    "RewardError",
+    "StoreError",
+    "SuffixMCMC",
+    "Target",
+    "TargetError",
+    "WeightsError",
+    "answers",
+    "best",
+    "choose_beta",
+    "draw",
+    "engines",
+    "load",
+    "mbr",
+    "rewards",
+    "run",
+    "sample",
+    "vote",
+]

@@ -1,0 +1,113 @@
+"""The commands `exptilt sample` and `exptilt run`.
+
+The exit code is 0 where all went well, 1 where an answer failed, 2 where the request was refused before any work, and
+130 after Ctrl-C. Errors are one paragraph on standard error: what was wrong, and the cure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from exptilt import __version__
+from exptilt.core import AllWeightsZero, Budget, BudgetSpent, ExptiltError, RewardError, Sampler, Target, WeightsError
+from exptilt.flags import parse
+from exptilt.parts import UsageError, make_budget, make_sampler, make_select, make_target, read_prompts
+from exptilt.result import Failure, Outcome
+from exptilt.run import Select, run, sample
+from exptilt.store import encode
+
+try:
+    from rich.console import Console
+
+    from exptilt.terminal import progress_bar, result_line, show_error, show_note, show_result, show_summary, stderr
+except ModuleNotFoundError as error:
+    raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
+
+_FAILED = (RewardError, AllWeightsZero, WeightsError, BudgetSpent)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; `argv` without the program's name, taken from the system where not given."""
+    console = stderr()
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv, __version__)
+        return _run(args, console) if args.command == "run" else _sample(args, console)
+    except ExptiltError as error:
+        show_error(console, str(error))
+        return 1 if isinstance(error, _FAILED) else 2
+    except KeyboardInterrupt:
+        show_note(console, "stopped")
+        return 130
+
+
+def _sample(args: argparse.Namespace, console: Console) -> int:
+    sampler, select, budget = _settings(args)
+    with _status(console, f"loading {args.model}"):
+        target = _target(args)
+    with _status(console, "drawing"):
+        result = sample(target, args.prompt, sampler, select=select, seed=args.seed, budget=budget)
+    print(encode(result_line(result)) if args.json else result.text, flush=True)
+    if not args.json:
+        show_result(console, result, target.beta)
+    return 0
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    sampler, select, budget = _settings(args)
+    if args.concurrency < 1:
+        raise UsageError(f"--concurrency {args.concurrency} must be at least 1")
+    prompts = read_prompts(Path(args.prompts))
+    with _status(console, f"loading {args.model}"):
+        target = _target(args)
+    began, fresh = time.monotonic(), 0
+
+    def hear(done: int, total: int, outcome: Outcome) -> None:
+        nonlocal fresh
+        fresh += 1
+        if args.json:
+            print(encode(result_line(outcome)), flush=True)
+        show(done, total, outcome)
+
+    try:
+        with progress_bar(console, len(prompts)) as show:
+            outcomes = run(
+                target, prompts, sampler, select=select, seed=args.seed, store=args.out, concurrency=args.concurrency,
+                budget=budget, progress=hear, retry=args.retry, store_population=not args.no_population,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        show_note(console, f"stopped; {fresh} more prompts are in {args.out}. The same command goes on from there.")
+        return 130
+    failed = sum(isinstance(outcome, Failure) for outcome in outcomes)
+    if args.json:
+        print(encode({"prompts": len(outcomes), "failed": failed, "fresh": fresh, "store": args.out}))
+    else:
+        show_summary(console, outcomes, fresh, time.monotonic() - began, args.out)
+    return 1 if failed else 0
+
+
+def _settings(args: argparse.Namespace) -> tuple[Sampler, Select, Budget | None]:
+    try:
+        return make_sampler(args), make_select(args), make_budget(args)
+    except ValueError as error:  # ranges are checked at construction
+        raise _refusal(error, args) from error
+
+
+def _target(args: argparse.Namespace) -> Target:
+    try:
+        return make_target(args)
+    except ValueError as error:
+        raise _refusal(error, args) from error
+
+
+def _refusal(error: ValueError, args: argparse.Namespace) -> UsageError:
+    return UsageError(f"{str(error).rstrip('.')}; see exptilt {args.command} --help.")
+
+
+def _status(console: Console, said: str) -> AbstractContextManager[object]:
+    """A spinner while something takes its time, where somebody watches."""
+    return console.status(f"[dim]{said}") if console.is_terminal else nullcontext()

@@ -1,0 +1,280 @@
+"""The command line's words: which flags there are, and what they become.
+
+A sampler's flags are the fields of its dataclass, with the help of its docstring; `--sampler` is read first, so that
+only the flags of the chosen one are there. Everything that cannot be understood raises UsageError.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
+from types import NoneType
+from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
+
+from exptilt.core import Sampler
+from exptilt.parts import ANSWERS, REWARDS, SAMPLERS, UTILITIES, UsageError, find_object
+
+_ONE_LINE = {
+    "ets": "guided selection among candidate continuations, by the energy of their rollouts",
+    "independent": "n independent responses, importance-weighted: best-of-n, votes, MBR",
+    "mcmc": "redraw a random suffix, accept by the reward (QAlign): few tokens per step",
+    "smc": "a particle filter over partial responses",
+    "metropolised": "a Markov chain of runs of another sampler (--inner), exact in the limit",
+}
+# Where the class has no default, or none that is of use here.
+_START = {"n": 16, "candidates": 8, "particles": 16, "steps": 32, "block": 32}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError instead of leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message.removeprefix('argument ')}; see {self.prog} --help.")
+
+
+def parse(argv: Sequence[str], version: str) -> argparse.Namespace:
+    """Read the command line. `--help` and `--version` print and exit, as argparse does."""
+    about = "Draw from π(y|x) ∝ p(y|x)·exp(r(x,y)/β): a model tilted by a reward, not retrained."
+    parser = Parser(prog="exptilt", description=about, formatter_class=_formatter, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"exptilt {version}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    chosen = _chosen(argv)
+    for command in _COMMANDS:
+        _add_command(commands, command, chosen)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UsageError(
+            f"there is no option {' '.join(unknown)} here. Where it is another sampler's, choose that with --sampler "
+            f"(now {args.sampler}); see exptilt {args.command} --help."
+        )
+    return args
+
+
+class _Command(NamedTuple):
+    """A command: its name, its line in the list, its description, and its second argument."""
+
+    name: str
+    summary: str
+    about: str
+    takes: str
+    takes_help: str
+
+
+_COMMANDS = (
+    _Command(
+        "sample",
+        "answer one prompt",
+        "Draw one answer, and show how far it can be trusted.",
+        "PROMPT",
+        "the text to answer",
+    ),
+    _Command(
+        "run",
+        "answer a file of prompts, with resume",
+        "Answer every prompt of a file: one JSON line each, as it finishes.\n"
+        "The same command again goes on where a stopped run left off.",
+        "PROMPTS",
+        'a .jsonl file, each line {"prompt": ...} or a JSON string; or a text file with one prompt per line',
+    ),
+)
+
+
+def _add_command(commands: argparse._SubParsersAction[Parser], command: _Command, chosen: tuple[str, str]) -> None:
+    usage = f"exptilt {command.name} MODEL {command.takes} --reward SPEC --beta X [options]"
+    parser = commands.add_parser(
+        command.name,
+        help=command.summary,
+        description=command.about,
+        usage=usage,
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help='"tiny", "tiny-small", "gguf:FILE" or "hf:HUB-ID-OR-FOLDER"')
+    parser.add_argument(command.takes.lower(), metavar=command.takes, help=command.takes_help)
+    _add_target(parser)
+    _add_sampler(parser, *chosen)
+    _add_select(parser)
+    _add_limits(parser)
+    if command.name == "run":
+        _add_store(parser)
+    else:
+        parser.add_argument_group("output").add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Wide enough for the flags, narrow enough to read."""
+    width = min(100, max(60, shutil.get_terminal_size((100, 24)).columns))
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width)
+
+
+def _chosen(argv: Sequence[str]) -> tuple[str, str]:
+    """The sampler asked for, and the inner one of `metropolised`."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--sampler", default="ets")
+    first.add_argument("--inner", default="ets")
+    try:
+        known, _ = first.parse_known_args(list(argv))
+    except argparse.ArgumentError:  # the whole parser will say it better
+        return "ets", "ets"
+    return known.sampler, known.inner
+
+
+# ------------------------------------------------------------------------------------------------- groups of flags
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("target")
+    group.add_argument(
+        "--reward",
+        metavar="SPEC",
+        required=True,
+        help=f"{', '.join(REWARDS)}; or your own function (text) or (prompt, drafts) as FILE.py:NAME or package.module:NAME",
+    )
+    group.add_argument(
+        "--beta",
+        type=number,
+        metavar="X",
+        required=True,
+        help="β > 0, in units of the reward: small trusts the reward, large stays near the model",
+    )
+    group.add_argument(
+        "--proposal", metavar="MODEL", help="a cheaper model with the same tokens to draw from; weights correct for it"
+    )
+    law = parser.add_argument_group("law of the model")
+    law.add_argument("--temperature", type=float, metavar="X", help="default 1")
+    law.add_argument("--top-p", type=float, metavar="X", help="keep the likeliest tokens of this total probability; default all")
+    law.add_argument("--top-k", type=int, metavar="N", help="keep this many of the likeliest tokens; default all")
+    law.add_argument("--max-tokens", type=int, metavar="N", help="the cap on a response; default 256")
+    law.add_argument("--stop", action="append", metavar="TEXT", help="end a response before this text; may be given again")
+    law.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default float32")
+
+
+def _add_sampler(parser: argparse.ArgumentParser, name: str, inner: str) -> None:
+    listed = "\n".join(f"  {'*' if other == name else ' '} {other:<14}{line}" for other, line in _ONE_LINE.items())
+    below = "The flags below are those of *; --sampler NAME --help shows another's."
+    group = parser.add_argument_group("sampler", f"{listed}\n\n{below}")
+    group.add_argument("--sampler", choices=tuple(SAMPLERS), default="ets", help="default ets")
+    if name not in SAMPLERS:
+        return  # the parser will refuse it
+    if name == "metropolised":
+        group.add_argument(
+            "--inner",
+            choices=("ets", "independent", "smc"),
+            default="ets",
+            help="the sampler whose runs are the chain's proposals",
+        )
+    for kind in _kinds(name, inner):
+        described = field_help(kind)
+        for item, annotation in _fields(kind):
+            _add_field(group, item, annotation, described.get(item.name, ""))
+
+
+def _kinds(name: str, inner: str) -> list[type[Any]]:
+    return [SAMPLERS[name], *([SAMPLERS[inner]] if name == "metropolised" and inner in SAMPLERS else [])]
+
+
+def _fields(kind: type[Any]) -> Iterator[tuple[Field[Any], Any]]:
+    """The fields of a sampler that are flags, with their types; another sampler is not a flag but `--inner`."""
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        if hints[item.name] is not Sampler:
+            yield item, hints[item.name]
+
+
+def _add_field(group: argparse._ArgumentGroup, item: Field[Any], annotation: Any, text: str) -> None:
+    flag, default = "--" + item.name.replace("_", "-"), _default(item)
+    text = f"{text} (default {'none' if default is None else default})".replace("%", "%%")
+    bare, optional = _bare(annotation)
+    if bare is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text.split(" (default")[0])
+    elif get_origin(bare) is Literal:
+        group.add_argument(flag, choices=get_args(bare), default=default, help=text)
+    else:
+        read, metavar = _reader(bare)
+        group.add_argument(flag, type=_or_none(read) if optional else read, metavar=metavar, default=default, help=text)
+
+
+def _default(item: Field[Any]) -> Any:
+    return _START[item.name] if item.default is MISSING or (item.name == "block" and item.default is None) else item.default
+
+
+def _bare(annotation: Any) -> tuple[Any, bool]:
+    """The type without `| None`, and whether None was allowed."""
+    options = [option for option in get_args(annotation) if option is not NoneType]
+    is_optional = NoneType in get_args(annotation)
+    return (options[0], True) if is_optional else (annotation, False)
+
+
+def _reader(bare: Any) -> tuple[Callable[[str], Any], str]:
+    if bare in (int, float):
+        return bare, "N" if bare is int else "X"
+    if get_origin(bare) is tuple:
+        return numbers, "X,X,.."
+    return find_object, "SPEC"  # a function of partial drafts
+
+
+def number(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be a positive number, because it divides the reward: π ∝ p·exp(r/β)")
+    return float(text)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read_or_none(text: str) -> Any:
+        return None if text == "none" else read(text)
+
+    read_or_none.__name__ = read.__name__  # argparse names the type by this
+    return read_or_none
+
+
+def _add_select(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("answer")
+    group.add_argument(
+        "--select",
+        choices=("draw", "best", "vote", "mbr"),
+        default="draw",
+        help="how the answer is picked: by weight (default), by reward, by the weight of equal answers, by agreement of texts",
+    )
+    group.add_argument(
+        "--answer",
+        choices=tuple(ANSWERS),
+        default="number",
+        help="what counts as an answer, for vote and agreement; default number",
+    )
+    group.add_argument(
+        "--utility", choices=tuple(UTILITIES), default="rouge1", help="how texts are compared by mbr; default rouge1"
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument("--seed", type=int, metavar="N", default=0, help="the same seed gives the same answers; default 0")
+    group.add_argument("--budget-tokens", type=int, metavar="N", help="stop a prompt at this many tokens generated and scored")
+    group.add_argument("--budget-seconds", type=float, metavar="X", help="stop a prompt after this time")
+    group.add_argument("--budget-rewards", type=int, metavar="N", help="stop a prompt at this many calls of the reward")
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", metavar="FILE", required=True, help="the results file; where it exists, its run is resumed")
+    group.add_argument("--concurrency", type=int, default=32, metavar="N", help="prompts under way at once; default 32")
+    group.add_argument("--retry", action="store_true", help="run the prompts again that the file records as failed")
+    group.add_argument("--no-population", action="store_true", help="keep only each chosen response, for a small file")
+    group.add_argument("--json", action="store_true", help="print one JSON line per prompt, and one with the totals")
+
+
+def field_help(kind: type[Any]) -> dict[str, str]:
+    """The help of each field: the docstring's "name: text." sentences, from one name to the next."""
+    names = "|".join(item.name for item in fields(kind))
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (inspect.getdoc(kind) or "").split("\n\n")]
+    parts = [re.split(rf"(?:^|(?<=\. ))({names}): ", paragraph) for paragraph in paragraphs]
+    return {name: said.strip().rstrip(".") for part in parts for name, said in zip(part[1::2], part[2::2], strict=True)}

@@ -1,0 +1,150 @@
+"""Rewards from plain rules: a known answer, a pattern, one's own function of the text, and weighted sums of rewards."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from exptilt.core import Draft, Engine, Floats, Key, PromptReward, Reward, RewardError, rate, reward_name
+
+
+@dataclass(frozen=True)
+class Matches:
+    """1.0 where the draft's answer is the reference answer, else 0.0; a draft without an answer gets 0.0.
+
+    answer: reads the answer of a text in canonical form, such as `exptilt.answers.number`.
+    reference: the right answer as text, read by `answer` too; or a mapping from each prompt to its right answer.
+    Raises ValueError where `answer` finds nothing in a reference, RewardError for a prompt that the mapping lacks.
+    """
+
+    answer: Callable[[str], str | None]
+    reference: str | Mapping[str, str]
+    _expected: Mapping[str | None, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        given = {None: self.reference} if isinstance(self.reference, str) else dict(self.reference)
+        expected: dict[str | None, str] = {}
+        for prompt, text in given.items():
+            found = self.answer(text)
+            if found is None:
+                raise ValueError(f"{reward_name(self.answer)} finds no answer in the reference {text!r}: give the answer itself")
+            expected[prompt] = found
+        object.__setattr__(self, "_expected", expected)
+
+    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        place = None if isinstance(self.reference, str) else prompt
+        if place not in self._expected:
+            raise RewardError(f"Matches has no reference for the prompt {prompt[:80]!r}: add it to the mapping")
+        return [float(self.answer(draft.text) == self._expected[place]) for draft in drafts]
+
+
+@dataclass(frozen=True)
+class Format:
+    """1.0 where the pattern is found in the draft's text, else 0.0.
+
+    pattern: a regular expression as of `re`. full: whether it must match the whole text.
+    """
+
+    pattern: str
+    full: bool = False
+    _compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            compiled = re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"Format(pattern={self.pattern!r}) is not a regular expression: {error}") from error
+        object.__setattr__(self, "_compiled", compiled)
+
+    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        find = self._compiled.fullmatch if self.full else self._compiled.search
+        return [float(find(draft.text) is not None) for draft in drafts]
+
+
+@dataclass(frozen=True)
+class Each:
+    """A reward from a function that rates one text: `(text) -> float` or `(prompt, text) -> float`.
+
+    Which of the two it is follows from the number of parameters without a default. Errors name the function.
+    """
+
+    function: Callable[..., float]
+    _takes_prompt: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        count = _required(self.function)
+        if count not in (1, 2):
+            raise ValueError(
+                f"Each({reward_name(self.function)}) needs {count} arguments: "
+                "give a function (text) -> float or (prompt, text) -> float"
+            )
+        object.__setattr__(self, "_takes_prompt", count == 2)
+        object.__setattr__(self, "__qualname__", f"Each({reward_name(self.function)})")
+
+    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        if self._takes_prompt:
+            return [self.function(prompt, draft.text) for draft in drafts]
+        return [self.function(draft.text) for draft in drafts]
+
+
+def _required(function: Callable[..., Any]) -> int:
+    """How many positional parameters without a default the function has."""
+    if not callable(function):
+        raise ValueError(f"Each({function!r}) is not callable: give a function (text) -> float")
+    parameters = inspect.signature(function).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Σ_i weight_i·reward_i. A part may be a PromptReward such as Agreement; the sum is bound to each prompt as a whole.
+
+    parts: pairs (weight, reward); weights finite and not zero, in units of the sum per unit of the part.
+    The parts are checked one by one, so that an error names the part and not the sum.
+    """
+
+    parts: Sequence[tuple[float, Reward | PromptReward]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.parts))
+        if not self.parts:
+            raise ValueError("Sum has no parts: give pairs (weight, reward)")
+        for weight, reward in self.parts:
+            if not (math.isfinite(weight) and weight != 0):
+                raise ValueError(
+                    f"Sum has weight {weight} for {reward_name(reward)}: give finite weights, and leave out a part of weight 0"
+                )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every part is a fixed function of (x, y)."""
+        return all(part.fixed for _, part in self.parts if isinstance(part, PromptReward))
+
+    def needs(self) -> frozenset[str]:
+        """What the parts need of the engine."""
+        return frozenset().union(*(part.needs() for _, part in self.parts if isinstance(part, PromptReward)))
+
+    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundSum:
+        """The sum as a plain reward for `prompt`, each part that must be bound with a key of its own."""
+        bound: list[tuple[float, Reward]] = []
+        for number, (weight, part) in enumerate(self.parts):
+            reward = part.bind(engine, prompt, key.child("part", number)) if isinstance(part, PromptReward) else part
+            bound.append((weight, reward))
+        return BoundSum(tuple(bound))
+
+
+@dataclass(frozen=True)
+class BoundSum:
+    """A `Sum` whose parts are plain rewards."""
+
+    parts: tuple[tuple[float, Reward], ...]
+
+    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> Floats:
+        return np.sum([weight * rate(reward, prompt, drafts) for weight, reward in self.parts], axis=0)

@@ -1,0 +1,223 @@
+"""Continuous batching: an engine that serves one caller at a time serves many threads together.
+
+Callers hand over *rows* (responses to be decoded). A single worker thread owns the engine's batch and repeats: let
+waiting rows join while there is room, decode one token for all rows, hand finished rows back. A call returns when its
+own rows are done, whatever the others do. Waiting rows join in turns, one from each waiting call, so a small call is
+never stuck behind a large one. The worker exists only while there is work: a call starts it, it sleeps on a condition
+when nothing is to be done, and ends after `linger` seconds of that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from exptilt.core import ExptiltError, ModelError
+
+Row = TypeVar("Row", bound=Hashable)
+Result = TypeVar("Result")
+
+
+class Batch(Protocol[Row]):
+    """What the scheduler drives. Only the worker thread calls it. Rows are told apart by hash and equality."""
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Take rows in. Where it raises, the scheduler drops these rows with `leave`."""
+        ...
+
+    def step(self) -> Sequence[Row]:
+        """Advance every row; return those that are finished, which have then left the batch."""
+        ...
+
+    def leave(self, rows: Sequence[Row]) -> None:
+        """Drop rows that nobody waits for any more; rows that are not in the batch are ignored."""
+        ...
+
+
+class _Call(Generic[Row]):
+    """One caller's rows: `waiting` have not joined yet, `left` are not done yet."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.waiting = deque(rows)
+        self.left = len(rows)
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+
+class _Errand:
+    """A function to run on the worker thread between two steps."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self.result = self.function()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
+            self.error = error
+        self.done.set()
+
+
+class Scheduler(Generic[Row]):
+    """Runs the rows of all callers through one batch.
+
+    batch: the engine's side. max_rows: how many rows decode at once; the rest wait. name: for errors and the thread.
+    Errors of the engine reach the callers whose rows were concerned, as a ModelError; the others go on.
+    """
+
+    def __init__(self, batch: Batch[Row], *, max_rows: int, name: str = "engine", linger: float = 1.0) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows={max_rows} must be at least 1: no row could ever be decoded")
+        self.batch = batch
+        self.max_rows = max_rows
+        self.name = name
+        self.linger = linger
+        self._changed = threading.Condition()  # guards everything below
+        self._queue: deque[_Call[Row]] = deque()  # calls that have rows waiting
+        self._owner: dict[Row, _Call[Row]] = {}  # rows in the batch
+        self._dropped: list[Row] = []  # rows in the batch that nobody waits for any more
+        self._errands: deque[_Errand] = deque()
+        self._worker: threading.Thread | None = None
+        self._closed = False
+
+    # ------------------------------------------------------------------------------------------ the callers' side
+
+    def run(self, rows: Sequence[Row]) -> None:
+        """Decode rows to their ends; returns when the last of them is done. Raises ModelError."""
+        if not rows:
+            return
+        call = _Call(rows)
+        with self._changed:
+            self._queue.append(call)
+            self._wake()
+        try:
+            call.done.wait()
+        except BaseException:
+            with self._changed:
+                self._drop(call)  # the caller was interrupted: its rows make room for others
+                self._changed.notify_all()
+            raise
+        self._raise(call.error)
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Run a function of the engine between two steps and return its result. Raises ModelError."""
+        errand = _Errand(function)
+        with self._changed:
+            self._errands.append(errand)
+            self._wake()
+        errand.done.wait()
+        self._raise(errand.error)
+        return errand.result
+
+    def close(self) -> None:
+        """Stop: calls under way and calls to come raise ModelError. Returns when the worker has ended."""
+        with self._changed:
+            self._closed = True
+            error = ModelError(f"{self.name} was closed while a call was under way")
+            self._fail([*self._queue, *self._owner.values()], error)
+            for errand in self._errands:
+                errand.error = error
+                errand.done.set()
+            self._errands.clear()
+            self._changed.notify_all()
+            worker = self._worker
+        if worker is not None:
+            worker.join()
+
+    def _wake(self) -> None:
+        if self._closed:
+            self._queue.clear()
+            self._errands.clear()
+            raise ModelError(f"{self.name} is closed: load the engine again")
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._work, name=f"exptilt {self.name}", daemon=True)
+            self._worker.start()
+        self._changed.notify_all()
+
+    def _raise(self, error: BaseException | None) -> None:
+        """Raise a fresh exception: the same one must not travel through several threads."""
+        if isinstance(error, ExptiltError):
+            raise type(error)(*error.args) from error
+        if error is not None:
+            raise ModelError(f"{self.name} failed with {type(error).__name__}: {error}") from error
+
+    # ------------------------------------------------------------------------------------------- the worker's side
+
+    def _work(self) -> None:
+        while (turn := self._next_turn()) is not None:
+            dropped, errand, joining = turn
+            if errand is not None:
+                errand.run()
+            if dropped:
+                self._guard(self._in_flight(), lambda rows=dropped: self.batch.leave(rows))
+            if joining:
+                self._guard(joining, lambda rows=joining: self.batch.join(rows))
+            if rows := self._in_flight():
+                self._guard(rows, self._step)
+
+    def _next_turn(self) -> tuple[list[Row], _Errand | None, list[Row]] | None:
+        """Wait for work; returns rows to drop, a function to run and rows to take in, or None to go home."""
+        with self._changed:
+            while self._idle():
+                if self._closed or (not self._changed.wait(self.linger) and self._idle()):
+                    self._worker = None
+                    return None
+            dropped, self._dropped = self._dropped, []
+            errand = self._errands.popleft() if self._errands else None
+            return dropped, errand, self._admit()
+
+    def _idle(self) -> bool:
+        return not (self._queue or self._owner or self._dropped or self._errands)
+
+    def _in_flight(self) -> list[Row]:
+        with self._changed:
+            return list(self._owner)
+
+    def _admit(self) -> list[Row]:
+        """Move waiting rows into the batch while there is room, one from each call in turn."""
+        joining: list[Row] = []
+        while self._queue and len(self._owner) < self.max_rows:
+            call = self._queue.popleft()
+            row = call.waiting.popleft()
+            self._owner[row] = call
+            joining.append(row)
+            if call.waiting:
+                self._queue.append(call)
+        return joining
+
+    def _step(self) -> None:
+        finished = self.batch.step()
+        with self._changed:
+            for row in finished:
+                call = self._owner.pop(row, None)
+                if call is not None:
+                    call.left -= 1
+                    if not call.left:
+                        call.done.set()
+
+    def _guard(self, rows: Sequence[Row], action: Callable[[], None]) -> None:
+        """Do something for rows; where it raises, their callers get the error and all their rows are dropped."""
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 - raised again in the threads that wait for these rows
+            with self._changed:
+                self._fail([self._owner[row] for row in rows if row in self._owner], error)
+
+    def _fail(self, calls: Iterable[_Call[Row]], error: BaseException) -> None:
+        for call in set(calls):
+            self._drop(call)
+            call.error = error
+            call.done.set()
+
+    def _drop(self, call: _Call[Row]) -> None:
+        if call in self._queue:
+            self._queue.remove(call)
+        rows = [row for row, owner in self._owner.items() if owner is call]
+        self._dropped += rows
+        for row in rows:
+            del self._owner[row]

@@ -1,0 +1,196 @@
+"""What the command line shows: answers on standard output, everything about them on standard error.
+
+So the answer alone goes into a pipe or a file, and the numbers stay on the screen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from exptilt.core import Sampler
+from exptilt.result import Failure, Outcome, Result
+
+_WIDTH = 100
+_BAR = 20  # characters of the longest bar
+_QUIET = 30.0  # seconds between progress lines where nobody watches
+_MOST = 6  # answers or kinds of failure shown
+
+
+def stderr() -> Console:
+    """A console on standard error, not wider than is good to read."""
+    console = Console(stderr=True, highlight=False)
+    console.width = min(_WIDTH, console.width)
+    return console
+
+
+def show_error(console: Console, message: str) -> None:
+    """One paragraph: what was wrong and the cure."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row(Text("error", style="bold red"), Text(message))
+    console.print(table)
+
+
+def show_note(console: Console, message: str) -> None:
+    console.print(Text(message, style="dim"))
+
+
+# ------------------------------------------------------------------------------------------------------ one result
+
+
+def show_result(console: Console, result: Result, beta: float) -> None:
+    """The numbers behind an answer, a line for each kind."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim cyan", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    for name, text in _facts(result, beta):
+        table.add_row(name, text)
+    for row, line in enumerate(_posterior(result.posterior or {})):
+        table.add_row("answers" if row == 0 else "", line)
+    for sentence in result.warnings:
+        table.add_row(Text("warning", style="yellow"), Text(sentence, style="yellow"))
+    console.print()
+    console.print(table)
+
+
+def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
+    population, usage, stats = result.population, result.usage, result.population.stats
+    yield "sampler", f"{describe_sampler(result.sampler)} · β {beta:g} · seed {result.seed}"
+    size = f"{_count(len(population), 'draft')} · ESS {population.ess:.1f}"
+    yield "population", f"{size} · largest share {population.max_share:.0%}"
+    chosen = "" if result.reward is None else f"{result.reward:.3g} · "
+    yield "reward", f"{chosen}population mean {population.mean_reward:.3g}"
+    if result.log_z is not None:
+        kl = population.kl(beta)
+        yield "log Z", f"{result.log_z:+.3f}" + ("" if kl is None else f" · KL(π‖p) {kl:.2f} nats")
+    if "acceptance" in stats:
+        mixing = stats.get("r_hat")
+        yield "acceptance", f"{stats['acceptance']:.0%}" + ("" if mixing is None else f" · R̂ {mixing:.2f}")
+    yield "cost", f"{usage.tokens:,} tokens · {_count(usage.reward_calls, 'reward call')} · {usage.seconds:.1f} s"
+    if result.limit is not None:
+        yield "stopped", f"by the budget ({result.limit}): this is the last complete population"
+
+
+def _posterior(posterior: Mapping[Any, float]) -> Iterator[Text]:
+    """The most probable answers with their bars, and what the rest hold together."""
+    shown = sorted(posterior.items(), key=lambda item: -item[1])
+    rest = [share for _, share in shown[_MOST:]]
+    rows = [("(none)" if answer is None else " ".join(str(answer).split()), share) for answer, share in shown[:_MOST]]
+    if rest:
+        rows.append((f"{len(rest)} more", sum(rest)))
+    width = min(40, max((len(answer) for answer, _ in rows), default=0))
+    for answer, share in rows:
+        bar = "━" * round(share * _BAR)
+        yield Text.assemble((f"{answer[:width]:<{width}}  ", "bold not dim"), f"{share:6.1%}  ", (bar, "cyan"))
+
+
+def describe_sampler(sampler: Sampler) -> str:
+    """A sampler with the parameters that are not at their defaults, such as "ETS candidates 8, block 16"."""
+    return f"{type(sampler).__name__} {', '.join(_parameters(sampler))}".strip()
+
+
+def _parameters(sampler: Sampler) -> Iterator[str]:
+    for item in fields(sampler) if is_dataclass(sampler) else ():
+        value = getattr(sampler, item.name)
+        if is_dataclass(value):
+            yield f"of ({describe_sampler(value)})"  # type: ignore[arg-type]
+        elif value != item.default:
+            yield f"{item.name.replace('_', ' ')} {value}"
+
+
+def result_line(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON values, without its population: for --json."""
+    if isinstance(outcome, Failure):
+        return asdict(outcome)
+    population = outcome.population
+    return {
+        "prompt": outcome.prompt,
+        "text": outcome.text,
+        "reward": outcome.reward,
+        "log_z": outcome.log_z,
+        "ess": population.ess,
+        "drafts": len(population),
+        "mean_reward": population.mean_reward,
+        "posterior": None if outcome.posterior is None else list(outcome.posterior.items()),
+        "stopped": outcome.stopped,
+        "limit": outcome.limit,
+        "warnings": outcome.warnings,
+        "usage": asdict(outcome.usage) | {"tokens": outcome.usage.tokens},
+        "sampler": describe_sampler(outcome.sampler),
+        "seed": outcome.seed,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- many prompts
+
+
+@contextmanager
+def progress_bar(console: Console, total: int, unit: str = "prompt") -> Iterator[Callable[[int, int, Outcome], None]]:
+    """A live bar with rate and time left, to be given to `run` as its `progress`; plain lines where nobody watches."""
+    live = console.is_terminal
+    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+    columns = (
+        BarColumn(bar_width=32, complete_style="cyan", finished_style="green"),
+        count,
+        TextColumn("[dim]{task.fields[said]}"),
+    )
+    began, heard, failed, spoken = time.monotonic(), 0, 0, time.monotonic()
+    with Progress(*columns, console=console, disable=not live, refresh_per_second=8) as bar:
+        task = bar.add_task("", total=total, said="starting")
+
+        def hear(done: int, total: int, outcome: Outcome) -> None:
+            nonlocal heard, failed, spoken
+            now = time.monotonic()
+            heard, failed = heard + 1, failed + isinstance(outcome, Failure)
+            said = _pace(heard, total - done, now - began, unit) + (f" · {failed} failed" if failed else "")
+            bar.update(task, completed=done, total=total, said=said)
+            if not live and now - spoken > _QUIET:
+                spoken = now
+                show_note(console, f"{done}/{total} · {said}")
+
+        yield hear
+
+
+def _pace(heard: int, missing: int, seconds: float, unit: str) -> str:
+    """Rate and time left. What a results file held already took no time, so it does not count."""
+    rate = heard / max(seconds, 1e-9)
+    speed = f"{rate:.1f} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
+    return f"{speed} · {_clock(missing / rate)} left" if missing else f"{speed} · {_clock(seconds)}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def show_summary(console: Console, outcomes: Sequence[Outcome], fresh: int, seconds: float, store: str) -> None:
+    """One line on the whole run, the kinds of failure, and where the results lie."""
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    kept = len(outcomes) - fresh
+    tokens = sum(outcome.usage.tokens for outcome in outcomes if isinstance(outcome, Result))
+    parts = [f"{_count(len(outcomes) - len(failures), 'prompt')} answered"]
+    parts += [f"{len(failures)} failed"] if failures else []
+    parts += [f"{kept} of them before" if kept < len(outcomes) else "all of them before"] if kept else []
+    parts += [f"{tokens:,} tokens", _clock(seconds)]
+    verdict = ("done  ", "bold green") if len(failures) < len(outcomes) else ("failed  ", "bold red")
+    console.print(Text.assemble(verdict, " · ".join(parts)))
+    kinds = Counter((failure.error, failure.message) for failure in failures)
+    for (error, message), count in kinds.most_common(_MOST):
+        console.print(Text.assemble(f"  {count} × ", (error, "red"), f"  {message}"))
+    if len(kinds) > _MOST:
+        console.print(f"  and {len(kinds) - _MOST} other messages in the file")
+    console.print(Text.assemble(("results  ", "dim"), store), soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,143 @@
+"""Loading engines by name, and what is said when that fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exptilt.core import Key, ModelError
+from exptilt.engines import load as module
+from exptilt.engines.load import load
+from exptilt.engines.sampling import Sampling
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0}, "temperature=0 must be positive .* greedy decoding give top_k=1"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p=0.0 must be above 0"),
+        ({"top_p": 1.5}, "top_p=1.5"),
+        ({"top_k": 0}, "top_k=0 must be a whole number"),
+        ({"max_tokens": 0}, "max_tokens=0"),
+        ({"stop": [""]}, "stop="),
+    ],
+)
+def test_parameters_out_of_range_are_refused_before_anything_is_read(changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        load("tiny", **changes)
+
+
+def test_stop_takes_one_string_or_several():
+    assert Sampling(stop="a").stop == ("a",)
+    assert Sampling(stop=["a", "b"]).before_stop("xxbxa") == "xx"
+    assert Sampling().before_stop("xxbxa") == "xxbxa"
+    json.dumps(Sampling(stop=["a"]).settings())
+
+
+@pytest.mark.parametrize("name", ["vllm:some/model", "openai:gpt", "mdlm:some/model"])
+def test_planned_engines_say_so(name: str):
+    with pytest.raises(ModelError, match=r"cannot load .* yet; it is planned\. It can load"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["", "SmolLM2", "huge", "hf:", "gguf:", "onnx:file"])
+def test_unknown_names_list_the_known_ones(name: str):
+    with pytest.raises(ModelError, match=r'is not the name of a model: exptilt knows "hf:HUB-ID-OR-FOLDER"'):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["hf:/no/such/folder", "gguf:/no/such/file.gguf"])
+def test_missing_files_are_named(name: str):
+    pytest.importorskip("transformers")
+    with pytest.raises(ModelError, match="there is no f"):
+        load(name)
+
+
+def test_a_folder_that_is_no_model_is_one_error(tmp_path: Path):
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
+    with pytest.raises(ModelError, match="cannot be read by transformers"):
+        load(f"hf:{tmp_path}")
+
+
+def test_a_file_that_is_no_gguf_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("EXPTILT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(b"not a model")
+    with pytest.raises(ModelError, match="cannot be read by transformers"):
+        load(f"gguf:{tmp_path / 'model.gguf'}")
+    assert not list((tmp_path / "cache" / "gguf").iterdir()), "nothing half-made is left behind"
+
+
+def test_a_missing_extra_names_its_cure(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"pip install 'exptilt\[hf\]'"):
+        load("tiny")
+
+
+def test_a_missing_shipped_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(module, "MODELS", tmp_path)
+    with pytest.raises(ModelError, match="Install exptilt again"):
+        load("tiny")
+
+
+def test_a_cap_larger_than_the_context_is_refused(model_folder: Path):
+    with pytest.raises(ValueError, match="max_tokens=256 leaves no room"):
+        load(f"hf:{model_folder}")
+
+
+def test_bfloat16_and_unknown_dtypes(model_folder: Path):
+    engine = load(f"hf:{model_folder}", dtype="bfloat16", max_tokens=4)
+    assert engine.settings["dtype"] == "bfloat16"
+    [draft] = engine.extend([engine.start("one")], [Key(0)])
+    assert draft.finish
+    with pytest.raises(ValueError, match="dtype='int3'"):
+        load(f"hf:{model_folder}", dtype="int3")
+
+
+def test_a_gguf_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("gguf")
+    from exptilt.engines import loading
+
+    monkeypatch.setenv("EXPTILT_CACHE", str(tmp_path / "cache"))
+    calls: list[Path] = []
+
+    def convert(file: Path, folder: Path) -> None:
+        calls.append(file)
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(loading, "_convert", convert)
+    file = tmp_path / "model.gguf"
+    file.write_bytes(bytes(range(256)) * 4000)
+    first = loading.converted(file)
+    assert (first / "config.json").is_file()
+    (tmp_path / "elsewhere").mkdir()
+    file = file.rename(tmp_path / "elsewhere" / "model.gguf")
+    assert loading.converted(file) == first
+    assert len(calls) == 1
+    file.write_bytes(bytes(range(256)) * 4000 + b"changed")
+    assert loading.converted(file) != first
+
+
+def test_importing_load_imports_no_network_packages():
+    code = "import sys, exptilt.engines.load; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-small"])
+def test_the_shipped_models_answer(name: str):
+    pytest.importorskip("transformers")
+    if not (module.MODELS / name).is_dir():
+        pytest.skip("not trained yet")
+    engine = load(name, max_tokens=96)
+    drafts = engine.extend(
+        [engine.start("Tom has 3 apples and buys 4 more. How many apples does Tom have?")] * 4, [Key(0, i) for i in range(4)]
+    )
+    assert any("####" in draft.text for draft in drafts)

@@ -1,0 +1,262 @@
+"""The command line: what it prints where, its exit codes, and its errors. A table stands for the model, except at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exptilt import parts
+from exptilt.cli import main
+from exptilt.core import Engine
+from exptilt.engines import TableEngine
+from exptilt.flags import field_help
+from exptilt.parts import SAMPLERS
+from tests.toys import random_table
+
+Run = Callable[..., tuple[int, str, str]]
+
+MINE = """
+def eager(text):
+    return float(len(text))
+
+def pair(prompt, drafts):
+    return [1.0 for _ in drafts]
+
+def both(prompt, text):
+    return float(prompt == "why?")
+
+def nan(prompt, drafts):
+    return [float("nan")] * len(drafts)
+
+def moody(prompt, drafts):
+    return [float("nan") if prompt == "bad" else 1.0 for _ in drafts]
+
+def interrupted(prompt, drafts):
+    if prompt == "stop":
+        raise KeyboardInterrupt
+    return [1.0 for _ in drafts]
+
+class Ready:
+    def __call__(self, prompt, drafts):
+        return [2.0 for _ in drafts]
+
+class Needy(Ready):
+    def __init__(self, words):
+        self.words = words
+
+three = lambda a, b, c: 0.0
+number = 3
+"""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command with a table for a model, in a folder with mine.py: its exit code, output and error output."""
+
+    def load(name: str, **law: Any) -> Engine:
+        return TableEngine(random_table(3, 4), 5, 3, symbols="1234", name=name, temperature=law.get("temperature", 1.0))
+
+    monkeypatch.setattr(parts, "load", load)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MINE)
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        code = main(argv)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def sample(*more: str, reward: str = "mine.py:eager") -> tuple[str, ...]:
+    return ("sample", "toy", "why?", "--reward", reward, "--beta", "2", *more)
+
+
+def test_the_answer_alone_goes_to_standard_output(run: Run) -> None:
+    code, out, err = run(*sample("--select", "vote", "--block", "2"))
+    assert code == 0
+    assert out.count("\n") == 1
+    assert set(out.strip()) <= set("1234")
+    for fact in ("ETS candidates 8, block 2", "log Z", "ESS", "tokens", "reward calls", "answers"):
+        assert fact in err
+
+
+def test_json_output(run: Run) -> None:
+    code, out, err = run(*sample("--json", "--seed", "3", "--sampler", "independent", "--n", "4", "--select", "vote"))
+    row = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (row["prompt"], row["seed"], row["drafts"], row["sampler"]) == ("why?", 3, 4, "Independent n 4")
+    assert row["usage"]["tokens"] == row["usage"]["reference"]["generated"]
+    assert sum(share for _, share in row["posterior"]) == pytest.approx(1.0)
+    assert run(*sample("--json", "--seed", "3", "--sampler", "independent", "--n", "4", "--select", "vote"))[1][:60] == out[:60]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_has_its_flags(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(*sample("--sampler", name))
+    assert (code, bool(out)) == (0, True)
+    with pytest.raises(SystemExit):
+        main(["sample", "--sampler", name, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for field, text in field_help(SAMPLERS[name]).items():
+        assert field == "sampler" or f"--{field.replace('_', '-')}" in shown
+        assert field == "sampler" or text[:30] in shown
+
+
+def test_flags_become_the_sampler(run: Run) -> None:
+    flags = ("--candidates", "3", "--block", "none", "--returns", "chain", "--temper", "0.5", "--step-weights", "2.5")
+    assert json.loads(run(*sample("--json", *flags))[1])["sampler"] == (
+        "ETS candidates 3, returns chain, temper 0.5, step weights (2.5,)"
+    )
+    flags = ("--sampler", "metropolised", "--inner", "smc", "--particles", "3", "--steps", "2")
+    assert json.loads(run(*sample("--json", *flags))[1])["sampler"] == "Metropolised of (SMC particles 3, block 32), steps 2"
+    assert "acceptance" in run(*sample(*flags))[2]
+
+
+@pytest.mark.parametrize(
+    "spec", ["mine.py:eager", "mine.py:pair", "mine.py:both", "mine.py:Ready", "mine:Ready", "arithmetic", "agreement"]
+)
+def test_rewards(spec: str, run: Run) -> None:
+    assert run(*sample("--sampler", "independent", reward=spec))[0] == 0
+
+
+@pytest.mark.parametrize("select", ["draw", "best", "vote", "mbr"])
+def test_selects(select: str, run: Run) -> None:
+    assert run(*sample("--sampler", "independent", "--select", select))[0] == 0
+
+
+def test_budgets(run: Run) -> None:
+    code, _, err = run(*sample("--sampler", "independent", "--n", "900", "--batch", "5", "--budget-tokens", "40"))
+    assert code == 0
+    assert "by the budget (tokens: " in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ((), "COMMAND"),
+        (("sample", "toy", "why?", "--beta", "1"), "required: --reward; see exptilt sample --help"),
+        (sample("--beta", "0"), "--beta: 0 must be a positive number"),
+        (sample("--beta", "much"), "--beta: invalid number value: 'much'"),
+        (sample("--sampler", "magic"), "invalid choice: 'magic' (choose from 'ets'"),
+        (sample("--n", "4"), "there is no option --n 4 here. Where it is another sampler's, choose that with --sampler"),
+        (sample("--candidates", "0"), "ETS(candidates=0): give a whole number of 1 or more; see"),
+        (sample("--candidates", "few"), "--candidates: invalid int value: 'few'"),
+        (sample("--budget-tokens", "0"), "budget tokens=0 must be positive"),
+        (sample("--temperature", "0"), "temperature=0.0 must be positive"),
+        (sample("--propose-candidates"), "has no proposal to draw from"),
+        (sample("--sampler", "mcmc", "--proposal", "toy"), "takes no proposal: leave it out"),
+        (("sample", "toy", " ", "--reward", "arithmetic", "--beta", "1"), "the prompt ' ' is empty"),
+        (sample(reward="kindness"), "there is no reward 'kindness': give arithmetic,"),
+        (sample(reward="nowhere.py:f"), "there is no file nowhere.py"),
+        (sample(reward="nowhere:f"), "nowhere cannot be imported (ModuleNotFoundError"),
+        (sample(reward="mine.py:"), "'mine.py:' names no object"),
+        (sample(reward="mine.py:eagre"), "mine.py has no 'eagre': it has eager, pair,"),
+        (sample(reward="mine.py:number"), "is 3 and cannot be called"),
+        (sample(reward="mine.py:three"), "needs 3 arguments: give a function"),
+        (sample(reward="mine.py:Needy"), "is a class that needs arguments"),
+        (
+            ("run", "toy", "none.txt", "--reward", "arithmetic", "--beta", "1", "--out", "a"),
+            "none.txt cannot be read: No such file",
+        ),
+    ],
+)
+def test_requests_that_are_refused(argv: tuple[str, ...], words: str, run: Run) -> None:
+    code, out, err = run(*argv)
+    assert code == 2
+    assert out == ""
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_failures_are_told_apart_from_refusals(run: Run) -> None:
+    code, _, err = run(*sample(reward="mine.py:nan"))
+    assert code == 1
+    assert "reward nan returned nan for the draft" in " ".join(err.split())
+
+
+def test_unknown_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "nobody", "why?", "--reward", "arithmetic", "--beta", "1"]) == 2
+    assert "'nobody' is not the name of a model" in " ".join(capsys.readouterr().err.split())
+
+
+def test_errors_in_the_users_file_are_located(run: Run) -> None:
+    Path("broken.py").write_text("one = 1\ntwo = one / 0\n")
+    assert "broken.py, line 2 raised ZeroDivisionError" in " ".join(run(*sample(reward="broken.py:two"))[2].split())
+
+
+# ------------------------------------------------------------------------------------------------------- exptilt run
+
+
+def many(*more: str, prompts: str = "prompts.txt", reward: str = "mine.py:pair") -> tuple[str, ...]:
+    return ("run", "toy", prompts, "--reward", reward, "--beta", "2", "--sampler", "independent", "--out", "runs/a.jsonl", *more)
+
+
+def test_runs_write_their_file_and_resume(run: Run) -> None:
+    Path("prompts.txt").write_text("one\ntwo\n\nthree\n")
+    code, out, err = run(*many())
+    assert (code, out) == (0, "")
+    assert "3 prompts answered" in err
+    assert "runs/a.jsonl" in err
+    assert len(Path("runs/a.jsonl").read_text().splitlines()) == 4
+    Path("prompts.txt").write_text("one\ntwo\nthree\nfour\n")
+    assert "4 prompts answered · 3 of them before" in run(*many())[2]
+    assert "all of them before" in run(*many())[2]
+    code, _, err = run(*many("--seed", "1"))
+    assert code == 2
+    assert "seed: 0 → 1" in " ".join(err.split())
+
+
+def test_runs_go_on_where_one_prompt_fails(run: Run) -> None:
+    Path("prompts.jsonl").write_text('{"prompt": "one", "id": 7}\n"bad"\n')
+    code, _, err = run(*many(prompts="prompts.jsonl", reward="mine.py:moody"))
+    assert code == 1
+    assert "1 prompt answered · 1 failed" in err
+    assert "1 × RewardError" in err
+
+
+def test_json_lines_of_a_run(run: Run) -> None:
+    Path("prompts.jsonl").write_text('"one"\n"bad"\n')
+    rows = [json.loads(line) for line in run(*many("--json", prompts="prompts.jsonl", reward="mine.py:moody"))[1].splitlines()]
+    assert {row.get("error", "answered") for row in rows[:2]} == {"RewardError", "answered"}
+    assert rows[2] == {"prompts": 2, "failed": 1, "fresh": 2, "store": "runs/a.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}\n", "line 1 of"),
+        ('"a"\n{"prompt": 3}', "line 2 of"),
+        ("plain words", "is no JSON"),
+        ("\n", "holds no prompts"),
+        ("\xff", "UTF-8"),
+    ],
+)
+def test_bad_prompt_files(content: str, words: str, run: Run) -> None:
+    Path("prompts.jsonl").write_bytes(content.encode("latin-1"))
+    code, _, err = run(*many(prompts="prompts.jsonl"))
+    assert code == 2
+    assert words in " ".join(err.split())
+
+
+def test_interrupted_runs_say_how_to_go_on(run: Run) -> None:
+    Path("prompts.txt").write_text("one\ntwo\nstop\nthree\n")
+    code, _, err = run(*many("--concurrency", "1", reward="mine.py:interrupted"))
+    assert code == 130
+    assert "2 more prompts are in runs/a.jsonl. The same command goes on from there." in " ".join(err.split())
+
+
+def test_the_tiny_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """From the command line to a real model and back, once."""
+    prompts, store = tmp_path / "prompts.txt", tmp_path / "a.jsonl"
+    prompts.write_text("Tom has 3 pens and buys 4 more pens. How many pens does Tom have?\n")
+    law = ("--max-tokens", "8", "--reward", "arithmetic", "--beta", "0.5", "--candidates", "2", "--block", "4")
+    assert main(["run", "tiny", str(prompts), *law, "--out", str(store)]) == 0
+    assert main(["sample", "tiny", prompts.read_text().strip(), *law, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["text"] == json.loads(store.read_text().splitlines()[1])["text"]
