@@ -1,0 +1,268 @@
+"""Any causal language model of transformers as an engine: the law p(y|x) with exact log-probabilities.
+
+`Weights` is a model in memory with its tokenizer, its scheduler and its memory of prefixes; `HFEngine` is a law over
+responses: weights and sampling parameters. Many engines may share weights, and their rows decode in one batch.
+
+Exactness. Logits are float32 or better; drawing and scoring apply the same temperature and truncation. A draft depends
+on its prompt and key alone, up to the rounding of the network, which differs with the size of the batch: in float32
+log-probabilities move by about 1e-6 nats, so about one draft in thousands takes another turn when its neighbours
+change. In bfloat16 that is 1e-2 nats, and drafts do depend on the batch. With top_p or top_k, a token at the very edge
+of the support may for the same reason be inside it when drawn and outside (-inf) when scored.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exptilt.certainty import Certainty
+from exptilt.core import Draft, Floats, Key, PromptError, Work
+from exptilt.engines.hf_decode import Decoder, Row
+from exptilt.engines.hf_law import Laws, certainty, log_probability
+from exptilt.engines.hf_network import Context, Cost, Network, groups
+from exptilt.engines.hf_text import Text
+from exptilt.engines.sampling import Sampling
+from exptilt.scheduler import Scheduler
+
+MEMORY = 2**30  # bytes for the key-values of prefixes
+ROWS_MEMORY = 2**32  # bytes from which the default number of rows in flight is reckoned, at ROW_TOKENS tokens each
+ROW_TOKENS = 512
+MOST_ROWS = 256
+DIGEST_VALUES = 64  # values of each tensor that go into the digest of the weights
+
+
+class Weights:
+    """A model in memory, ready to serve many callers.
+
+    model, tokenizer: of transformers, the model on its device and in its dtype. name: what errors and settings call
+    it. max_rows: rows that decode at once (None: as many as fit 4 GiB of key-values at 512 tokens, 256 at most).
+    memory: bytes kept for the key-values of prefixes that may come again. Raises ModelError for models that keep a
+    recurrent state.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, max_rows: int | None = None, memory: int = MEMORY) -> None:
+        model.eval()
+        self.name = name
+        self.model = model
+        self.network = Network(model, memory)
+        self.text = Text(tokenizer, _ends(model, tokenizer))
+        self.decoder = Decoder(self.network, self.text)
+        rows = _default_rows(model) if max_rows is None else max_rows
+        self.scheduler: Scheduler[Row] = Scheduler(self.decoder, max_rows=rows, name=name)
+        self._counting = threading.Lock()
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the configuration and of some values of each tensor: the same wherever the files lie."""
+        config = self.model.config.to_diff_dict()
+        shape = sorted((key, value) for key, value in config.items() if key not in ("transformers_version", "dtype"))
+        digest = blake2b(repr(shape).encode(), digest_size=16)
+        for name, tensor in sorted(self.model.state_dict().items()):
+            flat = tensor.detach().reshape(-1)
+            some = flat[:: max(1, len(flat) // DIGEST_VALUES)].double().cpu().numpy()
+            digest.update(f"{name} {tuple(tensor.shape)}".encode() + some.tobytes())
+        return digest.hexdigest()
+
+    def count(self, work: Work, costs: Iterable[Cost], *, generated: int = 0, scored: int = 0) -> None:
+        """Add to `work`, which several threads may share."""
+        costs = list(costs)
+        with self._counting:
+            work.add(
+                prompt=sum(cost.prompt for cost in costs),
+                cached=sum(cost.cached for cost in costs),
+                generated=generated,
+                scored=scored,
+                forwards=sum(cost.forwards for cost in costs) + generated,
+            )
+
+    def close(self) -> None:
+        """Stop the worker; calls under way and calls to come raise ModelError."""
+        self.scheduler.close()
+
+
+@dataclass(frozen=True)
+class HFEngine:
+    """The law p(y|x) of a causal language model under the given sampling parameters.
+
+    weights: the model; sampling: temperature, truncation, stop rule and cap (`exptilt.engines.sampling`).
+    system: a text for the system turn of the chat template; template=False feeds prompts as they are.
+
+    Work is counted so that prompt + generated + scored is the number of tokens the network evaluated: the last token
+    of a prefix is evaluated by the step that draws the next token and is counted there, not under `prompt` or `cached`.
+    """
+
+    weights: Weights
+    sampling: Sampling = field(default_factory=Sampling)
+    system: str | None = None
+    template: bool = True
+    work: Work = field(default_factory=Work, compare=False, repr=False)
+
+    can = frozenset({"continue", "logq", "score", "seed", "certainty"})
+
+    def __post_init__(self) -> None:
+        if self.system is not None and not (self.template and self.weights.text.has_template):
+            raise ValueError(
+                f"a system text needs a chat template, and {self.name} {'has none' if self.template else 'runs without'}: "
+                "put the text at the beginning of the prompt instead"
+            )
+        room = self.weights.network.context
+        if room is not None and self.max_tokens >= room:
+            raise ValueError(
+                f"max_tokens={self.max_tokens} leaves no room for a prompt in the {room} tokens of {self.name}'s context: "
+                "give fewer"
+            )
+
+    @property
+    def name(self) -> str:
+        return self.weights.name
+
+    @property
+    def max_tokens(self) -> int:
+        return self.sampling.max_tokens
+
+    @property
+    def alphabet(self) -> str:
+        return self.weights.text.alphabet
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "engine": "hf",
+            "model": self.name,
+            "weights": self.weights.digest,
+            "dtype": self.weights.dtype,
+            "system": self.system,
+            "template": self.template,
+            **self.sampling.settings(),
+        }
+
+    def with_sampling(self, **changes: Any) -> HFEngine:
+        """The same weights under other sampling parameters: any of the fields of `Sampling`."""
+        return replace(self, sampling=replace(self.sampling, **changes))
+
+    def metered(self, work: Work) -> HFEngine:
+        return replace(self, work=work)
+
+    def start(self, prompt: str) -> Draft:
+        """The empty draft of a prompt. Raises PromptError where the prompt is empty or leaves no room for a response."""
+        self._encode(prompt)
+        return Draft(prompt)
+
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+        """Draw up to `tokens` more tokens of each draft (None: to its end), one key per draft.
+
+        Token t of the call is drawn with the t-th uniform of its key's generator, by inverse CDF in the order of ids.
+        """
+        if tokens is not None and tokens < 0:
+            raise ValueError(f"cannot draw tokens={tokens}: give a number of 0 or more, or None to go to the end")
+        rows = [self._row(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
+        drawn = [row for row in rows if row is not None]
+        self.weights.scheduler.run([row for row in drawn if row.uniforms])
+        self.weights.count(self.work, (row.cost for row in drawn), generated=sum(len(row.tokens) for row in drawn))
+        texts = iter(self.weights.text.decode([row.response for row in drawn]))
+        return [
+            draft if row is None else _extended(draft, row, self.sampling.before_stop(next(texts)))
+            for draft, row in zip(drafts, rows, strict=True)
+        ]
+
+    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
+        """Log-probability (nats) of every token of each draft under this law; -inf outside its support."""
+        rated = self._rate(drafts, lambda logits, tokens: log_probability(logits, self._laws(len(logits)), tokens)[:, None])
+        return [values[:, 0] for values in rated]
+
+    def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
+        """How sure the model was at every token of each draft, at this temperature and before truncation."""
+        rated = self._rate(drafts, lambda logits, _: certainty(logits, self._laws(len(logits))))
+        return [Certainty(*np.ascontiguousarray(values.T)) for values in rated]
+
+    def _laws(self, rows: int) -> Laws:
+        network = self.weights.network
+        law = Laws.of([self.sampling], network.vocabulary, network.device)
+        return law.take(torch.zeros(rows, dtype=torch.int64, device=network.device))
+
+    def _encode(self, prompt: str) -> tuple[int, ...]:
+        ids = self.weights.text.encode(prompt, self.system, self.template)
+        room = self.weights.network.context
+        if room is not None and len(ids) + self.max_tokens > room:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens and max_tokens is {self.max_tokens}, together {len(ids) + self.max_tokens}, "
+                f"but the context of {self.name} has {room}: shorten the prompt or lower max_tokens"
+            )
+        return ids
+
+    def _row(self, draft: Draft, key: Key, tokens: int | None) -> Row | None:
+        if draft.finish is not None:
+            return None
+        prompt = self._encode(draft.prompt)
+        self._check_tokens(draft)
+        left = max(0, self.max_tokens - len(draft.tokens))
+        uniforms = key.rng().random(left if tokens is None else min(left, tokens)).tolist()
+        row = Row(Context(prompt, prompt + draft.tokens), self.sampling, uniforms)
+        if not left:
+            row.finish = "length"
+        return row
+
+    def _check_tokens(self, draft: Draft) -> None:
+        size = self.weights.network.vocabulary
+        if draft.tokens and (min(draft.tokens) < 0 or max(draft.tokens) >= size):
+            raise ValueError(
+                f"a draft has tokens from {min(draft.tokens)} to {max(draft.tokens)}, but {self.name} has 0 to {size - 1}: "
+                "give it drafts of engines with the same alphabet, without masked positions"
+            )
+
+    def _rate(self, drafts: Sequence[Draft], measure: Callable[[Tensor, Tensor], Tensor]) -> list[np.ndarray]:
+        """Measure every token of each draft: float64 [tokens, values]. Blocks take turns with the rows in flight."""
+        results = [np.zeros((0, 3))] * len(drafts)
+        full = [i for i, draft in enumerate(drafts) if draft.tokens]
+        for i in full:
+            self._check_tokens(drafts[i])
+        prompts = {i: self._encode(drafts[i].prompt) for i in full}
+        sizes = [(len(drafts[i].tokens), len(prompts[i]) + len(drafts[i].tokens) - 1) for i in full]
+        costs: list[Cost] = []
+        for group in groups(sizes):
+            members = [full[place] for place in group]
+            values, spent = self.weights.scheduler.call(
+                lambda members=members: self.weights.network.rate(
+                    [prompts[i] for i in members], [drafts[i].tokens for i in members], measure
+                )
+            )
+            costs += spent
+            for i, value in zip(members, values, strict=True):
+                results[i] = value
+        self.weights.count(self.work, costs, scored=sum(len(draft.tokens) for draft in drafts))
+        return results
+
+
+def _extended(draft: Draft, row: Row, text: str) -> Draft:
+    """The draft with what its row drew; without log-probabilities where it had none before."""
+    logq = None if draft.logq is None else (*draft.logq, *row.logq)
+    return Draft(draft.prompt, (*draft.tokens, *row.tokens), logq, text, row.finish)
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    """The end-of-text ids that the model's configurations and the tokenizer name, each one id or several."""
+    generation = model.generation_config
+    named = [model.config.get_text_config(decoder=True).eos_token_id, tokenizer.eos_token_id]
+    named.append(None if generation is None else generation.eos_token_id)
+    return {token for some in named if some is not None for token in (some if isinstance(some, list) else [some])}
+
+
+def _default_rows(model: Any) -> int:
+    """How many rows of ROW_TOKENS tokens fit ROWS_MEMORY."""
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    return max(8, min(MOST_ROWS, ROWS_MEMORY // (token * ROW_TOKENS)))

@@ -1,0 +1,128 @@
+"""From logits to the law of the next token: truncation, inverse-CDF draws, log-probabilities, certainty.
+
+Drawing and scoring go through the same `shift` and `floor`, so a draft's recorded log-probabilities and its score are
+of one law. Logits become float32 and are divided by the temperature; sums over the vocabulary are float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exptilt.core import ModelError
+from exptilt.engines.sampling import Sampling
+
+FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is known how many top_p needs
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The sampling parameters of a batch, one entry per row.
+
+    temperature: float32 [rows, 1]; top_k: int64 [rows, 1], the vocabulary's size where all are kept;
+    top_p: float64 [rows, 1]; truncated: int64 [m], the rows that have top_k or top_p.
+    """
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    truncated: Tensor
+
+    @staticmethod
+    def of(samplings: Sequence[Sampling], vocabulary: int, device: torch.device) -> Laws:
+        ranks = [min(law.top_k or vocabulary, vocabulary) for law in samplings]
+        return Laws(
+            torch.tensor([[law.temperature] for law in samplings], dtype=torch.float32, device=device),
+            torch.tensor(ranks, dtype=torch.int64, device=device)[:, None],
+            torch.tensor([[law.top_p] for law in samplings], dtype=torch.float64, device=device),
+            torch.tensor([i for i, law in enumerate(samplings) if law.truncated], dtype=torch.int64, device=device),
+        )
+
+    def take(self, rows: Tensor) -> Laws:
+        """The laws of the rows at these indices, repeats allowed; int64 [n]."""
+        places = torch.isin(rows, self.truncated).nonzero()[:, 0]
+        return Laws(self.temperature[rows], self.top_k[rows], self.top_p[rows], places)
+
+
+def shift(logits: Tensor, laws: Laws) -> Tensor:
+    """Logits [rows, vocabulary] over the temperature, less their maximum: float32, the likeliest token at 0."""
+    scaled = logits.float() / laws.temperature
+    return scaled - scaled.amax(dim=-1, keepdim=True)
+
+
+def floor(shifted: Tensor, laws: Laws) -> Tensor | None:
+    """The value under which a token is outside the support: float32 [rows, 1], or None where nothing is truncated."""
+    if not len(laws.truncated):
+        return None
+    floors = torch.full_like(shifted[:, :1], -math.inf)
+    floors[laws.truncated] = _cut(shifted[laws.truncated], laws.top_k[laws.truncated], laws.top_p[laws.truncated])
+    return floors
+
+
+def _cut(shifted: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """The least value that top_k and then top_p keep: float32 [rows, 1]."""
+    vocabulary = shifted.shape[-1]
+    cut_by_rank = bool((top_k < vocabulary).any())
+    looked = min(vocabulary, max(FIRST_LOOK, int(top_k[top_k < vocabulary].max()) if cut_by_rank else 0))
+    while True:
+        ranked = shifted.topk(looked, dim=-1).values
+        least = ranked.gather(-1, (top_k - 1).clamp(max=looked - 1))
+        least = torch.where(top_k < vocabulary, least, -math.inf)
+        masses = shifted.exp().double()
+        needed = top_p * torch.where(shifted >= least, masses, 0.0).sum(dim=-1, keepdim=True)
+        before = ranked.exp().cumsum(dim=-1, dtype=torch.float64) - ranked.exp()
+        # A token is kept while those likelier than it have not reached the needed mass; the first always is.
+        kept = ((before < needed) & (ranked >= least)).sum(dim=-1, keepdim=True).clamp(min=1)
+        if looked == vocabulary or bool(((kept < looked) | (top_p >= 1)).all()):
+            nucleus = ranked.gather(-1, kept - 1)
+            return torch.where(top_p < 1, torch.maximum(nucleus, least), least)
+        looked = min(vocabulary, 8 * looked)
+
+
+def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """One token per row by inverse CDF over the vocabulary in id order.
+
+    logits: [rows, vocabulary]; uniforms: float64 [rows] in [0, 1). Returns token ids int64 [rows] and their
+    log-probabilities float64 [rows] (nats). Raises ModelError where logits are NaN.
+    """
+    shifted = shift(logits, laws)
+    least = floor(shifted, laws)
+    masses = shifted.exp()
+    if least is not None:
+        masses = masses.masked_fill_(shifted < least, 0.0)
+    cumulative = masses.cumsum(dim=-1, dtype=torch.float64)
+    total = cumulative[:, -1:].contiguous()
+    if not bool(total.isfinite().all()):
+        raise ModelError('the model gave logits that are NaN: its numbers overflow. Load it with dtype="float32".')
+    tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
+    # Rounding may carry the product up to the total itself: fall back on the last token that has mass.
+    tokens = torch.minimum(tokens, torch.searchsorted(cumulative, total))
+    logq = shifted.gather(-1, tokens).double() - total.log()
+    return tokens[:, 0], logq[:, 0]
+
+
+def log_probability(logits: Tensor, laws: Laws, tokens: Tensor) -> Tensor:
+    """Log-probability (nats) of given tokens int64 [rows]: float64 [rows], -inf outside the support."""
+    shifted = shift(logits, laws)
+    least = floor(shifted, laws)
+    chosen = shifted.gather(-1, tokens[:, None])
+    masses = shifted.exp()
+    if least is not None:
+        masses = masses.masked_fill_(shifted < least, 0.0)
+        chosen = chosen.masked_fill(chosen < least, -math.inf)
+    return (chosen.double() - masses.sum(dim=-1, keepdim=True, dtype=torch.float64).log())[:, 0]
+
+
+def certainty(logits: Tensor, laws: Laws) -> Tensor:
+    """The three measurements of `exptilt.certainty.Certainty`, in its order: float64 [rows, 3], before truncation."""
+    shifted = shift(logits, laws)
+    log_total = shifted.exp().sum(dim=-1, dtype=torch.float64).log()
+    mean_shifted = (shifted.exp() * shifted).sum(dim=-1, dtype=torch.float64) / log_total.exp()
+    entropy = log_total - mean_shifted
+    log_size = math.log(shifted.shape[-1])
+    from_uniform = log_total - shifted.mean(dim=-1, dtype=torch.float64) - log_size
+    return torch.stack([entropy, log_size - entropy, from_uniform], dim=-1)

@@ -1,0 +1,242 @@
+"""The network itself: evaluate tokens given key-value memory, each shared prefix once.
+
+A *context* is a prompt and what follows it so far. To draw the token after a context, the key-values of all its tokens
+but the last must be known; the last is fed by the decoding step, or by scoring. So `prefill` never needs logits.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exptilt.core import ModelError
+from exptilt.engines.hf_cache import KeyValues, Prefixes, Slots
+
+BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
+BLOCK_COLUMNS = 32768  # key-value columns in use at once when prefilling or scoring, all rows together
+BLOCK_LOGITS = 2**25  # logits computed at once when scoring: 128 MiB in float32
+RESPONSE_SHARE = 0.25  # of the memory for key-values that is kept for finished responses
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+class Context(NamedTuple):
+    """A prompt's token ids, and all token ids so far, the prompt's included."""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass
+class Cost:
+    """What one context took: tokens evaluated, tokens whose key-values were known, evaluations of the network."""
+
+    prompt: int = 0
+    cached: int = 0
+    forwards: int = 0
+
+
+@dataclass
+class _Job:
+    """Tokens whose key-values are wanted, those known already of the first `length`."""
+
+    tokens: tuple[int, ...]
+    known: KeyValues | None
+    length: int
+
+    @property
+    def new(self) -> int:
+        return len(self.tokens) - self.length
+
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Takes logits [positions, vocabulary] and tokens int64 [positions]; returns float64 [positions, values]."""
+
+
+class Network:
+    """A causal language model of transformers, with the key-values of prefixes that may come again.
+
+    memory: bytes for those key-values. Not thread-safe: the scheduler's worker calls it.
+    """
+
+    def __init__(self, model: Any, memory: int) -> None:
+        config = model.config.get_text_config(decoder=True)
+        kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION
+        if kinds or model._is_stateful:
+            raise ModelError(
+                f"{type(model).__name__} has layers other than attention ({', '.join(sorted(kinds)) or 'a recurrent state'}): "
+                "their state cannot be shared between responses yet. Choose a model with attention layers only."
+            )
+        self.model = model
+        self.device: torch.device = model.device
+        self.vocabulary: int = config.vocab_size
+        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.layers: int = config.num_hidden_layers
+        self.prefixes = Prefixes(round(memory * (1 - RESPONSE_SHARE)))  # prompts and unfinished responses
+        self.responses = Prefixes(round(memory * RESPONSE_SHARE))  # finished ones: apart, they are many and rarely reused
+        self._accepted = inspect.signature(model.forward).parameters.keys()
+
+    def slots(self, places: int = 1, columns: int = 64) -> Slots:
+        return Slots(self.layers, self.device, places=places, columns=columns)
+
+    @torch.inference_mode()
+    def feed(self, slots: Slots, ids: Tensor, keep: int) -> Tensor:
+        """Evaluate one block of tokens int64 [rows, count] after what the slots hold, and add it to them.
+
+        Returns the logits [rows, keep, vocabulary] of the last `keep` columns.
+        """
+        inputs = {**slots.inputs(ids.shape[1]), "logits_to_keep": keep}
+        inputs = {name: value for name, value in inputs.items() if name in self._accepted}
+        output = self.model(input_ids=ids, past_key_values=slots.cache, use_cache=True, **inputs)
+        slots.end += ids.shape[1]
+        return output.logits[:, -keep:]
+
+    # ------------------------------------------------------------------------------------------------ prefilling
+
+    @torch.inference_mode()
+    def prefill(self, contexts: Sequence[Context]) -> tuple[list[KeyValues | None], list[Cost]]:
+        """Key-values of each context's tokens but the last (None where there are none), and what each took.
+
+        What is known from earlier calls is reused; what several contexts share is computed once, for the first.
+        """
+        costs = [Cost() for _ in contexts]
+        first: dict[Context, Cost] = {}  # the cost of each distinct context goes to its first row
+        for context, cost in zip(contexts, costs, strict=True):
+            first.setdefault(context, cost)
+        jobs = {context: _Job(context.tokens[:-1], *self._find(context)) for context in first}
+        missing = [context for context in jobs if jobs[context].new]
+        self._prefill_shared(missing, jobs, first)
+        missing = [context for context in missing if jobs[context].new]
+        for context, known in zip(missing, self._compute([jobs[context] for context in missing]), strict=True):
+            self._account(first[context], jobs[context].new)
+            jobs[context] = _Job(context.tokens[:-1], known, known.length)
+            self.prefixes.put(context.prompt, context.tokens[:-1], known)
+        for context, cost in zip(contexts, costs, strict=True):
+            cost.cached = len(context.tokens) - 1 - cost.prompt
+        return [jobs[context].known for context in contexts], costs
+
+    def _find(self, context: Context) -> tuple[KeyValues | None, int]:
+        wanted = context.tokens[:-1]
+        known, length = self.prefixes.find(context.prompt, wanted)
+        if length < len(wanted):
+            other, longer = self.responses.find(context.prompt, wanted)
+            if longer > length:
+                return other, longer
+        return known, length
+
+    def _prefill_shared(self, missing: list[Context], jobs: dict[Context, _Job], first: dict[Context, Cost]) -> None:
+        """Compute what several contexts of one prompt have in common, and let their jobs start from there."""
+        families: defaultdict[tuple[int, ...], list[Context]] = defaultdict(list)
+        for context in missing:
+            families[context.prompt].append(context)
+        shared: dict[tuple[int, ...], _Job] = {}
+        for prompt, family in families.items():
+            common = _common_beginning([jobs[context].tokens for context in family])
+            start = max((jobs[context] for context in family), key=lambda job: min(job.length, len(common)))
+            if len(family) > 1 and start.length < len(common):
+                shared[prompt] = _Job(common, start.known, start.length)
+        for (prompt, job), known in zip(shared.items(), self._compute(list(shared.values())), strict=True):
+            self._account(first[families[prompt][0]], job.new)
+            self.prefixes.put(prompt, job.tokens, known)
+            for context in families[prompt]:
+                jobs[context].known, jobs[context].length = known, known.length
+
+    def _account(self, cost: Cost, tokens: int) -> None:
+        cost.prompt += tokens
+        cost.forwards += 1
+
+    def _compute(self, jobs: Sequence[_Job]) -> list[KeyValues]:
+        results: list[KeyValues | None] = [None] * len(jobs)
+        for group in groups([(job.new, len(job.tokens)) for job in jobs]):
+            members = [jobs[i] for i in group]
+            slots, ids = self._place(members)
+            self.feed(slots, ids, keep=1)
+            for place, i in enumerate(group):
+                results[i] = slots.snapshot(place)
+        return [known for known in results if known is not None]
+
+    def _place(self, jobs: Sequence[_Job]) -> tuple[Slots, Tensor]:
+        """Slots with what is known, and the block of tokens int64 [rows, count] that is to be fed.
+
+        Every row feeds its last `count` tokens, for the row that needs most: so no row has a gap. Rows that need
+        fewer compute a few known tokens again; those that have fewer are padded in front.
+        """
+        count = max(job.new for job in jobs)
+        width = max(len(job.tokens) for job in jobs)
+        slots = self.slots(len(jobs), width)
+        slots.reserve(len(jobs), width - count, after=count)
+        ids = np.zeros((len(jobs), count), dtype=np.int64)
+        for row, job in zip(ids, jobs, strict=True):
+            fed = min(count, len(job.tokens))
+            row[count - fed :] = job.tokens[-fed:]
+            slots.join(job.known, len(job.tokens) - count)
+        return slots, torch.from_numpy(ids).to(self.device)
+
+    # --------------------------------------------------------------------------------------------------- scoring
+
+    @torch.inference_mode()
+    def rate(
+        self, prompts: Sequence[tuple[int, ...]], responses: Sequence[tuple[int, ...]], measure: Measure
+    ) -> tuple[list[np.ndarray], list[Cost]]:
+        """Measure the law before each token of non-empty responses: float64 [tokens, values] for each, and its cost.
+
+        Logits are computed at response positions only, at most BLOCK_LOGITS at once.
+        """
+        known, costs = self.prefill([Context(prompt, prompt) for prompt in prompts])
+        jobs = [
+            _Job((*prompt, *response[:-1]), prefix, len(prompt) - 1)
+            for prompt, response, prefix in zip(prompts, responses, known, strict=True)
+        ]
+        slots, ids = self._place(jobs)
+        rows, count = ids.shape
+        targets = torch.zeros_like(ids)
+        lengths = torch.tensor([len(response) for response in responses], device=self.device)
+        for row, response in zip(targets, responses, strict=True):
+            row[count - len(response) :] = torch.tensor(response, device=self.device)
+        valid = torch.arange(count, device=self.device) >= count - lengths[:, None]
+        parts: list[list[np.ndarray]] = [[] for _ in responses]
+        columns = max(1, BLOCK_LOGITS // (rows * self.vocabulary))
+        for block in torch.arange(count, device=self.device).split(columns):
+            logits = self.feed(slots, ids[:, block], keep=len(block))
+            inside = valid[:, block]
+            values = measure(logits[inside], targets[:, block][inside]).cpu().numpy()
+            for part, piece in zip(parts, np.split(values, inside.sum(dim=1).cumsum(0).tolist()[:-1]), strict=True):
+                part.append(piece)
+        for cost in costs:
+            cost.forwards += 1
+        return [np.concatenate(part) for part in parts], costs
+
+
+def groups(sizes: Sequence[tuple[int, int]]) -> Iterable[list[int]]:
+    """Part rows into blocks that are evaluated at once: similar in length, bounded in size.
+
+    sizes: (tokens to evaluate, tokens in all) of each row. Yields lists of indices.
+    """
+    group: list[int] = []
+    widest = 0
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        new, length = sizes[i]
+        rows = len(group) + 1
+        wide = max(widest, length)
+        if group and (rows * new > BLOCK_TOKENS or rows * wide > BLOCK_COLUMNS or new > 2 * sizes[group[0]][0] + 16):
+            yield group
+            group, wide = [], length
+        group.append(i)
+        widest = wide
+    if group:
+        yield group
+
+
+def _common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest beginning of all sequences: that of the first and the last in lexicographic order."""
+    low, high = min(sequences), max(sequences)
+    for i, token in enumerate(low):
+        if i >= len(high) or high[i] != token:
+            return low[:i]
+    return low

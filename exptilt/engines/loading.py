@@ -1,0 +1,136 @@
+"""Read a causal language model of transformers from a hub id, a folder, or a GGUF file.
+
+transformers reads GGUF, but takes a minute: a file is converted once, to a folder under `$EXPTILT_CACHE` (by default
+~/.cache/exptilt), and read from there afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from exptilt.core import ModelError
+from exptilt.engines.hf import MEMORY, Weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAMPLED_BYTES, SAMPLED_PLACES = 2**16, 32  # how much of a GGUF file goes into its digest
+
+logger = logging.getLogger("exptilt")
+
+
+def read_weights(
+    source: str | Path,
+    *,
+    name: str,
+    dtype: str = "float32",
+    device: str | None = None,
+    max_rows: int | None = None,
+    memory: int = MEMORY,
+) -> Weights:
+    """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
+
+    dtype: "float32", "bfloat16" or "float16". device: None takes CUDA where there is one, else the CPU. max_rows and
+    memory: as in `Weights`. Raises ModelError where the model cannot be found or read.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is unknown: give one of {', '.join(DTYPES)}")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with _quiet(), _told(name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
+        model = model.to(place)
+    return Weights(model, tokenizer, name=name, max_rows=max_rows, memory=memory)
+
+
+def converted(file: Path) -> Path:
+    """The folder that a GGUF file was converted to; converts it now where that has not been done."""
+    folder = cache_folder() / "gguf" / f"{file.stem}-{_digest(file)}"
+    if folder.is_dir():
+        return folder
+    logger.warning("converting %s for transformers: this takes a minute or so and happens once (kept in %s)", file, folder)
+    began = time.monotonic()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    try:
+        with _quiet(), _told(f"gguf:{file}"):
+            _convert(file, unfinished)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, and its folder is as good
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    logger.warning("converted %s in %.0f seconds", file.name, time.monotonic() - began)
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept."""
+    return Path(os.environ.get("EXPTILT_CACHE") or Path.home() / ".cache" / "exptilt")
+
+
+def _convert(file: Path, folder: Path) -> None:
+    """Write model and tokenizer as `save_pretrained` does; float32 holds the dequantised numbers exactly."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # The weights are plain numbers by now; with these left, save_pretrained refuses them as quantised.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _digest(file: Path) -> str:
+    """A digest of a file's size and of pieces spread over it: fast for files of gigabytes."""
+    size = file.stat().st_size
+    digest = blake2b(str(size).encode(), digest_size=8)
+    with file.open("rb") as data:
+        for place in range(SAMPLED_PLACES):
+            data.seek(max(0, size - SAMPLED_BYTES) * place // (SAMPLED_PLACES - 1))
+            digest.update(data.read(SAMPLED_BYTES))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn whatever transformers raises while reading a model into one ModelError."""
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(
+            f"{name} needs a package that is missing ({error}). Install it: pip install 'exptilt[hf,gguf]'"
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ModelError(
+            f"{name} cannot be read by transformers: {type(error).__name__}: {reason} "
+            "Check the name, the files and, for a hub id, the connection; the model must be a causal language model."
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and notices of transformers while a model is read."""
+    logging_of = transformers.utils.logging
+    level, bars = logging_of.get_verbosity(), logging_of.is_progress_bar_enabled()
+    logging_of.set_verbosity_error()
+    logging_of.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging_of.set_verbosity(level)
+        if bars:
+            logging_of.enable_progress_bar()
