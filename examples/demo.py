@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,12 @@ from rich.table import Table
 
 import exptilt as xt
 from exptilt import answers
+from exptilt.cli.terminal import progress_bar
 from exptilt.evaluate import Score, equal_samples, evaluate
 from exptilt.result import Result
-from exptilt.terminal import progress_bar
 from exptilt.word_problems import Problem, word_problems
 
-ETS = {"candidates": 4, "rollouts": 2, "block": 12}
+GUIDED = xt.ETS(candidates=4, rollouts=2, block=12)
 BETA = 0.1
 
 
@@ -60,8 +61,8 @@ class Comparison:
 def compare(target: xt.Target, problems: list[Problem], seed: int, console: Console) -> Comparison:
     """All six methods; ETS first, because it sets the number of tokens."""
     comparison = Comparison(target, problems, seed, console)
-    chain = comparison.add("ETS", xt.ETS(**ETS, returns="chain"), {"ETS": xt.draw})
-    comparison.add("ETS, all rollouts voting", xt.ETS(**ETS), {"ETS, all rollouts vote": xt.vote(answers.number)})
+    chain = comparison.add("ETS", replace(GUIDED, returns="chain"), {"ETS": xt.draw})
+    comparison.add("ETS, all rollouts voting", GUIDED, {"ETS, all rollouts vote": xt.vote(answers.number)})
     draws = equal_samples(chain.tokens, comparison.results["ETS"])
     selects = {"plain sampling": None, "majority vote": xt.vote(answers.number, weighted=False), "best-of-n": xt.best}
     comparison.add(f"Plain sampling, majority vote, best-of-{draws}", xt.Independent(draws), selects)

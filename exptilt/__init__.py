@@ -12,28 +12,27 @@ A *target* is the mathematics, a *sampler* yields weighted *populations* for it,
 
 from exptilt import answers, engines, rewards
 from exptilt.calibrate import choose_beta
-from exptilt.core import (
+from exptilt.core import Draft, Target
+from exptilt.engines.load import load
+from exptilt.errors import (
     AllWeightsZero,
-    Budget,
     BudgetSpent,
     CapabilityError,
-    Draft,
     ExptiltError,
-    Key,
     ModelError,
     PromptError,
     RewardError,
     StoreError,
-    Target,
     TargetError,
     WeightsError,
 )
-from exptilt.engines.load import load
+from exptilt.keys import Key
 from exptilt.population import Population
 from exptilt.result import Failure, Result
 from exptilt.run import run, sample
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.select import best, draw, mbr, vote
+from exptilt.usage import Budget
 
 __version__ = "0.1.0"
 

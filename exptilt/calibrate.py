@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exptilt.core import Floats
 from exptilt.diagnostics import log_sum
+from exptilt.keys import Floats
 from exptilt.population import Population
 
 Pilot = Sequence[float] | Floats | Population

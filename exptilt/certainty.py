@@ -15,7 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from exptilt.core import Draft, Floats
+from exptilt.core import Draft
+from exptilt.keys import Floats
 
 
 @dataclass(frozen=True, eq=False)

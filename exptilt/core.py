@@ -11,114 +11,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from exptilt.errors import CapabilityError, ExptiltError, RewardError, TargetError
+from exptilt.keys import Floats, Key
+from exptilt.usage import Work
+
 if TYPE_CHECKING:
     from exptilt.population import Population
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 Finish = Literal["stop", "length"]
 MASK = -1  # the token of an undecided position in a masked-diffusion draft
-
-
-# ---------------------------------------------------------------------------------------------------------- errors
-
-
-class ExptiltError(Exception):
-    """Base of every error that exptilt raises on purpose; the message says what was wrong and the cure."""
-
-
-class PromptError(ExptiltError):
-    """The prompt is empty, or leaves no room for an answer in the model's context."""
-
-
-class ModelError(ExptiltError):
-    """The model cannot be found, read or run."""
-
-
-class RewardError(ExptiltError):
-    """The reward raised, or returned NaN, +inf or the wrong number of values. Never turned into a score."""
-
-
-class TargetError(ExptiltError):
-    """The parts of a target, or a target and a sampler, do not fit together."""
-
-
-class CapabilityError(TargetError):
-    """The engine cannot do what the sampler needs."""
-
-
-class WeightsError(ExptiltError):
-    """A population was given log-weights that are NaN or +inf."""
-
-
-class AllWeightsZero(ExptiltError):
-    """Every draft has weight zero: the reward excludes everything that was drawn."""
-
-
-class BudgetSpent(ExptiltError):
-    """The budget ended before the first complete population."""
-
-
-class StoreError(ExptiltError):
-    """The results file is corrupt, or belongs to a run with other settings."""
-
-
-# ------------------------------------------------------------------------------------------------------ randomness
-
-
-class Stream:
-    """A sequence of random choices from one key. Not shared between threads."""
-
-    def __init__(self, generator: np.random.Generator) -> None:
-        self._generator = generator
-
-    def choose(self, weights: Sequence[float] | Floats) -> int:
-        """Draw an index with probability proportional to `weights` (non-negative, any sum)."""
-        cumulative = np.cumsum(np.asarray(weights, dtype=np.float64))
-        total = cumulative[-1]
-        if not 0.0 < total < math.inf:
-            raise ValueError(f"cannot choose from weights that sum to {total}: give finite weights, one at least positive")
-        index = int(np.searchsorted(cumulative, self._generator.random() * total, side="right"))
-        # Rounding may carry the product up to the total itself: fall back on the last outcome that has mass.
-        return min(index, int(np.searchsorted(cumulative, total, side="left")))
-
-
-@dataclass(frozen=True, init=False)
-class Key:
-    """The name of a random stream: a seed and a path of integers and strings.
-
-    Every draft gets a key of its own, so what is drawn for it depends on nothing else: not on its neighbours in a
-    batch, not on the order in which prompts are served. The generator is Philox keyed by a hash of seed and path.
-    """
-
-    seed: int
-    path: tuple[int | str, ...]
-
-    def __init__(self, seed: int, *path: int | str) -> None:
-        object.__setattr__(self, "seed", seed)
-        object.__setattr__(self, "path", path)
-
-    def child(self, *path: int | str) -> Key:
-        """The key of a part of the work that this key stands for."""
-        return Key(self.seed, *self.path, *path)
-
-    def rng(self) -> np.random.Generator:
-        """A fresh numpy generator; the same key always gives the same one."""
-        name = repr((self.seed, self.path)).encode()
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(blake2b(name, digest_size=16).digest(), "little")))
-
-    def stream(self) -> Stream:
-        """A fresh stream of choices; the same key always gives the same one."""
-        return Stream(self.rng())
-
-    def choose(self, weights: Sequence[float] | Floats) -> int:
-        """The first choice of this key's stream: an index drawn with probability proportional to `weights`."""
-        return self.stream().choose(weights)
 
 
 # ---------------------------------------------------------------------------------------------------------- drafts
@@ -161,77 +67,6 @@ class Draft:
         kept = set(self.order[:count])
         tokens = tuple(token if place in kept else MASK for place, token in enumerate(self.tokens))
         return Draft(self.prompt, tokens, logq, order=self.order[:count])
-
-
-# ------------------------------------------------------------------------------------------------- what a run costs
-
-
-@dataclass
-class Work:
-    """What one engine did. Tokens are counted per row; a forward is one evaluation of the network for one row.
-
-    prompt: tokens of prompts and prefixes that were prefilled; cached: those whose cache was reused instead.
-    """
-
-    prompt: int = 0
-    cached: int = 0
-    generated: int = 0
-    scored: int = 0
-    forwards: int = 0
-
-    def add(self, *, prompt: int = 0, cached: int = 0, generated: int = 0, scored: int = 0, forwards: int = 0) -> None:
-        self.prompt += prompt
-        self.cached += cached
-        self.generated += generated
-        self.scored += scored
-        self.forwards += forwards
-
-
-@dataclass
-class Usage:
-    """The cost of one run: work of the reference model and of the proposal apart, reward calls, seconds.
-
-    reward_calls counts calls of the reward, rated the drafts it rated, reused those whose reward was known already.
-    """
-
-    reference: Work = field(default_factory=Work)
-    proposal: Work = field(default_factory=Work)
-    reward_calls: int = 0
-    rated: int = 0
-    reused: int = 0
-    seconds: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens generated and scored by both models: what a token budget counts."""
-        return sum(work.generated + work.scored for work in (self.reference, self.proposal))
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Limits of one prompt's run. They are checked before each engine or reward call: a call under way completes.
-
-    tokens: generated and scored, both models together; drafts that are paid for are still rated. seconds: wall clock.
-    reward_calls: calls of the reward.
-    """
-
-    tokens: int | None = None
-    seconds: float | None = None
-    reward_calls: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("tokens", "seconds", "reward_calls"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"budget {name}={value} must be positive, or None for no limit")
-
-    def spent(self, usage: Usage) -> str | None:
-        """The limit that `usage` has reached, in words; None while there is room."""
-        for name, value in (("tokens", usage.tokens), ("seconds", usage.seconds), ("reward_calls", usage.reward_calls)):
-            limit = getattr(self, name)
-            if limit is not None and value >= limit:
-                return f"{name}: {value:.6g} of {limit:.6g}"
-        return None
 
 
 # ------------------------------------------------------------------------------------------------------- protocols

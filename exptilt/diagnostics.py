@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exptilt.core import Floats
+from exptilt.keys import Floats
 
 if TYPE_CHECKING:
     from exptilt.population import Population

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exptilt.core import ExptiltError, Floats, Key, Sampler, Target
+from exptilt.core import Sampler, Target
+from exptilt.errors import ExptiltError
+from exptilt.keys import Floats, Key
 from exptilt.result import Failure, Outcome, Result
 from exptilt.run import Progress, Select, run
 

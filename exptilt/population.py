@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.core import AllWeightsZero, Draft, Floats, Key, WeightsError
+from exptilt.core import Draft
 from exptilt.diagnostics import log_sum, pareto_k
+from exptilt.errors import AllWeightsZero, WeightsError
+from exptilt.keys import Floats, Key
 
 
 @dataclass(frozen=True, eq=False)

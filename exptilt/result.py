@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from exptilt.core import Draft, Sampler, Usage
+from exptilt.core import Draft, Sampler
 from exptilt.population import Population
+from exptilt.usage import Usage
 
 
 @runtime_checkable

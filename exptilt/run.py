@@ -19,27 +19,17 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from exptilt.core import (
-    AllWeightsZero,
-    Budget,
-    BudgetSpent,
-    Draft,
-    Key,
-    PromptError,
-    RewardError,
-    Sampler,
-    Target,
-    TargetError,
-    WeightsError,
-    check_capabilities,
-)
+from exptilt.core import Draft, Sampler, Target, check_capabilities
 from exptilt.describe import describe, digest
 from exptilt.diagnostics import warnings
+from exptilt.errors import AllWeightsZero, BudgetSpent, PromptError, RewardError, TargetError, WeightsError
+from exptilt.keys import Key
 from exptilt.population import Population
 from exptilt.result import Failure, Outcome, Posterior, Result
 from exptilt.select import draw
 from exptilt.session import Session
 from exptilt.store import Store, from_line, to_line
+from exptilt.usage import Budget
 
 Select = Callable[[Population, Key], Draft]
 """Picks the answer from a population."""

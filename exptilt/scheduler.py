@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from exptilt.core import ExptiltError, ModelError
+from exptilt.errors import ExptiltError, ModelError
 
 Row = TypeVar("Row", bound=Hashable)
 Result = TypeVar("Result")

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exptilt.core import Draft, Floats, Key
+from exptilt.core import Draft
+from exptilt.keys import Floats, Key
 from exptilt.population import Population
 from exptilt.utilities import PairUtility, Utility
 

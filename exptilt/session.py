@@ -23,25 +23,11 @@ from typing import Any
 import numpy as np
 
 from exptilt.certainty import CertainEngine, Certainty
-from exptilt.core import (
-    Budget,
-    BudgetSpent,
-    CapabilityError,
-    Draft,
-    Engine,
-    ExptiltError,
-    Floats,
-    Key,
-    PromptReward,
-    Reward,
-    Sampler,
-    Target,
-    TargetError,
-    Usage,
-    Work,
-    rate,
-)
+from exptilt.core import Draft, Engine, PromptReward, Reward, Sampler, Target, rate
+from exptilt.errors import BudgetSpent, CapabilityError, ExptiltError, TargetError
+from exptilt.keys import Floats, Key
 from exptilt.population import Population
+from exptilt.usage import Budget, Usage, Work
 
 
 class Halted(ExptiltError):

@@ -25,10 +25,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from exptilt.core import Draft, Sampler, StoreError, Usage, Work
+from exptilt.core import Draft, Sampler
 from exptilt.describe import digest
+from exptilt.errors import StoreError
 from exptilt.population import Population
 from exptilt.result import Failure, Outcome, Result
+from exptilt.usage import Usage, Work
 
 try:
     import fcntl

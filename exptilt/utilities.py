@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from exptilt.core import Floats
+from exptilt.keys import Floats
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 

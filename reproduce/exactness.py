@@ -25,8 +25,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from exptilt.core import AllWeightsZero, Key, Sampler, Target, Work  # noqa: E402
+from exptilt.core import Sampler, Target  # noqa: E402
+from exptilt.errors import AllWeightsZero  # noqa: E402
+from exptilt.keys import Key  # noqa: E402
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC  # noqa: E402
+from exptilt.usage import Work  # noqa: E402
 from tests.exact import Law, total_variation  # noqa: E402
 from tests.toys import Toy, autoregressive, masked, reward_of  # noqa: E402
 
@@ -204,7 +207,8 @@ def main() -> None:
         for row in pool.map(measure, jobs):
             rows.append(row)
             print(
-                f"{row.target:15} {row.method:17} {row.size:3}  tokens {row.tokens:7.1f}  raw {row.raw:.3f}  weighted {row.weighted}"
+                f"{row.target:15} {row.method:17} {row.size:3}  tokens {row.tokens:7.1f}",
+                f"raw {row.raw:.3f}  weighted {row.weighted}",
             )
     floors = {name: noise_floor(make(), GROUPS * options.runs) for name, make in TARGETS.items()}
     options.out.mkdir(exist_ok=True)

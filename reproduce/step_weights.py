@@ -18,10 +18,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from exptilt.core import Draft, Key, Target  # noqa: E402
-from exptilt.engines.table import TableEngine  # noqa: E402
-from exptilt.samplers import ETS  # noqa: E402
-from tests.toys import reward_of  # noqa: E402
+from exptilt.core import Draft, Target
+from exptilt.engines.table import TableEngine
+from exptilt.keys import Key
+from exptilt.samplers import ETS
+from tests.toys import reward_of
 
 RULES = {
     "equal": lambda i: 1.0,

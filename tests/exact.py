@@ -14,7 +14,9 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from exptilt.core import AllWeightsZero, Key, Sampler, Target
+from exptilt.core import Sampler, Target
+from exptilt.errors import AllWeightsZero
+from exptilt.keys import Key
 from exptilt.population import Population
 
 T = TypeVar("T")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from exptilt.calibrate import best_of_n_of_beta, beta_of_best_of_n, choose_beta, dominant, tilt_ess, tilt_kl
-from exptilt.core import Draft, Key, Target
+from exptilt.core import Draft, Target
 from exptilt.engines.table import TableEngine
+from exptilt.keys import Key
 from exptilt.population import Population
 from exptilt.samplers.ets import ETS
 from exptilt.samplers.rollout import Independent

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from exptilt import parts
-from exptilt.cli import main
+from exptilt.cli import main, parts
+from exptilt.cli.flags import field_help
+from exptilt.cli.parts import SAMPLERS
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
-from exptilt.flags import field_help
-from exptilt.parts import SAMPLERS
 from tests.toys import random_table
 
 Run = Callable[..., tuple[int, str, str]]

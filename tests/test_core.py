@@ -8,22 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exptilt.core import (
-    MASK,
-    Budget,
-    CapabilityError,
-    Draft,
-    Engine,
-    Key,
-    RewardError,
-    Target,
-    TargetError,
-    Usage,
-    check_capabilities,
-    rate,
-)
+from exptilt.core import MASK, Draft, Engine, Target, check_capabilities, rate
 from exptilt.engines.table import TableEngine
+from exptilt.errors import CapabilityError, RewardError, TargetError
+from exptilt.keys import Key
 from exptilt.samplers import ETS, Independent, SuffixMCMC
+from exptilt.usage import Budget, Usage
 from tests.toys import autoregressive, random_table
 
 

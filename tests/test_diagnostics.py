@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Key
+from exptilt.core import Draft
 from exptilt.diagnostics import chi_square, log_sum, log_z_error, pareto_k, r_hat, warnings
+from exptilt.keys import Key
 from exptilt.population import Population
 
 

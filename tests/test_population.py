@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from exptilt.core import AllWeightsZero, Draft, Key, WeightsError
+from exptilt.core import Draft
+from exptilt.errors import AllWeightsZero, WeightsError
+from exptilt.keys import Key
 from exptilt.population import Population, systematic
 from tests.exact import paths
 

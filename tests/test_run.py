@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 import pytest
 
 import exptilt as xt
-from exptilt.core import BudgetSpent, CapabilityError, Draft, Engine, ModelError, RewardError, Sampler, Target, TargetError, Work
+from exptilt.core import Draft, Engine, Sampler, Target
+from exptilt.errors import BudgetSpent, CapabilityError, ModelError, RewardError, TargetError
 from exptilt.result import Failure, Outcome
+from exptilt.usage import Work
 from tests.long_run import same
 from tests.toys import random_table
 

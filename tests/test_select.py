@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from exptilt.answers import number
-from exptilt.core import Draft, Key
+from exptilt.core import Draft
+from exptilt.keys import Key
 from exptilt.population import Population
 from exptilt.select import best, draw, mbr, vote
 from exptilt.utilities import Chrf, PairUtility, Utility, chrf, exact, overlaps, rouge1

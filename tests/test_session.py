@@ -11,11 +11,14 @@ from threading import Event
 import pytest
 
 from exptilt import answers
-from exptilt.core import Budget, BudgetSpent, Draft, Engine, Key, PromptError, Reward, Sampler, Target
+from exptilt.core import Draft, Engine, Reward, Sampler, Target
 from exptilt.engines import MaskedTableEngine, TableEngine
+from exptilt.errors import BudgetSpent, PromptError
+from exptilt.keys import Key
 from exptilt.rewards import Agreement, LogProb, RunningMajority
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.session import Halted, Session
+from exptilt.usage import Budget
 from tests.toys import random_fill, random_table
 
 KEY = Key(0, "test")
@@ -127,7 +130,7 @@ def test_a_reward_that_scores_is_paid_for() -> None:
 
 
 def test_a_view_of_the_session_engine_counts_in_the_session() -> None:
-    from exptilt.core import Work
+    from exptilt.usage import Work
 
     metered, extra = session(), Work()
     metered.target.engine.with_sampling(temperature=2.0).metered(extra).extend([Draft("why?")], [KEY])

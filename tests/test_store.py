@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 import exptilt as xt
-from exptilt.core import Draft, StoreError, Target
+from exptilt.core import Draft, Target
 from exptilt.describe import describe
+from exptilt.errors import StoreError
 from exptilt.result import Failure
 from exptilt.store import Store, decode, encode
 from tests.long_run import PROMPTS, SAMPLER, same, target
@@ -60,7 +61,7 @@ def test_kill_nine_ten_times(tmp_path: Path) -> None:
     """Ten kills at random moments of one run: then every prompt is there exactly once, as if nothing had happened."""
     store, moments = tmp_path / "run.jsonl", random.Random(11)
     for _ in range(10):
-        kill_after(start(store, 0.004), store, moments.randrange(1, 30_000), moments.uniform(0, 0.03))
+        kill_after(start(store, 0.02), store, moments.randrange(1, 15_000), moments.uniform(0, 0.03))
     before = store.read_bytes().count(b"\n") - 1
     assert 10 <= before < 100
     last = start(store, 0.0)

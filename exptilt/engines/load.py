@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exptilt.core import Engine, ModelError
+from exptilt.core import Engine
 from exptilt.engines.sampling import Sampling
+from exptilt.errors import ModelError
 
 SHIPPED = ("tiny", "tiny-small")
 PLANNED = {
@@ -64,7 +65,7 @@ def load(
     source = _gguf(rest, name) if kind == "gguf" else _source(rest, name) if kind == "hf" else _shipped(name)
 
     from exptilt.engines.hf import HFEngine
-    from exptilt.engines.loading import read_weights
+    from exptilt.engines.hf.loading import read_weights
 
     read = read_weights(source, name=name, dtype=dtype, device=device, **weights)
     return HFEngine(read, sampling, system, template)
@@ -91,7 +92,7 @@ def _gguf(file: str, name: str) -> Path:
     if not path.is_file():
         raise ModelError(f"{name!r}: there is no file {path}. Give the path of a GGUF file after 'gguf:'.")
     _require(name, "gguf", ("gguf", "accelerate"))
-    from exptilt.engines.loading import converted
+    from exptilt.engines.hf.loading import converted
 
     return converted(path)
 

@@ -16,8 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from exptilt.certainty import Certainty
-from exptilt.core import MASK, Draft, Floats, Key, PromptError, Stream, Work
+from exptilt.core import MASK, Draft
 from exptilt.describe import describe
+from exptilt.errors import PromptError
+from exptilt.keys import Floats, Key, Stream
+from exptilt.usage import Work
 
 _ALL = frozenset({"continue", "logq", "score", "seed"})
 Tokens = tuple[int, ...]

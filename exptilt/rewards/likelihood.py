@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exptilt.certainty import CertainEngine, Certainty
-from exptilt.core import CapabilityError, Draft, Engine, Floats, Key
+from exptilt.core import Draft, Engine
+from exptilt.errors import CapabilityError
+from exptilt.keys import Floats, Key
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.core import Draft, Engine, Floats, Key, PromptReward, Reward, RewardError, rate, reward_name
+from exptilt.core import Draft, Engine, PromptReward, Reward, rate, reward_name
+from exptilt.errors import RewardError
+from exptilt.keys import Floats, Key
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from exptilt.core import AllWeightsZero, Draft, Floats, Key, Target, TargetError, rate
+from exptilt.core import Draft, Target, rate
 from exptilt.diagnostics import log_sum
+from exptilt.errors import AllWeightsZero, TargetError
+from exptilt.keys import Floats, Key
 from exptilt.population import Population
 from exptilt.samplers.rollout import LookAhead, at_least_one, log_ratio, look_ahead
 

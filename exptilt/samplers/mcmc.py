@@ -23,8 +23,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from exptilt.core import AllWeightsZero, Draft, Key, Sampler, Target, TargetError
+from exptilt.core import Draft, Sampler, Target
 from exptilt.diagnostics import r_hat
+from exptilt.errors import AllWeightsZero, TargetError
+from exptilt.keys import Key
 from exptilt.population import Population
 from exptilt.samplers.rollout import at_least_one, known_logq
 

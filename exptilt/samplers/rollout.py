@@ -21,8 +21,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from exptilt.core import Draft, Floats, Key, Target
+from exptilt.core import Draft, Target
 from exptilt.diagnostics import log_sum
+from exptilt.keys import Floats, Key
 from exptilt.population import Population
 
 

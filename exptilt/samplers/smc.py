@@ -22,8 +22,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from exptilt.core import AllWeightsZero, Draft, Floats, Key, Target, rate
+from exptilt.core import Draft, Target, rate
 from exptilt.diagnostics import log_sum
+from exptilt.errors import AllWeightsZero
+from exptilt.keys import Floats, Key
 from exptilt.population import Population, systematic
 from exptilt.samplers.ets import Value
 from exptilt.samplers.rollout import at_least_one, log_ratio, look_ahead

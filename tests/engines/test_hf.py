@@ -17,12 +17,18 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from exptilt.core import MASK, Draft, Engine, Key, ModelError, PromptError, Work  # noqa: E402
-from exptilt.engines import hf_network  # noqa: E402
-from exptilt.engines.hf import HFEngine, Weights  # noqa: E402
+from exptilt.core import MASK, Draft, Engine  # noqa: E402
+from exptilt.engines.hf import (  # noqa: E402
+    HFEngine,
+    Weights,
+    network,
+)
+from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.load import load  # noqa: E402
-from exptilt.engines.loading import read_weights  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
+from exptilt.errors import ModelError, PromptError  # noqa: E402
+from exptilt.keys import Key  # noqa: E402
+from exptilt.usage import Work  # noqa: E402
 
 END, OVER = 2, 3
 SHORT = Sampling(max_tokens=24)
@@ -121,11 +127,11 @@ def test_draws_stay_inside_the_support(engine: HFEngine, sampling: dict[str, Any
 
 
 def test_top_p_that_needs_more_tokens_than_are_sorted_first(engine: HFEngine, monkeypatch: pytest.MonkeyPatch):
-    from exptilt.engines import hf_law
+    from exptilt.engines.hf import law as module
 
     law = engine.with_sampling(temperature=5.0, top_p=0.95)
     drafts = law.extend([law.start("one")] * 8, keys(8), tokens=4)
-    monkeypatch.setattr(hf_law, "FIRST_LOOK", 4)
+    monkeypatch.setattr(module, "FIRST_LOOK", 4)
     for narrow, draft in zip(law.score(drafts), drafts, strict=True):
         np.testing.assert_allclose(narrow, logq(draft), atol=1e-5)
 
@@ -351,8 +357,8 @@ def test_scoring_counts_its_work(fresh: HFEngine):
 def test_scoring_in_small_blocks_changes_nothing(engine: HFEngine, monkeypatch: pytest.MonkeyPatch):
     drafts = engine.extend([engine.start(PROMPTS[i % 4]) for i in range(12)], keys(12))
     whole = engine.score(drafts)
-    monkeypatch.setattr(hf_network, "BLOCK_LOGITS", 2000)
-    monkeypatch.setattr(hf_network, "BLOCK_TOKENS", 60)
+    monkeypatch.setattr(network, "BLOCK_LOGITS", 2000)
+    monkeypatch.setattr(network, "BLOCK_TOKENS", 60)
     for one, other in zip(whole, engine.score(drafts), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from exptilt.core import Key, ModelError
 from exptilt.engines import load as module
 from exptilt.engines.load import load
 from exptilt.engines.sampling import Sampling
+from exptilt.errors import ModelError
+from exptilt.keys import Key
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_bfloat16_and_unknown_dtypes(model_folder: Path):
 
 def test_a_gguf_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("gguf")
-    from exptilt.engines import loading
+    from exptilt.engines.hf import loading
 
     monkeypatch.setenv("EXPTILT_CACHE", str(tmp_path / "cache"))
     calls: list[Path] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from exptilt.core import ModelError, PromptError
+from exptilt.errors import ModelError, PromptError
 from exptilt.scheduler import Scheduler
 
 
@@ -155,17 +155,22 @@ def test_a_function_runs_between_steps_and_its_error_is_its_own():
     scheduler.run([Countdown(2)])
 
 
-def test_an_idle_worker_uses_no_time_and_goes_home():
+def workers(name: str) -> int:
+    return sum(name in thread.name for thread in threading.enumerate())
+
+
+def test_an_idle_worker_takes_no_steps_and_goes_home():
+    """Without rows the worker waits instead of stepping, and ends after `linger` seconds; a new call starts another."""
     batch = CountingBatch()
-    scheduler = Scheduler(batch, max_rows=4, linger=0.3)
-    before = threading.active_count()
+    scheduler = Scheduler(batch, max_rows=4, linger=0.3, name="idle-toy")
     scheduler.run([Countdown(1)])
-    assert threading.active_count() == before + 1
-    used = time.process_time()
-    time.sleep(0.2)
-    assert time.process_time() - used < 0.05
-    wait_for(lambda: threading.active_count() == before)
+    assert workers("idle-toy") == 1
+    steps: list[int] = []
+    batch.before = lambda: steps.append(1)
+    wait_for(lambda: workers("idle-toy") == 0)
+    assert not steps
     scheduler.run([Countdown(1)])
+    assert workers("idle-toy") == 1
 
 
 def test_a_closed_scheduler_fails_the_calls_under_way_and_refuses_new_ones():

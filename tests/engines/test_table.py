@@ -8,8 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exptilt.core import MASK, Key, PromptError, Work
+from exptilt.core import MASK
 from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
+from exptilt.errors import PromptError
+from exptilt.keys import Key
+from exptilt.usage import Work
 from tests.exact import distance, paths
 from tests.toys import autoregressive, random_fill, random_table
 

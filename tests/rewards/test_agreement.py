@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from exptilt.core import Draft, Key, Target
+from exptilt.core import Draft, Target
 from exptilt.engines.table import TableEngine
+from exptilt.keys import Key
 from exptilt.rewards import Agreement, RunningMajority
 from exptilt.rewards.agreement import BoundAgreement
 from exptilt.samplers.ets import ETS

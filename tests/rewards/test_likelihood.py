@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from exptilt.certainty import CertainEngine, Certainty
-from exptilt.core import CapabilityError, Draft, Key, Target
+from exptilt.core import Draft, Target
 from exptilt.engines.table import TableEngine
+from exptilt.errors import CapabilityError
+from exptilt.keys import Key
 from exptilt.rewards import LogProb, NegativeEntropy, Power, SelfCertainty
 from exptilt.samplers.rollout import Independent
 from tests.exact import distance, expected_weights

@@ -7,8 +7,10 @@ import math
 import pytest
 
 from exptilt.answers import choice, number
-from exptilt.core import Draft, Engine, Key, PromptReward, RewardError, Target, rate
+from exptilt.core import Draft, Engine, PromptReward, Target, rate
 from exptilt.engines.table import TableEngine
+from exptilt.errors import RewardError
+from exptilt.keys import Key
 from exptilt.rewards import Agreement, Each, Format, LogProb, Matches, RunningMajority, Sum
 from exptilt.rewards.rules import BoundSum
 

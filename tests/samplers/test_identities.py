@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Key, Sampler
+from exptilt.core import Draft, Sampler
+from exptilt.keys import Key
 from exptilt.samplers import ETS, SMC, Independent
 from tests.exact import distance, draw_law, final
 from tests.toys import Toy, autoregressive, masked

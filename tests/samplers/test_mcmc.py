@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Key, Sampler, Target, TargetError
+from exptilt.core import Draft, Sampler, Target
 from exptilt.engines.table import MaskedTableEngine
+from exptilt.errors import TargetError
+from exptilt.keys import Key
 from exptilt.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.samplers.mcmc import State

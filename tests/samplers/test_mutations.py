@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Floats, Sampler, Target
+from exptilt.core import Draft, Sampler, Target
 from exptilt.engines.table import TableEngine
+from exptilt.keys import Floats
 from exptilt.samplers import ETS, SMC, Independent, SuffixMCMC, ets, mcmc, rollout, smc
 from exptilt.samplers.mcmc import State
 from tests.exact import distance, expected_weights

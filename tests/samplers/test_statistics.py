@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from exptilt.core import Key, Sampler
+from exptilt.core import Sampler
+from exptilt.keys import Key
 from exptilt.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from tests.exact import Law, final, total_variation

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exptilt.core import ModelError
 from exptilt.engines.sampling import Sampling
+from exptilt.errors import ModelError
 
 FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is known how many top_p needs
 

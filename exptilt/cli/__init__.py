@@ -14,17 +14,19 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from exptilt import __version__
-from exptilt.core import AllWeightsZero, Budget, BudgetSpent, ExptiltError, RewardError, Sampler, Target, WeightsError
-from exptilt.flags import parse
-from exptilt.parts import UsageError, make_budget, make_sampler, make_select, make_target, read_prompts
+from exptilt.cli.flags import parse
+from exptilt.cli.parts import UsageError, make_budget, make_sampler, make_select, make_target, read_prompts
+from exptilt.core import Sampler, Target
+from exptilt.errors import AllWeightsZero, BudgetSpent, ExptiltError, RewardError, WeightsError
 from exptilt.result import Failure, Outcome
 from exptilt.run import Select, run, sample
 from exptilt.store import encode
+from exptilt.usage import Budget
 
 try:
     from rich.console import Console
 
-    from exptilt.terminal import progress_bar, result_line, show_error, show_note, show_result, show_summary, stderr
+    from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_result, show_summary, stderr
 except ModuleNotFoundError as error:
     raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
 

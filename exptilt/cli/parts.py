@@ -19,11 +19,13 @@ from types import ModuleType
 from typing import Any
 
 from exptilt import answers, rewards, utilities
-from exptilt.core import Budget, Engine, ExptiltError, PromptReward, Reward, Sampler, Target
+from exptilt.core import Engine, PromptReward, Reward, Sampler, Target
 from exptilt.engines.load import load
+from exptilt.errors import ExptiltError
 from exptilt.run import Select
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.select import best, draw, mbr, vote
+from exptilt.usage import Budget
 
 SAMPLERS: dict[str, type[Any]] = {
     "ets": ETS,

@@ -24,13 +24,16 @@ import torch
 from torch import Tensor
 
 from exptilt.certainty import Certainty
-from exptilt.core import Draft, Floats, Key, PromptError, Work
-from exptilt.engines.hf_decode import Decoder, Row
-from exptilt.engines.hf_law import Laws, certainty, log_probability
-from exptilt.engines.hf_network import Context, Cost, Network, groups
-from exptilt.engines.hf_text import Text
+from exptilt.core import Draft
+from exptilt.engines.hf.decode import Decoder, Row
+from exptilt.engines.hf.law import Laws, certainty, log_probability
+from exptilt.engines.hf.network import Context, Cost, Network, groups
+from exptilt.engines.hf.text import Text
 from exptilt.engines.sampling import Sampling
+from exptilt.errors import PromptError
+from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
+from exptilt.usage import Work
 
 MEMORY = 2**30  # bytes for the key-values of prefixes
 ROWS_MEMORY = 2**32  # bytes from which the default number of rows in flight is reckoned, at ROW_TOKENS tokens each

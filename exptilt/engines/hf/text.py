@@ -12,7 +12,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from exptilt.core import PromptError
+from exptilt.errors import PromptError
 
 KEPT_PROMPTS = 4096
 BROKEN = "\ufffd"  # what a decoder writes for bytes that are not a whole character

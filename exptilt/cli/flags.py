@@ -16,8 +16,8 @@ from dataclasses import MISSING, Field, fields
 from types import NoneType
 from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
+from exptilt.cli.parts import ANSWERS, REWARDS, SAMPLERS, UTILITIES, UsageError, find_object
 from exptilt.core import Sampler
-from exptilt.parts import ANSWERS, REWARDS, SAMPLERS, UTILITIES, UsageError, find_object
 
 _ONE_LINE = {
     "ets": "guided selection among candidate continuations, by the energy of their rollouts",

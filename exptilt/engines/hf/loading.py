@@ -20,8 +20,8 @@ from typing import Any
 import torch
 import transformers
 
-from exptilt.core import ModelError
-from exptilt.engines.hf import MEMORY, Weights
+from exptilt.engines.hf.engine import MEMORY, Weights
+from exptilt.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLED_BYTES, SAMPLED_PLACES = 2**16, 32  # how much of a GGUF file goes into its digest

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from exptilt.core import Finish
-from exptilt.engines.hf_cache import KeyValues
-from exptilt.engines.hf_law import Laws, draw
-from exptilt.engines.hf_network import Context, Cost, Network
-from exptilt.engines.hf_text import Text
+from exptilt.engines.hf.cache import KeyValues
+from exptilt.engines.hf.law import Laws, draw
+from exptilt.engines.hf.network import Context, Cost, Network
+from exptilt.engines.hf.text import Text
 from exptilt.engines.sampling import Sampling
 
 

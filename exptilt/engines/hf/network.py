@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exptilt.core import ModelError
-from exptilt.engines.hf_cache import KeyValues, Prefixes, Slots
+from exptilt.engines.hf.cache import KeyValues, Prefixes, Slots
+from exptilt.errors import ModelError
 
 BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
 BLOCK_COLUMNS = 32768  # key-value columns in use at once when prefilling or scoring, all rows together

@@ -1,0 +1,43 @@
+"""Every error that exptilt raises on purpose. Each message says what was wrong, with the value, and the cure."""
+
+from __future__ import annotations
+
+
+class ExptiltError(Exception):
+    """Base of every error that exptilt raises on purpose; the message says what was wrong and the cure."""
+
+
+class PromptError(ExptiltError):
+    """The prompt is empty, or leaves no room for an answer in the model's context."""
+
+
+class ModelError(ExptiltError):
+    """The model cannot be found, read or run."""
+
+
+class RewardError(ExptiltError):
+    """The reward raised, or returned NaN, +inf or the wrong number of values. Never turned into a score."""
+
+
+class TargetError(ExptiltError):
+    """The parts of a target, or a target and a sampler, do not fit together."""
+
+
+class CapabilityError(TargetError):
+    """The engine cannot do what the sampler needs."""
+
+
+class WeightsError(ExptiltError):
+    """A population was given log-weights that are NaN or +inf."""
+
+
+class AllWeightsZero(ExptiltError):
+    """Every draft has weight zero: the reward excludes everything that was drawn."""
+
+
+class BudgetSpent(ExptiltError):
+    """The budget ended before the first complete population."""
+
+
+class StoreError(ExptiltError):
+    """The results file is corrupt, or belongs to a run with other settings."""

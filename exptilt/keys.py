@@ -1,0 +1,63 @@
+"""Randomness: a key names a stream, and nothing in exptilt is random but by a key. There is no global random state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Stream:
+    """A sequence of random choices from one key. Not shared between threads."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+
+    def choose(self, weights: Sequence[float] | Floats) -> int:
+        """Draw an index with probability proportional to `weights` (non-negative, any sum)."""
+        cumulative = np.cumsum(np.asarray(weights, dtype=np.float64))
+        total = cumulative[-1]
+        if not 0.0 < total < math.inf:
+            raise ValueError(f"cannot choose from weights that sum to {total}: give finite weights, one at least positive")
+        index = int(np.searchsorted(cumulative, self._generator.random() * total, side="right"))
+        # Rounding may carry the product up to the total itself: fall back on the last outcome that has mass.
+        return min(index, int(np.searchsorted(cumulative, total, side="left")))
+
+
+@dataclass(frozen=True, init=False)
+class Key:
+    """The name of a random stream: a seed and a path of integers and strings.
+
+    Every draft gets a key of its own, so what is drawn for it depends on nothing else: not on its neighbours in a
+    batch, not on the order in which prompts are served. The generator is Philox keyed by a hash of seed and path.
+    """
+
+    seed: int
+    path: tuple[int | str, ...]
+
+    def __init__(self, seed: int, *path: int | str) -> None:
+        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "path", path)
+
+    def child(self, *path: int | str) -> Key:
+        """The key of a part of the work that this key stands for."""
+        return Key(self.seed, *self.path, *path)
+
+    def rng(self) -> np.random.Generator:
+        """A fresh numpy generator; the same key always gives the same one."""
+        name = repr((self.seed, self.path)).encode()
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(blake2b(name, digest_size=16).digest(), "little")))
+
+    def stream(self) -> Stream:
+        """A fresh stream of choices; the same key always gives the same one."""
+        return Stream(self.rng())
+
+    def choose(self, weights: Sequence[float] | Floats) -> int:
+        """The first choice of this key's stream: an index drawn with probability proportional to `weights`."""
+        return self.stream().choose(weights)

@@ -1,0 +1,73 @@
+"""What a run costs, and what it may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Work:
+    """What one engine did. Tokens are counted per row; a forward is one evaluation of the network for one row.
+
+    prompt: tokens of prompts and prefixes that were prefilled; cached: those whose cache was reused instead.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+    scored: int = 0
+    forwards: int = 0
+
+    def add(self, *, prompt: int = 0, cached: int = 0, generated: int = 0, scored: int = 0, forwards: int = 0) -> None:
+        self.prompt += prompt
+        self.cached += cached
+        self.generated += generated
+        self.scored += scored
+        self.forwards += forwards
+
+
+@dataclass
+class Usage:
+    """The cost of one run: work of the reference model and of the proposal apart, reward calls, seconds.
+
+    reward_calls counts calls of the reward, rated the drafts it rated, reused those whose reward was known already.
+    """
+
+    reference: Work = field(default_factory=Work)
+    proposal: Work = field(default_factory=Work)
+    reward_calls: int = 0
+    rated: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated and scored by both models: what a token budget counts."""
+        return sum(work.generated + work.scored for work in (self.reference, self.proposal))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of one prompt's run. They are checked before each engine or reward call: a call under way completes.
+
+    tokens: generated and scored, both models together; drafts that are paid for are still rated. seconds: wall clock.
+    reward_calls: calls of the reward.
+    """
+
+    tokens: int | None = None
+    seconds: float | None = None
+    reward_calls: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "seconds", "reward_calls"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"budget {name}={value} must be positive, or None for no limit")
+
+    def spent(self, usage: Usage) -> str | None:
+        """The limit that `usage` has reached, in words; None while there is room."""
+        for name, value in (("tokens", usage.tokens), ("seconds", usage.seconds), ("reward_calls", usage.reward_calls)):
+            limit = getattr(self, name)
+            if limit is not None and value >= limit:
+                return f"{name}: {value:.6g} of {limit:.6g}"
+        return None
