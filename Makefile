@@ -29,7 +29,7 @@ demo: $(VENV)/.run
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -46,6 +46,7 @@ format: $(VENV)/.dev
 
 figures: $(VENV)/.dev
 	$(BIN)/python reproduce/exactness.py
+	$(BIN)/python reproduce/compare_tiny.py
 
 train: $(VENV)/.dev
 	$(BIN)/python reproduce/train_tiny.py

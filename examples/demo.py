@@ -75,7 +75,7 @@ def compare(target: xt.Target, problems: list[Problem], seed: int, console: Cons
 
 
 def show(scores: list[Score], console: Console) -> None:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
     for name, justify in (
         ("method", "left"),
         ("accuracy", "right"),
@@ -83,7 +83,7 @@ def show(scores: list[Score], console: Console) -> None:
         ("tokens/problem", "right"),
         ("seconds", "right"),
     ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     best = max(score.accuracy for score in scores)
     for score in scores:
         low, high = score.interval

@@ -155,14 +155,25 @@ def _split_r_hat(chains: Floats) -> float:
 def warnings(population: Population, beta: float) -> list[str]:
     """What speaks against trusting this population at this β, one sentence each with its cure; empty if nothing does.
 
-    Weighted populations: ESS below 10 and below half of the drafts; one draft with more than half of the weight; k̂
-    above min(1 - 1/log10 n, 0.7) where there are enough drafts to fit it. Markov chains: acceptance below 0.05, R̂
-    above 1.05, as found in the population's `stats`. A population of one draft has nothing to judge by.
+    All: every draft with the same reward. Weighted populations: ESS below 10 and below half of the drafts; one draft
+    with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied weights, as of
+    a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as found in the
+    population's `stats`. A population of one draft has nothing to judge by.
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
     found = _weight_warnings(population, beta) if population.proper else _chain_warnings(population, beta)
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in [_flat_warning(population), *found] if sentence]
+
+
+def _flat_warning(population: Population) -> str | None:
+    first = float(population.rewards[0])
+    if len(population) == 1 or np.any(population.rewards != first):
+        return None
+    return (
+        f"All {len(population)} drafts have the reward {first:g}, so it guided nothing: draw more, raise the temperature, "
+        "or let the reward tell better from worse among such answers."
+    )
 
 
 def _weight_warnings(population: Population, beta: float) -> list[str | None]:
@@ -170,16 +181,15 @@ def _weight_warnings(population: Population, beta: float) -> list[str | None]:
     if count == 1:
         return []
     limit = min(1.0 - 1.0 / math.log10(count), 0.7)
-    shape = population.k_hat if _tail_length(count) >= _SMALL_TAIL else -math.inf
+    shape = population.k_hat
     cure = f"draw more (n, candidates or rollouts) or raise beta={beta:g}"
-    heavy = "is too heavy to fit: fewer than 5 weights make it up" if shape == math.inf else f"is heavy: k̂ = {shape:.2f}"
     return [
         f"The effective sample size is {ess:.1f} of {count} drafts, so averages and votes are noisy: {cure}."
         if ess < min(10.0, count / 2)
         else None,
         f"One draft holds {share:.0%} of the weight and decides nearly alone: {cure}." if share > 0.5 else None,
-        f"The tail of the weights {heavy} (limit {limit:.2f}), so log Ẑ and averages cannot be trusted: {cure}."
-        if shape > limit
+        f"The tail of the weights is heavy: k̂ = {shape:.2f} (limit {limit:.2f}), so log Ẑ and averages cannot be trusted: {cure}."
+        if limit < shape < math.inf
         else None,
     ]
 

@@ -65,8 +65,11 @@ def show_result(console: Console, result: Result, beta: float) -> None:
 def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
     population, usage, stats = result.population, result.usage, result.population.stats
     yield "sampler", f"{describe_sampler(result.sampler)} · β {beta:g} · seed {result.seed}"
-    size = f"{_count(len(population), 'draft')} · ESS {population.ess:.1f}"
-    yield "population", f"{size} · largest share {population.max_share:.0%}"
+    size = _count(len(population), "draft")
+    if population.proper:
+        yield "population", f"{size} · ESS {population.ess:.1f} · largest share {population.max_share:.0%}"
+    else:  # equal weights: how many of the states differ says more
+        yield "population", f"{size}, {len({draft.tokens for draft in population.drafts})} of them different"
     chosen = "" if result.reward is None else f"{result.reward:.3g} · "
     yield "reward", f"{chosen}population mean {population.mean_reward:.3g}"
     if result.log_z is not None:

@@ -17,6 +17,7 @@ from tests.exact import distance, paths
 from tests.toys import autoregressive, random_fill, random_table
 
 ORDERS: list[Order] = ["random", "left", "confidence"]
+NAMES = ["autoregressive", "tempered", *ORDERS]
 
 
 def engines() -> list[TableEngine | MaskedTableEngine]:
@@ -27,7 +28,7 @@ def engines() -> list[TableEngine | MaskedTableEngine]:
     ]
 
 
-@pytest.mark.parametrize("engine", engines(), ids=str)
+@pytest.mark.parametrize("engine", engines(), ids=NAMES)
 def test_enumerated_law_is_the_law_of_draws(engine: TableEngine | MaskedTableEngine) -> None:
     """Over all random paths, drawing block by block gives the enumerated probabilities, which sum to one."""
     law: dict[tuple[int, ...], float] = {}
@@ -45,7 +46,7 @@ def test_enumerated_law_is_the_law_of_draws(engine: TableEngine | MaskedTableEng
     assert distance(law, listed) < 1e-12
 
 
-@pytest.mark.parametrize("engine", engines(), ids=str)
+@pytest.mark.parametrize("engine", engines(), ids=NAMES)
 def test_scores_agree_with_what_was_drawn(engine: TableEngine | MaskedTableEngine) -> None:
     drafts = engine.extend([engine.start("x")] * 20, [Key(0, i) for i in range(20)])
     assert len({draft.tokens for draft in drafts}) > 1

@@ -1,0 +1,36 @@
+"""The README is true: its Python runs, its tree names every file, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them in one name space, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(capsys.readouterr().out.splitlines()) >= len(blocks)
+    assert (tmp_path / "runs" / "readme.jsonl").exists()
+
+
+def test_the_tree_names_every_module() -> None:
+    tree = README[README.index("## The tree") :]
+    modules = {path.name for path in (ROOT / "exptilt").rglob("*.py") if not path.name.startswith("__")}
+    assert not {name for name in modules if name not in tree}
+    for name in re.findall(r"([a-z_]+\.py)", tree):
+        assert list(ROOT.rglob(name)), f"{name} is in the README's tree but not in the repository"
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_lead_somewhere(target: str) -> None:
+    assert target.startswith("https://") or (ROOT / target).exists()
