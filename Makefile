@@ -7,11 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types check format figures train clean help
+.PHONY: demo test lint types check format bench figures train clean help
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
-	@echo "also: lint, types, check, format, figures, train, clean"
+	@echo "also: lint, types, check, format, bench, figures, train, clean"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "exptilt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -43,6 +43,9 @@ check: test lint types
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python bench/ets_against_generate.py
 
 figures: $(VENV)/.dev
 	$(BIN)/python reproduce/exactness.py

@@ -1,4 +1,4 @@
-"""The main job on the bundled tiny model: six methods on held-out word problems, at equal tokens.
+"""The main job on the bundled tiny models: six methods on held-out word problems, at equal tokens.
 
     python examples/demo.py                  # `make demo`: 50 problems, under 3 minutes on 2 cores
     python examples/demo.py --problems 300   # tighter intervals
@@ -6,6 +6,7 @@
 The model solves arithmetic word problems in worked steps and is right about half of the time. The reward checks the
 arithmetic of the steps, never the reference answer; the reference only judges. Every method draws from the same model
 at temperature 1. ETS sets the price: the others get as many draws or steps as cost the same tokens per problem.
+A few of the problems then go to the bundled masked-diffusion model, which fills holes instead of going on.
 """
 
 from __future__ import annotations
@@ -74,6 +75,18 @@ def compare(target: xt.Target, problems: list[Problem], seed: int, console: Cons
     return comparison
 
 
+def compare_masked(target: xt.Target, problems: list[Problem], seed: int, console: Console) -> Comparison:
+    """ETS against as many independent draws as cost the same, on a masked-diffusion model: a token is a position decided."""
+    comparison = Comparison(target, problems, seed, console)
+    guided = replace(GUIDED, rollouts=1, block=16)
+    score = comparison.add("Masked diffusion: ETS", guided, {"ETS, all rollouts vote": xt.vote(answers.number)})
+    draws = equal_samples(score.tokens, comparison.results[score.name])
+    selects = {"plain sampling": None, "majority vote": xt.vote(answers.number, weighted=False), "best-of-n": xt.best}
+    comparison.add(f"Masked diffusion: plain sampling, majority vote, best-of-{draws}", xt.Independent(draws), selects)
+    comparison.scores = [*comparison.scores[1:], comparison.scores[0]]
+    return comparison
+
+
 def show(scores: list[Score], console: Console) -> None:
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name, justify in (
@@ -117,6 +130,8 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="tiny", help="any name that exptilt.load knows")
+    parser.add_argument("--masked", default="tiny-mdlm", help="a masked-diffusion model for the second table")
+    parser.add_argument("--masked-problems", type=int, default=16, help="how many problems it gets; 0 for none")
     options = parser.parse_args()
     console = Console()
     console.print(f"Loading the model [cyan]{options.model}[/cyan]; reward: the worked steps' arithmetic; beta = {BETA}")
@@ -132,6 +147,10 @@ def main() -> None:
     path = Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     save(comparison, path)
     console.print(f"[dim]every answer:[/dim] {path}", soft_wrap=True)
+    if options.masked_problems:
+        masked = xt.Target(xt.load(options.masked), xt.rewards.Arithmetic(), beta=BETA)
+        console.print(f"\nThe same on [cyan]{options.masked}[/cyan], {options.masked_problems} of the problems")
+        show(compare_masked(masked, problems[: options.masked_problems], options.seed, console).scores, console)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Train the two tiny language models that ship with exptilt, from scratch, on generated word problems.
+"""Train the three tiny language models that ship with exptilt, from scratch, on generated word problems.
 
-    python reproduce/train_tiny.py                      # both models, about a quarter of an hour on one idle core
+    python reproduce/train_tiny.py                      # all three, about forty minutes on one idle core
     python reproduce/train_tiny.py --model tiny-small   # one of them
+    python reproduce/train_tiny.py --mdlm               # the masked-diffusion model, whose own parts are in tiny_masked.py
     python reproduce/train_tiny.py --evaluate           # measure the saved models again
 
 Fresh problems are generated while training runs, so no problem is seen twice on purpose. The models
@@ -23,11 +24,13 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import safetensors.torch
+import tiny_masked
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -80,7 +83,9 @@ class Recipe:
 RECIPES = {
     "tiny": Recipe(hidden=192, layers=4, heads=6, inner=512, rate=2e-3, steps=850, batch=24),
     "tiny-small": Recipe(hidden=96, layers=4, heads=3, inner=216, rate=4e-3, steps=780, batch=24),
+    "tiny-mdlm": Recipe(hidden=192, layers=4, heads=6, inner=512, rate=1.5e-3, steps=1700, batch=24),  # starts from tiny
 }
+MASKED = ("tiny-mdlm",)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -163,8 +168,8 @@ def drill(rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> tuple[list[
     return ids, weights
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, size: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield (ids, loss weights) without end; rows of similar length share a batch to waste little padding."""
+def row_groups(tokenizer: PreTrainedTokenizerFast, size: int, seed: int) -> Iterator[list[tuple[list[int], list[float]]]]:
+    """Yield `size` rows of token ids and loss weights without end; rows of similar length come together."""
     order = random.Random(seed)
     chunk = 0
     while True:
@@ -176,16 +181,20 @@ def batches(tokenizer: PreTrainedTokenizerFast, size: int, seed: int) -> Iterato
         rows.sort(key=lambda row: len(row[0]))
         starts = list(range(0, CHUNK - size + 1, size))
         order.shuffle(starts)
-        for start in starts:
-            group = rows[start : start + size]
-            width = max(len(ids) for ids, _ in group)
-            ids = torch.full((size, width), PAD)
-            weights = torch.zeros(size, width)
-            for i, (row, weight) in enumerate(group):
-                ids[i, : len(row)] = torch.tensor(row)
-                weights[i, : len(row)] = torch.tensor(weight)
-            yield ids, weights
+        yield from (rows[start : start + size] for start in starts)
         chunk += 1
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, size: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield (ids, loss weights) [size, columns] without end, padded."""
+    for group in row_groups(tokenizer, size, seed):
+        width = max(len(ids) for ids, _ in group)
+        ids = torch.full((size, width), PAD)
+        weights = torch.zeros(size, width)
+        for i, (row, weight) in enumerate(group):
+            ids[i, : len(row)] = torch.tensor(row)
+            weights[i, : len(row)] = torch.tensor(weight)
+        yield ids, weights
 
 
 def learning_rate(progress: float) -> float:
@@ -248,15 +257,16 @@ def interval(right: int, total: int) -> list[float]:
 
 def report(folder: Path, seed: int) -> dict:
     """Measure a saved model: accuracy, what the checker sees, and majority and best of several drafts."""
-    model, tokenizer = LlamaForCausalLM.from_pretrained(folder), PreTrainedTokenizerFast.from_pretrained(folder)
     problems = word_problems("test", TEST_PROBLEMS, seed=seed)
-    texts = sample(model, tokenizer, [problem.question for problem in problems], seed=seed + 1)
+    texts = solve(folder, [problem.question for problem in problems], seed=seed + 1)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
     pairs = list(zip(problems, texts, strict=True))
     is_right = [final_answer(text) == problem.answer for problem, text in pairs]
     is_marked = [score < 1 for score in Arithmetic()("", [Finished(text) for text in texts])]
     right = sum(is_right)
     return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "test_problems": len(pairs),
         "accuracy": right / len(pairs),
         "accuracy_interval": interval(right, len(pairs)),
@@ -265,7 +275,7 @@ def report(folder: Path, seed: int) -> dict:
         "wrong_caught_by_checker": sum(marked and not good for marked, good in zip(is_marked, is_right, strict=True)),
         "right_but_marked_down": sum(marked and good for marked, good in zip(is_marked, is_right, strict=True)),
         "mean_answer_tokens": round(sum(len(tokenizer.encode(text)) + 1 for text in texts) / len(texts), 2),
-        **votes(model, tokenizer, problems[:VOTE_PROBLEMS], seed + 2),
+        **votes(folder, problems[:VOTE_PROBLEMS], seed + 2),
         "examples": [{**asdict(problem), "sampled": text} for problem, text in pairs[:5]],
     }
 
@@ -275,10 +285,10 @@ def share_right(pairs: list[tuple[Problem, str]]) -> float:
     return sum(final_answer(text) == problem.answer for problem, text in pairs) / max(1, len(pairs))
 
 
-def votes(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem], seed: int) -> dict:
+def votes(folder: Path, problems: list[Problem], seed: int) -> dict:
     """Accuracy of one draft, of the majority answer and of the checker's favourite among several drafts."""
     questions = [problem.question for problem in problems for _ in range(VOTE_DRAFTS)]
-    texts = sample(model, tokenizer, questions, seed)
+    texts = solve(folder, questions, seed)
     checker = Arithmetic()
     plain, majority, best, any_right = 0, 0, 0, 0
     for i, problem in enumerate(problems):
@@ -302,7 +312,7 @@ def votes(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems:
     }
 
 
-def build_optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: torch.nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the weight matrices, which here needs about half the tokens of AdamW, and AdamW for the rest."""
     matrices = [value for key, value in model.named_parameters() if value.ndim == 2 and "embed" not in key]
     others = [value for key, value in model.named_parameters() if value.ndim != 2 or "embed" in key]
@@ -312,13 +322,32 @@ def build_optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.O
     ]
 
 
+def parts(
+    name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int, models: Path, resume: bool
+) -> tuple[Any, Iterator[tuple[torch.Tensor, torch.Tensor]], Callable[..., tuple[torch.Tensor, float]]]:
+    """The model of a recipe as training finds it, its batches without end, and its loss."""
+    if name not in MASKED:
+        return build_model(recipe, tokenizer), batches(tokenizer, recipe.batch, seed), weighted_loss
+    model = tiny_masked.read(models / name) if resume else tiny_masked.build_model(models / "tiny", tokenizer)
+    rows = row_groups(tokenizer, recipe.batch, seed)
+    return model, tiny_masked.masked_batches(rows, tokenizer, QUESTION_WEIGHT, seed), tiny_masked.masked_loss
+
+
+def solve(folder: Path, questions: list[str], seed: int) -> list[str]:
+    """Draw one solution for each question from a saved model, at temperature 1."""
+    if not questions:
+        return []
+    if folder.name in MASKED:
+        return tiny_masked.sample(folder, questions, seed)
+    return sample(LlamaForCausalLM.from_pretrained(folder), PreTrainedTokenizerFast.from_pretrained(folder), questions, seed)
+
+
 def train(name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace) -> dict:
     """Train one model, saving a checkpoint and a point of the curve at regular intervals; return its record."""
     torch.manual_seed(args.seed)
-    model = build_model(recipe, tokenizer)
+    model, stream, loss_of = parts(name, recipe, tokenizer, args.seed, args.out, args.resume)
     optimizers = build_optimizers(model, recipe.rate)
-    held_out = word_problems("test", CURVE_PROBLEMS, seed=args.seed + 100)
-    stream = batches(tokenizer, recipe.batch, args.seed)
+    held_out = word_problems("test", args.curve_problems, seed=args.seed + 100)
     began, cpu, step, tokens, progress, next_mark = time.time(), time.process_time(), 0, 0, 0.0, 1
     recent: list[float] = []
     curve: list[dict] = []
@@ -326,19 +355,21 @@ def train(name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, args: a
     while progress < 1:
         ids, weights = next(stream)
         rate = recipe.rate * learning_rate(max(progress, 0.5 / recipe.steps))
-        recent.append(update(model, optimizers, rate, ids, weights))
-        step, tokens = step + 1, tokens + int(ids.ne(PAD).sum())
+        recent.append(update(model, optimizers, rate, *loss_of(model, ids, weights)))
+        step, tokens = step + 1, tokens + int(ids.reshape(len(ids), -1, ids.shape[-1])[:, 0].ne(PAD).sum())
         minutes = (time.time() - began) / 60
         progress = max(step / recipe.steps, minutes / args.minutes)
         if progress >= next_mark / EVALUATIONS:
             next_mark = int(progress * EVALUATIONS) + 1
             point = {"step": step, "tokens": tokens, "minutes": round(minutes, 2)}
             point["answer_loss"] = round(sum(recent) / len(recent), 4)
-            texts = sample(model, tokenizer, [problem.question for problem in held_out], seed=0)
-            curve.append(point | {"accuracy": share_right(list(zip(held_out, texts, strict=True)))})
-            print(name, curve[-1], flush=True)
             recent = []
             save(model, tokenizer, args.out / name)
+            if held_out:
+                texts = solve(args.out / name, [problem.question for problem in held_out], seed=0)
+                point["accuracy"] = share_right(list(zip(held_out, texts, strict=True)))
+            curve.append(point)
+            print(name, point, flush=True)
     return {
         "recipe": asdict(replace(recipe, steps=step)),
         "seed": args.seed,
@@ -350,16 +381,11 @@ def train(name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, args: a
 
 
 def update(
-    model: LlamaForCausalLM,
-    optimizers: list[torch.optim.Optimizer],
-    rate: float,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
+    model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], rate: float, loss: torch.Tensor, answer_loss: float
 ) -> float:
-    """Take one training step; return the loss on answer tokens before it."""
+    """Take one training step down `loss`; return the loss on answer tokens before it."""
     for group in [group for optimizer in optimizers for group in optimizer.param_groups]:
         group["lr"] = rate
-    loss, answer_loss = weighted_loss(model, ids, weights)
     model.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -368,7 +394,7 @@ def update(
     return answer_loss
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write an ordinary checkpoint folder."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -393,7 +419,7 @@ def write_results(name: str, record: dict, path: Path) -> None:
     for label, entry in records.items():
         millions = [point["tokens"] / 1e6 for point in entry.get("curve", [])]
         for axis, key in zip(axes, ("answer_loss", "accuracy"), strict=True):
-            axis.plot(millions, [point[key] for point in entry.get("curve", [])], marker=".", label=label)
+            axis.plot(millions, [point.get(key, math.nan) for point in entry.get("curve", [])], marker=".", label=label)
     for axis, title in zip(axes, ("loss per answer token", "accuracy at temperature 1"), strict=True):
         axis.set(xlabel="million tokens seen", title=title)
         axis.grid(alpha=0.3)
@@ -408,7 +434,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the tiny models that ship with exptilt.")
     parser.add_argument("--out", type=Path, default=RESULTS.parents[1] / "exptilt/models", help="parent of the model folders")
     parser.add_argument("--results", type=Path, default=RESULTS / "train_tiny.json", help="where the record goes")
-    parser.add_argument("--model", choices=[*RECIPES, "both"], default="both")
+    parser.add_argument("--model", choices=[*RECIPES, "all"], default="all")
+    parser.add_argument("--mdlm", dest="model", action="store_const", const="tiny-mdlm", help="short for --model tiny-mdlm")
+    parser.add_argument("--resume", action="store_true", help="go on from the saved tiny-mdlm; give another --seed")
+    parser.add_argument("--curve-problems", type=int, default=CURVE_PROBLEMS, help="problems per point of the curve")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="optimizer steps instead of the recipe's")
     parser.add_argument("--minutes", type=float, default=90.0, help="time limit of each model, decay included")
@@ -421,8 +450,10 @@ def main() -> None:
     """Train the chosen models and print what came out."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    tokenizer = build_tokenizer()
-    for name in RECIPES if args.model == "both" else [args.model]:
+    for name in RECIPES if args.model == "all" else [args.model]:
+        tokenizer = build_tokenizer()
+        if name in MASKED:
+            tokenizer = tiny_masked.add_mask(tokenizer)
         recipe = replace(RECIPES[name], steps=args.steps or RECIPES[name].steps)
         record = read_results(args.results).get(name, {}) if args.evaluate else train(name, recipe, tokenizer, args)
         record |= report(args.out / name, args.seed + 200)

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get
 
 from exptilt.cli.parts import ANSWERS, REWARDS, SAMPLERS, UTILITIES, UsageError, find_object
 from exptilt.core import Sampler
+from exptilt.engines.load import KNOWN
 
 _ONE_LINE = {
     "ets": "guided selection among candidate continuations, by the energy of their rollouts",
@@ -94,7 +95,7 @@ def _add_command(commands: argparse._SubParsersAction[Parser], command: _Command
         formatter_class=_formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help='"tiny", "tiny-small", "gguf:FILE" or "hf:HUB-ID-OR-FOLDER"')
+    parser.add_argument("model", metavar="MODEL", help=KNOWN.replace(" and ", " or "))
     parser.add_argument(command.takes.lower(), metavar=command.takes, help=command.takes_help)
     _add_target(parser)
     _add_sampler(parser, *chosen)

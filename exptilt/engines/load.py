@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from exptilt.engines.sampling import Sampling
 from exptilt.errors import ModelError
 
 SHIPPED = ("tiny", "tiny-small")
+SHIPPED_MASKED: Mapping[str, Mapping[str, Any]] = {"tiny-mdlm": {"max_tokens": 64, "block": 8, "order": "left"}}  # their laws
+MAX_TOKENS = 256
 PLANNED = {
     "vllm": "models served by vLLM",
-    "openai": "servers that speak the OpenAI protocol",
-    "mdlm": "masked-diffusion models",
 }
-KNOWN = '"hf:HUB-ID-OR-FOLDER", "gguf:FILE", "tiny" and "tiny-small"'
+KNOWN = '"hf:HUB-ID-OR-FOLDER", "gguf:FILE", "openai:MODEL", "mdlm:HUB-ID-OR-FOLDER", "tiny", "tiny-small" and "tiny-mdlm"'
 MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
@@ -29,7 +29,7 @@ def load(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int | None = None,
-    max_tokens: int = 256,
+    max_tokens: int | None = None,
     stop: Sequence[str] = (),
     dtype: str = "float32",
     device: str | None = None,
@@ -40,28 +40,39 @@ def load(
     """Load a model and fix its sampling parameters: the law p(y|x).
 
     name: "hf:HUB-ID-OR-FOLDER", any causal language model of transformers; "gguf:FILE", converted once and then read
-        from a cache; "tiny" or "tiny-small", two small models that ship with exptilt and solve word problems.
-    temperature, top_p, top_k, max_tokens, stop: see `exptilt.engines.sampling.Sampling`.
+        from a cache; "tiny" or "tiny-small", two small models that ship with exptilt and solve word problems;
+        "openai:MODEL", a model behind a server that speaks OpenAI's protocol;
+        "mdlm:HUB-ID-OR-FOLDER", a masked-diffusion model; "tiny-mdlm", a small one that ships with exptilt.
+    temperature, top_p, top_k, max_tokens, stop: see `exptilt.engines.sampling.Sampling`; max_tokens is 256 where not given,
+        64 for "tiny-mdlm". Masked-diffusion models take no stop strings.
     dtype: "float32", "bfloat16" or "float16"; only float32 keeps drafts independent of what else is in the batch.
     device: such as "cpu" or "cuda:1"; None takes CUDA where there is one.
     system: a text for the system turn of the model's chat template; template=False feeds prompts without template.
-    weights: max_rows, rows decoded at once; memory, bytes for the key-values of prefixes (see `Weights`).
+    weights: for "openai:", where the server is and how to ask it: base_url, mode, seeds, concurrency, timeout and more
+        (see `exptilt.engines.openai.connect` and `OpenAIEngine`). For the others: max_rows, rows decoded at once; memory,
+        bytes for the key-values of prefixes (see `Weights`).
+        For "mdlm:": block, per_step, order, threshold, guidance, of `exptilt.engines.diffusion.DiffusionSampling`, and
+        trust_remote_code, mask, shifted, max_rows (see `exptilt.engines.diffusion.loading.read_masked_weights`).
 
     Raises ModelError where the model is unknown, cannot be read or needs a package that is not installed; ValueError
     for parameters out of range.
     """
-    sampling = Sampling(temperature, top_p, top_k, max_tokens, stop)
     kind, _, rest = name.partition(":")
+    if name in SHIPPED_MASKED or (kind == "mdlm" and rest):
+        law = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens, "stop": stop}
+        return _masked(name, rest, law, {"dtype": dtype, "device": device, **weights}, system, template)
+    sampling = Sampling(temperature, top_p, top_k, MAX_TOKENS if max_tokens is None else max_tokens, stop)
+    if kind == "openai" and rest:
+        if (dtype, device) != ("float32", None):
+            raise ValueError(f"dtype={dtype!r} and device={device!r} are the server's own choice for {name!r}: leave them out")
+        return _served(name, rest, sampling, system, template, **weights)
     if kind in PLANNED:
         raise ModelError(
             f"{name!r}: this version of exptilt cannot load {PLANNED[kind]} yet; it is planned. It can load {KNOWN}."
         )
     if not (name in SHIPPED or (kind in ("hf", "gguf") and rest)):
         raise ModelError(f"{name!r} is not the name of a model: exptilt knows {KNOWN}.")
-    _require(name, "hf", ("torch", "transformers"))
-    # Threads that wait for each other should soon sleep: spinning makes small models many times slower on shared cores.
-    if not {"torch", "OMP_WAIT_POLICY"} & {*sys.modules, *os.environ}:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    _prepare(name)
     source = _gguf(rest, name) if kind == "gguf" else _source(rest, name) if kind == "hf" else _shipped(name)
 
     from exptilt.engines.hf import HFEngine
@@ -69,6 +80,55 @@ def load(
 
     read = read_weights(source, name=name, dtype=dtype, device=device, **weights)
     return HFEngine(read, sampling, system, template)
+
+
+def _served(
+    name: str,
+    model: str,
+    sampling: Sampling,
+    system: str | None,
+    template: bool,
+    seeds: bool = True,
+    extra: Mapping[str, Any] | None = None,
+    **connection: Any,
+) -> Engine:
+    _require(name, "openai", ("httpx2",))
+    from exptilt.engines.openai import OpenAIEngine, connect
+
+    server = connect(model, template=template, **connection)
+    try:
+        return OpenAIEngine(server, sampling, system, template, seeds, extra or {})
+    except BaseException:
+        server.close()
+        raise
+
+
+def _masked(
+    name: str, rest: str, law: Mapping[str, Any], weights: Mapping[str, Any], system: str | None, template: bool
+) -> Engine:
+    """A masked-diffusion engine. law: parameters that are None or empty count as not given."""
+    if law["stop"]:
+        raise ValueError(
+            f"stop={law['stop']!r}: {name!r} decides positions in any order and takes no stop strings; leave them out"
+        )
+    _prepare(name)
+    from exptilt.engines.diffusion import DiffusionEngine, DiffusionSampling
+    from exptilt.engines.diffusion.loading import read_masked_weights
+
+    given = {key: value for key, value in law.items() if key != "stop" and value is not None}
+    more = {key: value for key, value in weights.items() if key in DiffusionSampling.__dataclass_fields__}
+    sampling = DiffusionSampling(**{**SHIPPED_MASKED.get(name, {}), **given, **more})
+    read = {key: value for key, value in weights.items() if key not in more}
+    source = _shipped(name) if name in SHIPPED_MASKED else _source(rest, name)
+    return DiffusionEngine(read_masked_weights(source, name=name, **read), sampling, system, template)
+
+
+def _prepare(name: str) -> None:
+    """See that torch and transformers are there, and set what must be set before torch is imported."""
+    _require(name, "hf", ("torch", "transformers"))
+    # Threads that wait for each other should soon sleep: spinning makes small models many times slower on shared cores.
+    if not {"torch", "OMP_WAIT_POLICY"} & {*sys.modules, *os.environ}:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _require(name: str, extra: str, packages: Sequence[str]) -> None:

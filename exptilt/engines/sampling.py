@@ -5,7 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
+
+
+class TokenLaw(Protocol):
+    """The part of an engine's parameters that fixes the law of a single token; see `Sampling`."""
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def top_p(self) -> float: ...
+
+    @property
+    def top_k(self) -> int | None: ...
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some tokens may have probability zero."""
+        ...
 
 
 @dataclass(frozen=True)

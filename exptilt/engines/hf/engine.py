@@ -69,14 +69,7 @@ class Weights:
     @cached_property
     def digest(self) -> str:
         """A digest of the configuration and of some values of each tensor: the same wherever the files lie."""
-        config = self.model.config.to_diff_dict()
-        shape = sorted((key, value) for key, value in config.items() if key not in ("transformers_version", "dtype"))
-        digest = blake2b(repr(shape).encode(), digest_size=16)
-        for name, tensor in sorted(self.model.state_dict().items()):
-            flat = tensor.detach().reshape(-1)
-            some = flat[:: max(1, len(flat) // DIGEST_VALUES)].double().cpu().numpy()
-            digest.update(f"{name} {tuple(tensor.shape)}".encode() + some.tobytes())
-        return digest.hexdigest()
+        return digest(self.model)
 
     def count(self, work: Work, costs: Iterable[Cost], *, generated: int = 0, scored: int = 0) -> None:
         """Add to `work`, which several threads may share."""
@@ -252,6 +245,18 @@ def _extended(draft: Draft, row: Row, text: str) -> Draft:
     """The draft with what its row drew; without log-probabilities where it had none before."""
     logq = None if draft.logq is None else (*draft.logq, *row.logq)
     return Draft(draft.prompt, (*draft.tokens, *row.tokens), logq, text, row.finish)
+
+
+def digest(model: Any) -> str:
+    """A digest of a model's configuration and of some values of each tensor: the same wherever the files lie."""
+    config = model.config.to_diff_dict()
+    shape = sorted((key, value) for key, value in config.items() if key not in ("transformers_version", "dtype"))
+    found = blake2b(repr(shape).encode(), digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // DIGEST_VALUES)].double().cpu().numpy()
+        found.update(f"{name} {tuple(tensor.shape)}".encode() + some.tobytes())
+    return found.hexdigest()
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:

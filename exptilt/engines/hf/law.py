@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exptilt.engines.sampling import Sampling
+from exptilt.engines.sampling import TokenLaw
 from exptilt.errors import ModelError
 
 FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is known how many top_p needs
@@ -33,7 +33,7 @@ class Laws:
     truncated: Tensor
 
     @staticmethod
-    def of(samplings: Sequence[Sampling], vocabulary: int, device: torch.device) -> Laws:
+    def of(samplings: Sequence[TokenLaw], vocabulary: int, device: torch.device) -> Laws:
         ranks = [min(law.top_k or vocabulary, vocabulary) for law in samplings]
         return Laws(
             torch.tensor([[law.temperature] for law in samplings], dtype=torch.float32, device=device),

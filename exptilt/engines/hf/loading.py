@@ -46,7 +46,7 @@ def read_weights(
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown: give one of {', '.join(DTYPES)}")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with _quiet(), _told(name):
+    with quiet(), told(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
         model = model.to(place)
@@ -63,7 +63,7 @@ def converted(file: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     try:
-        with _quiet(), _told(f"gguf:{file}"):
+        with quiet(), told(f"gguf:{file}"):
             _convert(file, unfinished)
         try:
             unfinished.rename(folder)
@@ -105,8 +105,8 @@ def _digest(file: Path) -> str:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Turn whatever transformers raises while reading a model into one ModelError."""
+def told(name: str, kind: str = "a causal language model") -> Iterator[None]:
+    """Turn whatever transformers raises while reading a model into one ModelError; `kind` is what the model must be."""
     try:
         yield
     except ImportError as error:
@@ -117,12 +117,12 @@ def _told(name: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:400]
         raise ModelError(
             f"{name} cannot be read by transformers: {type(error).__name__}: {reason} "
-            "Check the name, the files and, for a hub id, the connection; the model must be a causal language model."
+            f"Check the name, the files and, for a hub id, the connection; the model must be {kind}."
         ) from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and notices of transformers while a model is read."""
     logging_of = transformers.utils.logging
     level, bars = logging_of.get_verbosity(), logging_of.is_progress_bar_enabled()

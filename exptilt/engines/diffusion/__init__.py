@@ -1,0 +1,11 @@
+"""Any masked-diffusion language model of transformers as an engine.
+
+engine.py is the engine itself; sampling.py says what fixes its law, and which positions are decided next; network.py
+runs the model on padded batches and gives logits where they are wanted; decode.py is the batch that the scheduler
+drives; loading.py reads models and finds their mask and end-of-text tokens.
+"""
+
+from exptilt.engines.diffusion.engine import DiffusionEngine, MaskedWeights
+from exptilt.engines.diffusion.sampling import DiffusionSampling
+
+__all__ = ["DiffusionEngine", "DiffusionSampling", "MaskedWeights"]

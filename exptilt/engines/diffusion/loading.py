@@ -1,0 +1,78 @@
+"""Read a masked-language model of transformers, and find its mask and end-of-text tokens where its files name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from exptilt.engines.diffusion.engine import MaskedWeights
+from exptilt.engines.hf.loading import DTYPES, quiet, told
+from exptilt.errors import ModelError
+
+SHIFTED = ("Dream",)  # config.model_type of models whose logits stand one position early
+
+
+def read_masked_weights(
+    source: str | Path,
+    *,
+    name: str,
+    dtype: str = "float32",
+    device: str | None = None,
+    max_rows: int | None = None,
+    trust_remote_code: bool = False,
+    mask: int | None = None,
+    shifted: bool | None = None,
+) -> MaskedWeights:
+    """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
+
+    trust_remote_code: whether to run the Python code that comes with the model (LLaDA and Dream need it); off unless you
+    say so. mask: the id of the mask token, None to read it from tokenizer or configuration. shifted: whether logits stand
+    one position early, None to tell by the configuration (its `shifted_logits`, or the type of the model).
+    Raises ModelError where the model cannot be read or used.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is unknown: give one of {', '.join(DTYPES)}")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with (
+        quiet(),
+        told(name, "a masked language model; models with code of their own, such as LLaDA, need trust_remote_code=True"),
+    ):
+        config: Any = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        own_code = "auto_map" in config.to_dict()
+        kind = transformers.AutoModel if own_code else transformers.AutoModelForMaskedLM
+        model: Any = kind.from_pretrained(source, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
+        model = model.to(place)
+    return MaskedWeights(
+        model,
+        tokenizer,
+        mask=find_mask(config, tokenizer, name) if mask is None else mask,
+        ends=find_ends(config, tokenizer, model),
+        name=name,
+        max_rows=max_rows,
+        shifted=getattr(config, "shifted_logits", config.model_type in SHIFTED) if shifted is None else shifted,
+    )
+
+
+def find_mask(config: Any, tokenizer: Any, name: str) -> int:
+    """The id of the mask token, as the configuration or the tokenizer names it."""
+    for owner in (config, tokenizer):
+        if (found := getattr(owner, "mask_token_id", None)) is not None:
+            return int(found)
+    raise ModelError(f"{name}: neither configuration nor tokenizer names a mask token. Give its id: load(..., mask=ID).")
+
+
+def find_ends(config: Any, tokenizer: Any, model: Any) -> frozenset[int]:
+    """The end-of-text ids that configurations and tokenizer name; a BERT's separator where there is no other."""
+    generation = getattr(model, "generation_config", None)
+    named = [getattr(owner, "eos_token_id", None) for owner in (config, tokenizer, generation)]
+    found = frozenset(_ids(named))
+    return found or frozenset(_ids([getattr(tokenizer, "sep_token_id", None)]))
+
+
+def _ids(named: Iterable[Any]) -> list[int]:
+    return [int(token) for some in named if some is not None for token in (some if isinstance(some, list) else [some])]

@@ -1,0 +1,162 @@
+"""A model behind one or several servers: prompts to what they take, drafts' tokens to text, and what it all cost."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from exptilt.engines.openai.pieces import Pieces
+from exptilt.engines.openai.probe import Abilities, Probe, Wanted
+from exptilt.engines.openai.transport import Refused, Transport
+from exptilt.engines.openai.wire import MAKES, Make, Spent, malformed
+from exptilt.errors import ModelError, PromptError
+from exptilt.keys import Key
+from exptilt.usage import Work
+
+T = TypeVar("T")
+HOSTED = "https://api.openai.com/v1"
+KEPT_PROMPTS = 4096
+Turns = list[dict[str, str]]
+
+
+class Server:
+    """A model that servers offer, with what they can do. Many engines may share it."""
+
+    def __init__(self, transport: Transport, model: str, abilities: Abilities) -> None:
+        self.model, self.abilities, self.pieces = model, abilities, Pieces()
+        self._transport = transport
+        self._prompts: OrderedDict[tuple[str, str | None, bool], tuple[int, ...] | str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def ask(self, path: str, body: dict[str, Any], key: Key) -> dict[str, Any]:
+        return self._transport.post(path, {"model": self.model, **body}, key)
+
+    def each(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
+        """Run jobs side by side, as many at once as the limit allows; results in their order."""
+        return self._transport.each(jobs)
+
+    def prompt(self, prompt: str, system: str | None, template: bool) -> tuple[int, ...] | str:
+        """What `/completions` takes for a prompt: token ids or text, with the chat template applied where wanted."""
+        wanted = (prompt, system, template)
+        with self._lock:
+            if wanted in self._prompts:
+                self._prompts.move_to_end(wanted)
+                return self._prompts[wanted]
+        encoded = self._encode(prompt, turns(prompt, system) if template else None)
+        with self._lock:
+            self._prompts[wanted] = encoded
+            if len(self._prompts) > KEPT_PROMPTS:
+                self._prompts.popitem(last=False)
+        return encoded
+
+    def _encode(self, prompt: str, messages: Turns | None) -> tuple[int, ...] | str:
+        if self.abilities.mode == "text":
+            if messages is None:
+                return prompt
+            answer = self._templated("/apply-template", {"messages": messages})
+            if not isinstance(answer.get("prompt"), str):
+                raise malformed(answer, "no prompt")
+            return answer["prompt"]
+        given = {"prompt": prompt} if messages is None else {"messages": messages, "add_generation_prompt": True}
+        answer = self._templated("/tokenize", given)
+        if not isinstance(answer.get("tokens"), list):
+            raise malformed(answer, "no tokens")
+        return tuple(int(token) for token in answer["tokens"])
+
+    def _templated(self, path: str, given: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self.ask(path, given, Key(0, path))
+        except Refused as error:
+            raise PromptError(
+                f"the server cannot encode the prompt ({error.said or error.status}). If its model has no chat template, or "
+                "one that refuses a system text, load with template=False."
+            ) from error
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of a draft's tokens, as the server decodes them."""
+        if not tokens:
+            return ""
+        if self.abilities.mode != "ids":
+            return self.pieces.text(tokens)
+        answer = self.ask("/detokenize", {"tokens": list(tokens)}, Key(0, "detokenize"))
+        if not isinstance(answer.get("prompt"), str):
+            raise malformed(answer, "no text")
+        return answer["prompt"]
+
+    def count(self, work: Work, costs: Iterable[Spent], *, scored: int = 0) -> None:
+        """Add what answers have cost to `work`, which several threads may share. Rated tokens count as `scored` alone."""
+        costs = list(costs)
+        prompt, cached = sum(cost.prompt for cost in costs), sum(cost.cached for cost in costs)
+        generated = sum(cost.generated for cost in costs)
+        with self._lock:
+            work.add(
+                prompt=max(0, prompt - cached - scored), cached=cached, generated=generated, scored=scored, forwards=generated
+            )
+
+    def close(self) -> None:
+        """Drop the connections once the requests under way are answered."""
+        self._transport.close()
+
+
+def turns(prompt: str, system: str | None) -> Turns:
+    asked = [{"role": "user", "content": prompt}]
+    return asked if system is None else [{"role": "system", "content": system}, *asked]
+
+
+def connect(
+    model: str,
+    base_url: str | Sequence[str] | None = None,
+    *,
+    mode: Wanted = "auto",
+    make: Make | None = None,
+    template: bool = True,
+    processed: bool | None = None,
+    key_name: str = "OPENAI_API_KEY",
+    timeout: float = 300.0,
+    attempts: int = 6,
+    concurrency: int = 16,
+    backoff: float = 0.5,
+) -> Server:
+    """Find out what the servers at `base_url` can do for a model, by requests for one token each.
+
+    base_url: one URL or several (a list, or parted by commas), which must serve the same model in the same way;
+        OPENAI_BASE_URL where not given, else OpenAI's own.
+    mode: "completions" to have prefixes continued, "chat" for whole answers; "auto" takes the first that works.
+    make: "vllm", "sglang", "llamacpp" or "other", where the list of models does not tell (behind a proxy).
+    processed: True to state that log-probabilities are taken after temperature and truncation, False that they are
+        not; None to measure it.
+    key_name: the environment variable that holds the API key; without it requests go without a key.
+    timeout, attempts, concurrency, backoff: see `Transport`.
+
+    Raises ModelError where a server cannot be reached, refuses the key, has no such model or cannot do what is asked.
+    """
+    if mode not in ("auto", "completions", "chat"):
+        raise ValueError(f'mode={mode!r} is unknown: give "auto", "completions" or "chat"')
+    if make is not None and make not in MAKES:
+        raise ValueError(f"make={make!r} is unknown: give one of {', '.join(MAKES)}, or None to ask the server")
+    if not (timeout > 0 and attempts >= 1 and concurrency >= 1 and backoff >= 0):
+        raise ValueError(
+            f"timeout={timeout}, attempts={attempts}, concurrency={concurrency}, backoff={backoff}: give a timeout above 0, "
+            "at least one attempt and one request at a time, and a backoff of 0 or more seconds"
+        )
+    given = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or HOSTED
+    urls = [url.strip() for url in given.split(",")] if isinstance(given, str) else list(given)
+    urls = list(dict.fromkeys(url for url in urls if url))
+    if not urls:
+        raise ModelError("base_url names no server: give one such as http://localhost:8000/v1")
+    transport = Transport(urls, key_name, timeout=timeout, attempts=attempts, concurrency=concurrency, backoff=backoff)
+    try:
+        found = [Probe(transport, url, model, template).abilities(mode, make, processed) for url in transport.urls]
+        for url, abilities in zip(transport.urls, found, strict=True):
+            if abilities != found[0]:
+                raise ModelError(
+                    f"{url} offers {abilities} but {transport.urls[0]} {found[0]}: drafts of one engine must come from one law. "
+                    "Start all servers with the same model and options."
+                )
+    except BaseException:
+        transport.close()
+        raise
+    return Server(transport, model, found[0])

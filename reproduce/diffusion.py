@@ -1,0 +1,320 @@
+"""Masked diffusion: methods at equal evaluations of the network, the effect of M, K and I, throughput, and memory.
+
+    python reproduce/diffusion.py                    # everything, 200 problems: about two hours on 2 cores
+    python reproduce/diffusion.py compare --problems 48
+    python reproduce/diffusion.py grid --problems 24
+    python reproduce/diffusion.py throughput memory
+    python reproduce/diffusion.py tables             # write docs/diffusion_results.md from the results so far
+
+Problems are taken in portions and every finished portion is kept in reproduce/results/diffusion.json, so a run that was
+stopped goes on where it was. The model is tiny-mdlm at temperature 1; the reward checks the arithmetic of the worked
+steps, never the reference answer. A *forward* is one evaluation of the network for one row; rows in the same state share
+theirs. ETS sets the price, and the independent draws get as many as cost the same.
+
+ETS-IS draws its rollouts from a fast law of the same network (several positions per step) and rescores them by the
+reference, which takes one evaluation for each step of the reference: as many as drawing would have. "ETS, fast scores"
+needs no rescoring: any positive score keeps the weights of the chain exact, so rollouts of the fast law may serve as
+scores as they are, if only the chain's own finished candidates form the population.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout without installing
+
+import exptilt as xt
+from exptilt.core import Work
+from exptilt.diagnostics import log_sum
+from exptilt.evaluate import all_results, judge, wilson
+from exptilt.word_problems import word_problems
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "reproduce/results/diffusion.json"
+PAGE = ROOT / "docs/diffusion_results.md"
+PORTION = 12  # problems between two saves
+BETA = 0.1
+STEP = 16  # decisions per guidance step
+SEED = 50  # of the problems
+NUMBER = xt.answers.number
+GRID = {
+    **{f"I = {64 // block}, M = 4, K = 1": xt.ETS(4, 1, block) for block in (32, 16, 8, 4)},
+    **{f"I = 4, M = {m}, K = 1": xt.ETS(m, 1, STEP) for m in (2, 8)},
+    **{f"I = 4, M = 4, K = {k}": xt.ETS(4, k, STEP) for k in (2, 4)},
+}
+
+
+@dataclass(frozen=True)
+class FastScores:
+    """A look-ahead by another law, as the `value` of ETS: β·log of the mean of exp(r/β) over its rollouts.
+
+    A function of the draft: its rollouts are keyed by what the draft holds.
+    """
+
+    engine: Any
+    reward: Callable[..., Any]
+    beta: float
+    rollouts: int
+
+    def __call__(self, prompt: str, drafts: list[xt.Draft]) -> list[float]:
+        copies = [draft for draft in drafts for _ in range(self.rollouts)]
+        names = [blake2b(repr((prompt, draft.tokens, draft.order)).encode(), digest_size=8).hexdigest() for draft in copies]
+        keys = [xt.Key(0, name, i % self.rollouts) for i, name in enumerate(names)]
+        rewards = np.asarray(self.reward(prompt, self.engine.extend(copies, keys))).reshape(len(drafts), self.rollouts)
+        return [float(self.beta * (log_sum(row / self.beta) - math.log(self.rollouts))) for row in rewards]
+
+
+def fast(engine: Any) -> Any:
+    """The fast law: in the order of the reference, together with all that follow while the network is sure."""
+    return engine.with_sampling(threshold=0.9)
+
+
+def measured(name: str, target: xt.Target, sampler: Any, selects: dict[str, Any], first: int, count: int, more: Work) -> dict:
+    """Run a sampler on some of the problems: right answers by select, forwards and seconds in all."""
+    problems = word_problems("test", first + count, seed=SEED)[first:]
+    began, before = time.monotonic(), more.forwards
+    results = all_results(xt.run(target, [problem.question for problem in problems], sampler, seed=first, concurrency=32))
+    forwards = sum(result.usage.reference.forwards + result.usage.proposal.forwards for result in results)
+    right = {
+        title: [judge(result, problem.answer, select, correct, 0) for result, problem in zip(results, problems, strict=True)]
+        for title, select in selects.items()
+    }
+    record = {"right": right, "forwards": forwards + more.forwards - before, "seconds": time.monotonic() - began}
+    print(name, first, {title: round(float(np.mean(some)), 3) for title, some in right.items()}, record["forwards"], flush=True)
+    return record
+
+
+def correct(text: str, reference: str) -> bool:
+    return NUMBER(text) == reference
+
+
+# --------------------------------------------------------------------------------------------------------- comparison
+
+
+def compare(engine: Any, records: dict, problems: int, deadline: float) -> None:
+    """Portions of problems, every method on each portion before the next."""
+    target = xt.Target(engine, xt.rewards.Arithmetic(), beta=BETA)
+    work = Work()
+    scores = FastScores(fast(engine).metered(work), target.reward, BETA, rollouts=2)  # type: ignore[arg-type]
+    guided, ends = xt.ETS(4, 1, STEP), {"drawn": xt.draw, "voted": xt.vote(NUMBER)}
+    done = records.setdefault("compare", {})
+    for first in range(0, problems, PORTION):
+        count = min(PORTION, problems - first)
+        methods: dict[str, tuple[xt.Target, Any, dict]] = {
+            "ETS": (target, guided, ends),
+            "ETS-IS": (replace(target, proposal=fast(engine)), guided, ends),
+            "ETS, fast scores": (target, xt.ETS(4, 1, STEP, value=scores), ends),
+            "draws": (target, None, {"plain": None, "majority": xt.vote(NUMBER, weighted=False), "best": xt.best}),
+            "fast draws": (replace(target, engine=fast(engine)), xt.Independent(4), {"plain": None}),
+        }
+        for name, (aim, sampler, selects) in methods.items():
+            mine = done.setdefault(name, {})
+            if str(first) in mine or time.monotonic() > deadline:
+                continue
+            if name == "draws":
+                records.setdefault("price", price(target, done))
+                sampler = xt.Independent(records["price"])
+            mine[str(first)] = measured(name, aim, sampler, selects, first, count, work)
+            save(records)
+
+
+def price(target: xt.Target, done: dict) -> int:
+    """How many draws cost as many forwards as one run of ETS, on the first portion of problems.
+
+    Draws of one problem that agree so far share their forwards, so the cost of n draws is less than n times that of one:
+    n is found by trying.
+    """
+    goal, draws = done["ETS"]["0"]["forwards"], 4
+    questions = [problem.question for problem in word_problems("test", PORTION, seed=SEED)]
+    for _ in range(3):
+        results = all_results(xt.run(target, questions, xt.Independent(draws), seed=1, concurrency=32))
+        spent = sum(result.usage.reference.forwards for result in results)
+        draws = max(2, round(draws * goal / spent))
+    return draws
+
+
+def grid(engine: Any, records: dict, problems: int, deadline: float) -> None:
+    """ETS over the number of steps (I), candidates (M) and rollouts (K)."""
+    target = xt.Target(engine, xt.rewards.Arithmetic(), beta=BETA)
+    done = records.setdefault("grid", {})
+    for first in range(0, problems, PORTION):
+        for name, sampler in GRID.items():
+            mine = done.setdefault(name, {})
+            if str(first) not in mine and time.monotonic() < deadline:
+                count = min(PORTION, problems - first)
+                ends = {"drawn": xt.draw, "voted": xt.vote(NUMBER)}
+                mine[str(first)] = measured(name, target, sampler, ends, first, count, Work())
+                save(records)
+
+
+# ------------------------------------------------------------------------------------------------ throughput, memory
+
+
+def throughput(engine: Any, records: dict) -> None:
+    """Plain draws for 32 prompts, all in flight and one at a time: seconds, and seconds of the bare network."""
+    questions = [problem.question for problem in word_problems("test", 32, seed=SEED)]
+    target = xt.Target(engine, xt.rewards.Arithmetic(), beta=BETA)
+    found: dict[str, float] = {}
+    for together in (32, 1):
+        xt.run(target, questions[:2], xt.Independent(1), concurrency=2)  # warm
+        began = time.monotonic()
+        results = all_results(xt.run(target, questions, xt.Independent(1), concurrency=together))
+        found[f"seconds, {together} in flight"] = time.monotonic() - began
+        found["forwards"] = sum(result.usage.reference.forwards for result in results)
+    network = engine.weights.network
+    row = (1,) * 113
+    for rows in (1, 4, 32):
+        began, turns = time.monotonic(), 128 // rows
+        for _ in range(turns):
+            network.features([row] * rows, list(range(rows)), [100] * rows)
+        found[f"milliseconds per row, bare network, {rows} rows"] = (time.monotonic() - began) / (turns * rows) * 1000
+    records["throughput"] = found
+    save(records)
+    print(found)
+
+
+def memory(records: dict) -> None:
+    """Peak memory of drawing with a vocabulary of 50,000, catching hidden states or taking all logits; own processes."""
+    runs = {
+        "hidden states of holes caught": "thin",
+        "all logits, [rows, length, vocabulary]": "whole",
+        "model loaded": "none",
+    }
+    found = {}
+    for title, kind in runs.items():
+        command = [sys.executable, __file__, "peak", "--kind", kind]
+        found[title] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    records["memory"] = {"vocabulary": 50_000, "rows": 32, "length": 192, "peak MiB": found}
+    save(records)
+    print(records["memory"])
+
+
+def peak(kind: str) -> None:
+    """Draw 32 responses of 128 positions with a random model and print the peak of the process's memory in MiB."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    from exptilt.engines.diffusion.decode import MaskedDecoder, Row
+    from exptilt.engines.diffusion.network import MaskedNetwork
+    from exptilt.engines.diffusion.sampling import DiffusionSampling
+
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
+    model: Any = BertForMaskedLM(BertConfig(vocab_size=50_000, max_position_embeddings=256, **shape))
+    network = MaskedNetwork(model.eval(), mask=3, thin=kind == "thin")
+    law = DiffusionSampling(max_tokens=128, block=32, per_step=4)
+    rows = [Row((i + 5,) * 64, law, [], [], 0, 8, xt.Key(0, i).rng()) for i in range(32)]
+    decoder = MaskedDecoder(network, frozenset({2}))
+    decoder.join(rows)
+    while kind != "none" and decoder.rows:
+        decoder.step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def pooled(portions: dict, wanted: list[str]) -> tuple[dict[str, np.ndarray], float, float]:
+    """Right answers by select, forwards and seconds per problem, over the given portions."""
+    some = [portions[name] for name in wanted]
+    right = {title: np.concatenate([part["right"][title] for part in some]) for title in some[0]["right"]}
+    count = len(next(iter(right.values())))
+    return right, sum(part["forwards"] for part in some) / count, sum(part["seconds"] for part in some) / count
+
+
+def table(done: dict, price_of_one: dict[str, int]) -> list[str]:
+    """Rows of a table over the portions that every method has done."""
+    wanted = sorted(set.intersection(*[set(portions) for portions in done.values()]), key=int)
+    lines = [
+        "| method | picked by | accuracy | 95 % interval | forwards per problem | seconds per problem |",
+        "|---|---|---:|---|---:|---:|",
+    ]
+    count = 0
+    for name, portions in done.items():
+        right, forwards, seconds = pooled(portions, wanted)
+        for title, values in right.items():
+            count = len(values)
+            share = 1 / price_of_one[name] if title == "plain" else 1.0
+            low, high = wilson(float(values.mean()), count)
+            cells = (f"{values.mean():.1%}", f"{low:.1%} to {high:.1%}", f"{forwards * share:,.0f}", f"{seconds * share:.2f}")
+            lines.append(f"| {name} | {title} | " + " | ".join(cells) + " |")
+    return [f"{count} problems.", "", *lines, ""]
+
+
+def tables(records: dict) -> None:
+    """Write the page of results."""
+    lines = ["# Masked diffusion: measurements", "", f"Written by `reproduce/diffusion.py`. {records.get('machine', '')}", ""]
+    lines += [f"tiny-mdlm, {json.dumps(records.get('law', {}))}, β = {BETA}, reward: arithmetic of the steps.", ""]
+    if "compare" in records:
+        lines += [
+            "## Methods at equal forwards",
+            "",
+            f"ETS: M = 4, K = 1, {STEP} decisions per step. The draws: {records['price']}.",
+            "",
+        ]
+        lines += table(records["compare"], {"draws": records["price"], "fast draws": 4})
+    if "grid" in records:
+        lines += ["## Steps, candidates and rollouts", "", *table(records["grid"], {})]
+    if "throughput" in records:
+        lines += ["## Throughput", "", *[f"- {name}: {value:,.2f}" for name, value in records["throughput"].items()], ""]
+    if "memory" in records:
+        lines += [
+            "## Peak memory",
+            "",
+            f"32 rows of 192 positions, vocabulary {records['memory']['vocabulary']:,}; MiB of the process.",
+            "",
+        ]
+        lines += [f"- {name}: {value:,.0f}" for name, value in records["memory"]["peak MiB"].items()]
+    PAGE.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def save(records: dict) -> None:
+    path = Path(records["path"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in records.items() if name != "path"}
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("compare", "grid", "throughput", "memory", "tables", "peak")
+    parser.add_argument("parts", nargs="*", choices=parts, default=parts[:-1])
+    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=600.0, help="start no portion after this time")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where they are kept: one file for each process")
+    parser.add_argument("--kind", help=argparse.SUPPRESS)
+    parser.add_argument("--machine", default=f"{platform.machine()}, 2 cores.", help="a remark on the machine for the page")
+    options = parser.parse_args()
+    if options.parts == ["peak"]:
+        return peak(options.kind)
+    records = json.loads(options.results.read_text()) if options.results.exists() else {}
+    records["path"] = str(options.results)
+    deadline = time.monotonic() + 60 * options.minutes
+    engine: Any = xt.load("tiny-mdlm")
+    records |= {"law": engine.sampling.settings(), "machine": options.machine}
+    for part in options.parts:
+        if part in ("compare", "grid"):
+            {"compare": compare, "grid": grid}[part](engine, records, options.problems, deadline)
+        elif part == "throughput":
+            throughput(engine, records)
+        else:
+            {"memory": memory, "tables": tables}[part](records)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""A server that speaks OpenAI's protocol on loopback, and whose model is a table: small enough to enumerate.
+
+It has the habits of the real ones that matter for exactness. It looks for stop strings only in what it generates now,
+fills parameters that a request leaves out by defaults of its own, tells raw log-probabilities unless told otherwise,
+and as "llamacpp" or "other" tells strings instead of token ids. Prompts are encoded one token per character, from
+PROMPT up, apart from the tokens of the table.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+from exptilt.engines.table import TableEngine
+from exptilt.keys import Key
+
+PROMPT = 1000
+CONTEXT = 200
+MODEL = "table"
+
+
+@dataclass
+class Fake:
+    """What the server does, and what it has seen.
+
+    failures: what happens to the next requests instead of an answer: (status, headers, body), "reset" or seconds of
+    silence. seen: path, body and authorization of each request that was answered.
+    """
+
+    table: TableEngine
+    make: str = "vllm"
+    processed: bool | str = False  # "temperature": after the temperature, but before truncation
+    completions: bool = True
+    chat: bool = True
+    key: str | None = None
+    delay: float = 0.0
+    failures: deque[Any] = field(default_factory=deque)
+    seen: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
+    most: int = 0  # requests under way at once
+    now: int = 0
+    draws: Counter[str] = field(default_factory=Counter)  # responses to each prompt so far
+    dead: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def requests(self, path: str) -> list[dict[str, Any]]:
+        return [body for where, body, _ in self.seen if where == path]
+
+    # ------------------------------------------------------------------------------------------------------ answers
+
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if path == "/v1/models":
+            cards = [{"id": MODEL, "owned_by": self.make}, {"id": "other-model", "owned_by": self.make}]
+            return 200, {"data": [card | ({"max_model_len": CONTEXT} if self.make == "vllm" else {}) for card in cards]}
+        if body.get("model") != MODEL:
+            return 404, {"error": {"message": f"The model {body.get('model')} does not exist", "code": 404}}
+        routes: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+        if self.make == "vllm":
+            routes |= {"/tokenize": self._tokenize, "/detokenize": self._detokenize}
+        if self.make == "llamacpp":
+            routes |= {"/apply-template": lambda body: {"prompt": self._template(body["messages"])}}
+        if self.completions:
+            routes |= {"/v1/completions": self._complete}
+        if self.chat:
+            routes |= {"/v1/chat/completions": self._chat}
+        if path not in routes:
+            return 404, {"error": {"message": f"no {path}"}}
+        if len(body.get("prompt") or "") + (body.get("max_tokens") or 0) > CONTEXT:
+            return 400, {"error": {"message": f"maximum context length is {CONTEXT}", "code": "context_length_exceeded"}}
+        return 200, routes[path](body)
+
+    def _template(self, messages: Sequence[dict[str, str]]) -> str:
+        return "".join(f"<{turn['role'].upper()}>{turn['content']}" for turn in messages) + "<:>"
+
+    def _tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+        text = self._template(body["messages"]) if "messages" in body else body["prompt"]
+        return {"tokens": [PROMPT + ord(letter) for letter in text], "max_model_len": CONTEXT}
+
+    def _detokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt": self._text(body["tokens"])}
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        assert self.table.symbols is not None
+        return "".join(chr(t - PROMPT) if t >= PROMPT else "" if t == self.table.end else self.table.symbols[t] for t in tokens)
+
+    def _prefix(self, prompt: Any) -> tuple[int, ...]:
+        """The tokens of the response so far."""
+        if not isinstance(prompt, str):
+            return tuple(token for token in prompt if token < PROMPT)
+        symbols = list(self.table.symbols or ())
+        tail = prompt[len(prompt.rstrip("".join(symbols))) :]
+        return tuple(symbols.index(letter) for letter in tail)
+
+    def _law(self, prefix: tuple[int, ...], body: dict[str, Any]) -> np.ndarray:
+        """What a request leaves out gets a default that is not the law: a client must send every parameter."""
+        given = {"temperature": 0.3, "top_k": 1, "top_p": 0.1} | ({} if self.make != "other" else {"top_k": -1}) | body
+        law = np.asarray(self.table.next_probs(prefix), dtype=np.float64) ** (1 / given["temperature"])
+        if given["top_k"] > 0:
+            law = np.where(law >= np.sort(law)[-min(given["top_k"], len(law))], law, 0.0)
+        law /= law.sum()
+        if given["top_p"] < 1:
+            order = np.argsort(-law)
+            kept = 1 + int(np.searchsorted(np.cumsum(law[order]), given["top_p"]))
+            law[order[kept:]] = 0.0
+        return law / law.sum()
+
+    def _key(self, body: dict[str, Any], copy: int) -> Key:
+        if body.get("seed") is not None:
+            return Key(body["seed"], copy)
+        context = repr(body.get("prompt") or body["messages"])
+        with self.lock:  # by the request, not by the order of arrival: tests must repeat
+            self.draws[context] += 1
+            return Key(self.draws[context], context)
+
+    def _draw(self, prefix: tuple[int, ...], body: dict[str, Any], key: Key) -> dict[str, Any]:
+        stream, tokens, told, finish = key.stream(), [], [], "length"
+        while len(tokens) < body["max_tokens"] and finish == "length":
+            before = (*prefix, *tokens)
+            law = self._law(before, body)
+            tokens.append(stream.choose(law))
+            with np.errstate(divide="ignore"):
+                told.append(np.log(self._told(before, law, body)))
+            if tokens[-1] == self.table.end or any(stop in self._text(tokens) for stop in body.get("stop", ())):
+                finish = "stop"
+        text = self._text(tokens)
+        places = [text.find(stop) for stop in body.get("stop", ()) if stop in text]
+        return {"tokens": tokens, "laws": told, "finish": finish, "text": text[: min(places)] if places else text}
+
+    def _told(self, prefix: tuple[int, ...], law: np.ndarray, body: dict[str, Any]) -> np.ndarray:
+        """The probabilities whose logarithms are told."""
+        if self.processed == "temperature":
+            return self._law(prefix, body | {"top_k": -1, "top_p": 1.0})
+        return law if self.processed else np.asarray(self.table.next_probs(prefix), dtype=np.float64)
+
+    def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        prefix = self._prefix(body["prompt"])
+        drawn = [self._draw(prefix, body, self._key(body, copy)) for copy in range(body.get("n", 1))]
+        choices = []
+        for index, draw in enumerate(drawn):
+            names = ["<end>" if t == self.table.end else self._text([t]) for t in draw["tokens"]]
+            logq = [float(law[token]) for law, token in zip(draw["laws"], draw["tokens"], strict=True)]
+            top = [{str(t): max(float(p), -9999.0) for t, p in enumerate(law)} for law in draw["laws"]]
+            logprobs = {"tokens": names, "token_logprobs": logq, "top_logprobs": top}
+            if self.make == "llamacpp":
+                logprobs = {"content": [{"token": n, "logprob": q} for n, q in zip(names, logq, strict=True)]}
+            choice = {"index": index, "text": draw["text"], "finish_reason": draw["finish"], "logprobs": logprobs}
+            if body.get("return_token_ids") and self.make == "vllm":
+                choice["token_ids"] = draw["tokens"]
+            if "prompt_logprobs" in body:
+                choice["prompt_logprobs"] = self._rate(body["prompt"])
+            choices.append(choice)
+        return {"choices": choices[::-1], "usage": self._usage(len(body["prompt"]), drawn)}
+
+    def _rate(self, prompt: Sequence[int]) -> list[Any]:
+        rated: list[Any] = []
+        for place, token in enumerate(prompt):
+            prefix = self._prefix(prompt[:place])
+            value = -1.0 if token >= PROMPT else float(np.log(np.asarray(self.table.next_probs(prefix))[token]))
+            rated.append({str(token): {"logprob": value, "rank": 1}} if place else None)
+        return rated
+
+    def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        drawn = [self._draw((), body, self._key(body, copy)) for copy in range(body.get("n", 1))]
+        choices = [
+            {"index": i, "message": {"role": "assistant", "content": draw["text"]}, "finish_reason": draw["finish"]}
+            for i, draw in enumerate(drawn)
+        ]
+        return {"choices": choices, "usage": self._usage(len(self._template(body["messages"])), drawn)}
+
+    def _usage(self, prompt: int, drawn: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        generated = sum(len(draw["tokens"]) for draw in drawn)
+        return {"prompt_tokens": prompt, "completion_tokens": generated, "prompt_tokens_details": {"cached_tokens": prompt // 2}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 5.0
+    disable_nagle_algorithm = True  # or head and body of an answer wait 40 ms for each other
+    fake: Fake
+
+    def do_GET(self) -> None:
+        self._serve({})
+
+    def do_POST(self) -> None:
+        self._serve(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _serve(self, body: dict[str, Any]) -> None:
+        fake = self.fake
+        with fake.lock:
+            fake.now += 1
+            fake.most = max(fake.most, fake.now)
+            failure = fake.failures.popleft() if fake.failures else None
+        try:
+            time.sleep(failure if isinstance(failure, float) else fake.delay)
+            if failure == "reset" or fake.dead:
+                self.close_connection = True
+                return
+            if isinstance(failure, tuple):
+                return self._reply(*failure)
+            sent = self.headers.get("authorization", "")
+            if fake.key is not None and sent != f"Bearer {fake.key}":
+                return self._reply(401, {}, {"error": {"message": f"Incorrect API key provided: {sent}"}})
+            status, answer = fake.answer(self.path, body)
+            if status == 200:
+                fake.seen.append((self.path, body, sent))
+            self._reply(status, {}, answer)
+        finally:
+            with fake.lock:
+                fake.now -= 1
+
+    def _reply(self, status: int, headers: dict[str, str], body: Any) -> None:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        try:
+            self.send_response(status)
+            for name, value in {**headers, "content-length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+        except (BrokenPipeError, ConnectionResetError):  # a client that gave up waiting
+            self.close_connection = True
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+@contextmanager
+def serving(fake: Fake) -> Iterator[str]:
+    """The base URL of a server that runs until the block is left."""
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        fake.dead = True  # for connections that are kept open
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
