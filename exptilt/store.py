@@ -106,14 +106,14 @@ class Store:
         return {row["id"]: row for row in rows[1:]}
 
     def _parse(self, content: bytes) -> tuple[list[dict[str, Any]], int]:
-        """The lines as dicts, and the number of bytes of them; a torn last line is in neither."""
+        """The lines as dicts, and the number of bytes of them; a torn last line, without its line break, is in neither."""
         rows, whole = [], 0
         lines = content.split(b"\n")
         ended = content.endswith(b"\n")
         last = len(lines) - (2 if ended else 1)  # the last line that holds anything
         for number, line in enumerate(lines[: last + 1]):
             row = _parse_line(line)
-            if number == last and (row is None or not ended):
+            if number == last and not ended:
                 return rows, whole
             if row is None or (number > 0 and not (set(row) >= _FAILED or set(row) >= _ANSWERED)):
                 raise StoreError(

@@ -216,6 +216,18 @@ def test_corrupt_lines_are_refused(tmp_path: Path) -> None:
         refused(store, r"line 3 of .*a.jsonl is corrupt .* delete that line")
 
 
+def test_a_corrupt_last_line_that_is_whole_is_refused_too(tmp_path: Path) -> None:
+    """Only a line without its line break was torn by a crash; a whole one was edited, and cutting it off would lose it."""
+    store = tmp_path / "a.jsonl"
+    xt.run(TARGET, FEW, xt.Independent(3), store=store)
+    content = store.read_bytes()
+    broken = content[:-20] + b"\n"
+    store.write_bytes(broken)
+    with pytest.raises(xt.StoreError, match=r"line 5 of .*a.jsonl is corrupt"):
+        xt.run(TARGET, FEW, xt.Independent(3), store=store)
+    assert store.read_bytes() == broken
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     store = tmp_path / "prompts.txt"
     for content in ("What is 2 + 2?", "What is 2 + 2?\n", '"a"\n"b"', '{"prompt": "a"}\n'):
