@@ -123,8 +123,11 @@ class Engine(Protocol):
         """
         ...
 
-    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-        """Log-probability (nats) under this law of every decision of each draft, in the order of the decisions."""
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+        """Log-probability (nats) under this law of the decisions of each draft, in their order.
+
+        starts: the number of the first decision wanted of each draft, where the ones before it are not; 0 where not given.
+        """
         ...
 
 

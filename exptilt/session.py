@@ -78,11 +78,11 @@ class MeteredEngine:
         with self._counted() as engine:
             return engine.extend(drafts, keys, tokens)
 
-    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         if not drafts:
             return []
         with self._counted() as engine:
-            return engine.score(drafts)
+            return engine.score(drafts, starts)
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
         with self._counted() as engine:

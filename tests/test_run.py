@@ -216,8 +216,8 @@ class Handless:
     def extend(self, drafts: Sequence[Draft], keys: Sequence[xt.Key], tokens: int | None = None) -> list[Draft]:
         return self.inner.extend(drafts, keys, tokens)
 
-    def score(self, drafts: Sequence[Draft]) -> list[Any]:
-        return self.inner.score(drafts)
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Any]:
+        return self.inner.score(drafts, starts)
 
 
 def test_what_cannot_work_is_refused_before_any_work(tmp_path: Path) -> None:

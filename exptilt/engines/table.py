@@ -107,12 +107,13 @@ class TableEngine:
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
         return [self._extend(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
 
-    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-        self.work.add(scored=sum(draft.decided for draft in drafts), forwards=len(drafts))
-        return [
-            np.array([_log(self._next(draft.tokens[:i])[token]) for i, token in enumerate(draft.tokens)], dtype=np.float64)
-            for draft in drafts
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+        scores = [
+            np.array([_log(self._next(draft.tokens[:i])[draft.tokens[i]]) for i in range(start, draft.decided)], dtype=np.float64)
+            for draft, start in zip(drafts, starts or [0] * len(drafts), strict=True)
         ]
+        self.work.add(scored=sum(map(len, scores)), forwards=len(drafts))
+        return scores
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
         """How sure the law was at each token of each draft."""
@@ -223,15 +224,16 @@ class MaskedTableEngine:
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
         return [self._extend(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
 
-    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-        self.work.add(scored=sum(draft.decided for draft in drafts), forwards=sum(draft.decided for draft in drafts))
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         scores = []
-        for draft in drafts:
-            state, logs = [MASK] * self.length, []
-            for place in draft.order or ():
+        for draft, start in zip(drafts, starts or [0] * len(drafts), strict=True):
+            state, logs = list(draft.cut(start).tokens), []
+            for place in (draft.order or ())[start:]:
                 logs.append(_log(self._at(tuple(state), place)[draft.tokens[place]]))
                 state[place] = draft.tokens[place]
             scores.append(np.array(logs, dtype=np.float64))
+        count = sum(map(len, scores))
+        self.work.add(scored=count, forwards=count)
         return scores
 
     def enumerate(self) -> dict[Tokens, float]:

@@ -101,9 +101,9 @@ def log_ratio(target: Target, drafts: Sequence[Draft], starts: Sequence[int]) ->
     drawn = [row for row, (draft, start) in enumerate(zip(drafts, starts, strict=True)) if draft.decided > start]
     if target.proposal is None or not drawn:
         return ratios
-    scores = target.engine.score([drafts[row] for row in drawn])
+    scores = target.engine.score([drafts[row] for row in drawn], [starts[row] for row in drawn])
     for row, score in zip(drawn, scores, strict=True):
-        ratios[row] = np.sum(score[starts[row] :]) - math.fsum(known_logq(drafts[row])[starts[row] :])
+        ratios[row] = np.sum(score) - math.fsum(known_logq(drafts[row])[starts[row] :])
     return ratios
 
 

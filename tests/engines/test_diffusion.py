@@ -479,6 +479,10 @@ def test_tiny_scores_what_it_draws(tiny: DiffusionEngine) -> None:
         drafts = law.extend([law.start(question) for question in questions], keys(8))
         for draft, score in zip(drafts, law.score(drafts), strict=True):
             assert np.abs(score - np.array(draft.logq)).max() < 1e-5
+        starts = [min(number, draft.decided) for number, draft in zip(range(0, 24, 3), drafts, strict=True)]
+        for draft, start, part in zip(drafts, starts, law.score(drafts, starts), strict=True):
+            assert np.allclose(part, np.array(draft.logq)[start:], atol=1e-5)
+            assert len(part) == draft.decided - start
 
 
 @needs_tiny

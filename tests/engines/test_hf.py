@@ -104,6 +104,22 @@ def test_recorded_and_scored_log_probabilities_agree_with_the_model(engine: HFEn
         np.testing.assert_allclose(logq(draft), expected, atol=1e-5)
 
 
+def test_scores_from_some_token_on_are_the_end_of_the_whole_score(engine: HFEngine):
+    """What comes before is not evaluated again where its key-values are known, and not counted as scored."""
+    law = engine.with_sampling(max_tokens=9)
+    stems = law.extend([law.start("one"), law.start("two three")] * 2, keys(4), tokens=4)
+    drafts = law.extend(stems, keys(4, 1))
+    starts = [min(4, draft.decided) for draft in drafts]
+    starts[0] = drafts[0].decided
+    work = Work()
+    parts = law.metered(work).score(drafts, starts)
+    for whole, part, start in zip(law.score(drafts), parts, starts, strict=True):
+        np.testing.assert_allclose(part, whole[start:], atol=1e-5)
+    assert work.scored == sum(draft.decided - start for draft, start in zip(drafts, starts, strict=True))
+    assert work.prompt == 0  # the stems were drawn just now
+    assert law.score([], []) == []
+
+
 def test_a_token_outside_the_support_scores_minus_infinity(engine: HFEngine):
     law = engine.with_sampling(top_k=3)
     draft = engine.extend([engine.start("one")], keys(1), tokens=6)[0]

@@ -54,6 +54,9 @@ def test_scores_agree_with_what_was_drawn(engine: TableEngine | MaskedTableEngin
         assert draft.logq is not None
         np.testing.assert_allclose(score, draft.logq, atol=1e-12)
         assert len(score) == draft.decided
+    starts = [number % 4 for number in range(20)]
+    for start, whole, part in zip(starts, engine.score(drafts), engine.score(drafts, starts), strict=True):
+        np.testing.assert_array_equal(whole[start:], part)
     assert engine.extend(drafts, [Key(9)] * 20) == drafts
 
 

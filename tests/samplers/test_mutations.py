@@ -69,8 +69,8 @@ def test_pad_tokens_scored() -> None:
     """Scores of a padded batch summed over the pads as well."""
 
     class Padded(TableEngine):
-        def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-            scores = super().score(drafts)
+        def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+            scores = super().score(drafts, starts)
             longest = max(map(len, scores))
             return [np.concatenate([score, np.full(longest - len(score), -0.7)]) for score in scores]
 
@@ -86,8 +86,8 @@ def test_last_token_unscored() -> None:
     """The end-of-text token left out of the sum."""
 
     class Short(TableEngine):
-        def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-            return [np.append(score[:-1], 0.0) for score in super().score(drafts)]
+        def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+            return [np.append(score[:-1], 0.0) for score in super().score(drafts, starts)]
 
     toy = autoregressive(1, proposal=True)
     engine = toy.target.engine
@@ -100,8 +100,12 @@ def test_other_temperature_scored() -> None:
     """Likelihoods at temperature 1 while sampling at another."""
 
     class Untempered(TableEngine):
-        def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-            return replace(self, temperature=1.0, _known={}).score(drafts) if self.temperature != 1 else super().score(drafts)
+        def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+            return (
+                replace(self, temperature=1.0, _known={}).score(drafts, starts)
+                if self.temperature != 1
+                else super().score(drafts, starts)
+            )
 
     toy = autoregressive(1, proposal=True)
     engine = toy.target.engine

@@ -173,18 +173,22 @@ class DiffusionEngine:
         texts = iter(self.weights.text.decode([_response(row, self.weights.text.ends) for row in busy]))
         return [draft if row is None else _extended(draft, row, next(texts)) for draft, row in zip(drafts, rows, strict=True)]
 
-    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-        """Log-probability (nats) under this law of every decision of each draft, along its recorded order."""
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+        """Log-probability (nats) under this law of the decisions of each draft from `starts[i]` on, along its recorded order."""
         if not self.sampling.has_density:
             raise CapabilityError(
                 f'{self.name} with order="low-confidence" cannot score: the positions it keeps depend on the drawn tokens, '
                 'so paths have no product density. Choose another order, such as "max-probability".'
             )
-        parts = [self._parts(draft) for draft in drafts]
+        first = starts or [0] * len(drafts)
+        parts = [self._parts(draft, start) for draft, start in zip(drafts, first, strict=True)]
         rows = [row for part in parts for row in part]
         self.weights.scheduler.run(rows)
-        self.weights.count(self.work, rows, scored=sum(draft.decided for draft in drafts))
-        return [np.array([value for row in part for value in row.logq], dtype=np.float64) for part in parts]
+        logs = [np.array([value for row in part for value in row.logq], dtype=np.float64) for part in parts]
+        # A step that was under way at the start is evaluated whole: what it decided before is cut off.
+        scores = [log[len(log) - max(0, draft.decided - start) :] for log, draft, start in zip(logs, drafts, first, strict=True)]
+        self.weights.count(self.work, rows, scored=sum(map(len, scores)))
+        return scores
 
     def _encode(self, prompt: str) -> tuple[int, ...]:
         ids = self.weights.text.encode(prompt, self.system, self.template)
@@ -238,10 +242,11 @@ class DiffusionEngine:
                 )
         return Path(order, tokens)
 
-    def _parts(self, draft: Draft) -> list[Row]:
+    def _parts(self, draft: Draft, first: int) -> list[Row]:
         """Rows that score a draft: one for each step where steps are known, one for each block where a threshold sets them."""
         path, prompt = self._path(draft), self._encode(draft.prompt)
-        total, rows, start = len(path.places), [], 0
+        total, rows = len(path.places), []
+        start = self.sampling.step_start(first) if first < total else total
         while start < total:
             end = self.sampling.span(start)[1]
             if self.sampling.threshold is None:

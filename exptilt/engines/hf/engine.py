@@ -173,14 +173,17 @@ class HFEngine:
             for draft, row in zip(drafts, rows, strict=True)
         ]
 
-    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-        """Log-probability (nats) of every token of each draft under this law; -inf outside its support."""
-        rated = self._rate(drafts, lambda logits, tokens: log_probability(logits, self._laws(len(logits)), tokens)[:, None])
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+        """Log-probability (nats) of the tokens of each draft from number `starts[i]` on; -inf outside the law's support."""
+        first = starts or [0] * len(drafts)
+        rated = self._rate(
+            drafts, first, lambda logits, tokens: log_probability(logits, self._laws(len(logits)), tokens)[:, None]
+        )
         return [values[:, 0] for values in rated]
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
         """How sure the model was at every token of each draft, at this temperature and before truncation."""
-        rated = self._rate(drafts, lambda logits, _: certainty(logits, self._laws(len(logits))))
+        rated = self._rate(drafts, [0] * len(drafts), lambda logits, _: certainty(logits, self._laws(len(logits))))
         return [Certainty(*np.ascontiguousarray(values.T)) for values in rated]
 
     def _laws(self, rows: int) -> Laws:
@@ -218,26 +221,31 @@ class HFEngine:
                 "give it drafts of engines with the same alphabet, without masked positions"
             )
 
-    def _rate(self, drafts: Sequence[Draft], measure: Callable[[Tensor, Tensor], Tensor]) -> list[np.ndarray]:
-        """Measure every token of each draft: float64 [tokens, values]. Blocks take turns with the rows in flight."""
+    def _rate(
+        self, drafts: Sequence[Draft], starts: Sequence[int], measure: Callable[[Tensor, Tensor], Tensor]
+    ) -> list[np.ndarray]:
+        """Measure the tokens of each draft from `starts[i]` on: float64 [tokens, values].
+
+        Blocks of drafts take turns with the rows in flight.
+        """
         results = [np.zeros((0, 3))] * len(drafts)
-        full = [i for i, draft in enumerate(drafts) if draft.tokens]
+        full = [i for i, (draft, start) in enumerate(zip(drafts, starts, strict=True)) if len(draft.tokens) > start]
         for i in full:
             self._check_tokens(drafts[i])
         prompts = {i: self._encode(drafts[i].prompt) for i in full}
-        sizes = [(len(drafts[i].tokens), len(prompts[i]) + len(drafts[i].tokens) - 1) for i in full]
+        sizes = [(len(drafts[i].tokens) - starts[i], len(prompts[i]) + len(drafts[i].tokens) - 1) for i in full]
         costs: list[Cost] = []
         for group in groups(sizes):
             members = [full[place] for place in group]
             values, spent = self.weights.scheduler.call(
                 lambda members=members: self.weights.network.rate(
-                    [prompts[i] for i in members], [drafts[i].tokens for i in members], measure
+                    [prompts[i] for i in members], [drafts[i].tokens for i in members], [starts[i] for i in members], measure
                 )
             )
             costs += spent
             for i, value in zip(members, values, strict=True):
                 results[i] = value
-        self.weights.count(self.work, costs, scored=sum(len(draft.tokens) for draft in drafts))
+        self.weights.count(self.work, costs, scored=sum(len(drafts[i].tokens) - starts[i] for i in full))
         return results
 
 

@@ -182,16 +182,23 @@ class Network:
 
     @torch.inference_mode()
     def rate(
-        self, prompts: Sequence[tuple[int, ...]], responses: Sequence[tuple[int, ...]], measure: Measure
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        responses: Sequence[tuple[int, ...]],
+        starts: Sequence[int],
+        measure: Measure,
     ) -> tuple[list[np.ndarray], list[Cost]]:
-        """Measure the law before each token of non-empty responses: float64 [tokens, values] for each, and its cost.
+        """Measure the law before the tokens of each response from number `starts[i]` on, one at least.
 
-        Logits are computed at response positions only, at most BLOCK_LOGITS at once.
+        Returns float64 [tokens, values] for each, and its cost. Logits are computed at those positions only, at most
+        BLOCK_LOGITS at once; what comes before them is a prefix like any other, reused where it is known.
         """
-        known, costs = self.prefill([Context(prompt, prompt) for prompt in prompts])
+        before = [(*prompt, *response[:start]) for prompt, response, start in zip(prompts, responses, starts, strict=True)]
+        known, costs = self.prefill([Context(prompt, tokens) for prompt, tokens in zip(prompts, before, strict=True)])
+        responses = [response[start:] for response, start in zip(responses, starts, strict=True)]
         jobs = [
-            _Job((*prompt, *response[:-1]), prefix, len(prompt) - 1)
-            for prompt, response, prefix in zip(prompts, responses, known, strict=True)
+            _Job((*tokens, *response[:-1]), prefix, len(tokens) - 1)
+            for tokens, response, prefix in zip(before, responses, known, strict=True)
         ]
         slots, ids = self._place(jobs)
         rows, count = ids.shape

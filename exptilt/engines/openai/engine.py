@@ -172,14 +172,15 @@ class OpenAIEngine:
                 results[row] = draft
         return results
 
-    def score(self, drafts: Sequence[Draft]) -> list[Floats]:
-        """Log-probability (nats) under this law of every token of each draft."""
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+        """Log-probability (nats) under this law of the tokens of each draft, from number `starts[i]` on."""
         if "score" not in self.can:
             raise CapabilityError(
                 f"{self.name} cannot rate given drafts under this law: that takes vLLM, temperature 1 and no truncation, "
                 "or a local model"
             )
-        return self.server.each([partial(self._score, draft) for draft in drafts])
+        scores = self.server.each([partial(self._score, draft) for draft in drafts])  # a server rates from the beginning
+        return [score[start:] for score, start in zip(scores, starts or [0] * len(drafts), strict=True)]
 
     def _room(self, draft: Draft, tokens: int | None) -> int:
         left = max(0, self.max_tokens - len(draft.tokens))
