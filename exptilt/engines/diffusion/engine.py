@@ -33,8 +33,8 @@ from exptilt.engines.diffusion.decode import MaskedDecoder, Path, Row
 from exptilt.engines.diffusion.network import MaskedNetwork
 from exptilt.engines.diffusion.sampling import DiffusionSampling
 from exptilt.engines.hf.engine import digest
-from exptilt.engines.hf.text import Text
-from exptilt.errors import CapabilityError, PromptError
+from exptilt.engines.hf.text import Text, check_room
+from exptilt.errors import CapabilityError
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
@@ -192,12 +192,7 @@ class DiffusionEngine:
 
     def _encode(self, prompt: str) -> tuple[int, ...]:
         ids = self.weights.text.encode(prompt, self.system, self.template)
-        room = self.weights.network.context
-        if room is not None and len(ids) + self.max_tokens > room:
-            raise PromptError(
-                f"the prompt has {len(ids)} tokens and the response {self.max_tokens}, together more than the {room} tokens of "
-                f"{self.name}: shorten the prompt or lower max_tokens"
-            )
+        check_room(len(ids), self.max_tokens, self.weights.network.context, self.name)
         return ids
 
     def _row(self, draft: Draft, key: Key, tokens: int | None) -> Row | None:

@@ -28,9 +28,8 @@ from exptilt.core import Draft
 from exptilt.engines.hf.decode import Decoder, Row
 from exptilt.engines.hf.law import Laws, certainty, log_probability
 from exptilt.engines.hf.network import Context, Cost, Network, groups
-from exptilt.engines.hf.text import Text
+from exptilt.engines.hf.text import Text, check_room
 from exptilt.engines.sampling import Sampling
-from exptilt.errors import PromptError
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
@@ -193,12 +192,7 @@ class HFEngine:
 
     def _encode(self, prompt: str) -> tuple[int, ...]:
         ids = self.weights.text.encode(prompt, self.system, self.template)
-        room = self.weights.network.context
-        if room is not None and len(ids) + self.max_tokens > room:
-            raise PromptError(
-                f"the prompt has {len(ids)} tokens and max_tokens is {self.max_tokens}, together {len(ids) + self.max_tokens}, "
-                f"but the context of {self.name} has {room}: shorten the prompt or lower max_tokens"
-            )
+        check_room(len(ids), self.max_tokens, self.weights.network.context, self.name)
         return ids
 
     def _row(self, draft: Draft, key: Key, tokens: int | None) -> Row | None:

@@ -98,3 +98,12 @@ class Text:
             with self._lock:
                 self._pieces[token] = self.tokenizer.decode([token], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return self._pieces[token]
+
+
+def check_room(prompt: int, max_tokens: int, context: int | None, name: str) -> None:
+    """Refuse a prompt of so many tokens that a whole response no longer fits the model's context (None: no limit)."""
+    if context is not None and prompt + max_tokens > context:
+        raise PromptError(
+            f"the prompt has {prompt} tokens and max_tokens is {max_tokens}, together {prompt + max_tokens}, "
+            f"but the context of {name} has {context}: shorten the prompt or lower max_tokens"
+        )
