@@ -2,16 +2,20 @@
 
 Callers hand over *rows* (responses to be decoded). A single worker thread owns the engine's batch and repeats: let
 waiting rows join while there is room, decode one token for all rows, hand finished rows back. A call returns when its
-own rows are done, whatever the others do. Waiting rows join in turns, one from each waiting call, so a small call is
-never stuck behind a large one. The worker exists only while there is work: a call starts it, it sleeps on a condition
-when nothing is to be done, and ends after `linger` seconds of that.
+own rows are done, whatever the others do. The worker exists only while there is work: a call starts it, it sleeps on a
+condition when nothing is to be done, and ends after `linger` seconds of that.
+
+Rows wait, and never fail, while the batch has no room for them: it takes a number of rows, and of what they hold at most
+(`size`, such as bytes of key-values). Waiting rows join in turns, one from each waiting call, so a small call is never
+stuck behind a large one. A row whose turn has come and that does not fit holds up all that wait after it until enough
+rows have ended: small rows cannot starve it. A row larger than the whole cap runs alone.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from exptilt.errors import ExptiltError, ModelError
@@ -37,11 +41,12 @@ class Batch(Protocol[Row]):
 
 
 class _Call(Generic[Row]):
-    """One caller's rows: `waiting` have not joined yet, `left` are not done yet."""
+    """One caller's rows with their sizes: `waiting` have not joined yet, `left` are not done yet."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.waiting = deque(rows)
-        self.left = len(rows)
+    def __init__(self, sizes: Mapping[Row, int]) -> None:
+        self.sizes = sizes
+        self.waiting = deque(sizes)
+        self.left = len(sizes)
         self.error: BaseException | None = None
         self.done = threading.Event()
 
@@ -66,20 +71,41 @@ class _Errand:
 class Scheduler(Generic[Row]):
     """Runs the rows of all callers through one batch.
 
-    batch: the engine's side. max_rows: how many rows decode at once; the rest wait. name: for errors and the thread.
-    Errors of the engine reach the callers whose rows were concerned, as a ModelError; the others go on.
+    batch: the engine's side. max_rows: how many rows decode at once; the rest wait. max_memory: the most that the rows of
+    the batch may hold together; size: the most that a row will ever hold, in the same unit, known before it joins. The two
+    go together. name: for errors and the thread.
+
+    Errors of the engine reach the callers whose rows were concerned, as a ModelError; the others go on. An error in a step
+    concerns all rows in the batch. Where the rows of several callers fail to join together, those of each join alone, so
+    that only those at fault fail.
     """
 
-    def __init__(self, batch: Batch[Row], *, max_rows: int, name: str = "engine", linger: float = 1.0) -> None:
+    def __init__(
+        self,
+        batch: Batch[Row],
+        *,
+        max_rows: int,
+        max_memory: int | None = None,
+        size: Callable[[Row], int] | None = None,
+        name: str = "engine",
+        linger: float = 1.0,
+    ) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows={max_rows} must be at least 1: no row could ever be decoded")
+        if (max_memory is None) != (size is None):
+            raise ValueError(f"max_memory={max_memory} and size={size}: give both or neither, a cap needs a measure")
+        if max_memory is not None and max_memory < 1:
+            raise ValueError(f"max_memory={max_memory} must be at least 1, or None for no cap")
         self.batch = batch
         self.max_rows = max_rows
+        self.max_memory = max_memory
         self.name = name
         self.linger = linger
+        self._size = size
         self._changed = threading.Condition()  # guards everything below
         self._queue: deque[_Call[Row]] = deque()  # calls that have rows waiting
         self._owner: dict[Row, _Call[Row]] = {}  # rows in the batch
+        self._held = 0  # the sizes of the rows in the batch together
         self._dropped: list[Row] = []  # rows in the batch that nobody waits for any more
         self._errands: deque[_Errand] = deque()
         self._worker: threading.Thread | None = None
@@ -91,26 +117,34 @@ class Scheduler(Generic[Row]):
         """Decode rows to their ends; returns when the last of them is done. Raises ModelError."""
         if not rows:
             return
-        call = _Call(rows)
-        with self._changed:
-            self._queue.append(call)
-            self._wake()
+        call = _Call({row: self._size(row) if self._size else 0 for row in rows})
         try:
+            with self._changed:
+                self._wake()
+                self._queue.append(call)
             call.done.wait()
         except BaseException:
             with self._changed:
                 self._drop(call)  # the caller was interrupted: its rows make room for others
-                self._changed.notify_all()
             raise
         self._raise(call.error)
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """Run a function of the engine between two steps and return its result. Raises ModelError."""
+        """Run a function of the engine between two steps and return its result. Raises ModelError.
+
+        Functions and steps take turns, so neither holds up the other for more than one of its kind.
+        """
         errand = _Errand(function)
-        with self._changed:
-            self._errands.append(errand)
-            self._wake()
-        errand.done.wait()
+        try:
+            with self._changed:
+                self._wake()
+                self._errands.append(errand)
+            errand.done.wait()
+        except BaseException:
+            with self._changed:
+                if errand in self._errands:
+                    self._errands.remove(errand)
+            raise
         self._raise(errand.error)
         return errand.result
 
@@ -130,13 +164,13 @@ class Scheduler(Generic[Row]):
             worker.join()
 
     def _wake(self) -> None:
+        """See that a worker is there, and awake; it sees what is new when the lock is released."""
         if self._closed:
-            self._queue.clear()
-            self._errands.clear()
             raise ModelError(f"{self.name} is closed: load the engine again")
         if self._worker is None:
-            self._worker = threading.Thread(target=self._work, name=f"exptilt {self.name}", daemon=True)
-            self._worker.start()
+            worker = threading.Thread(target=self._work, name=f"exptilt {self.name}", daemon=True)
+            worker.start()
+            self._worker = worker
         self._changed.notify_all()
 
     def _raise(self, error: BaseException | None) -> None:
@@ -154,11 +188,11 @@ class Scheduler(Generic[Row]):
             if errand is not None:
                 errand.run()
             if dropped:
-                self._guard(self._in_flight(), lambda rows=dropped: self.batch.leave(rows))
+                self._guard(lambda rows=dropped: self.batch.leave(rows))
             if joining:
-                self._guard(joining, lambda rows=joining: self.batch.join(rows))
-            if rows := self._in_flight():
-                self._guard(rows, self._step)
+                self._join(joining)
+            if self._owner:
+                self._guard(self._step)
 
     def _next_turn(self) -> tuple[list[Row], _Errand | None, list[Row]] | None:
         """Wait for work; returns rows to drop, a function to run and rows to take in, or None to go home."""
@@ -174,21 +208,45 @@ class Scheduler(Generic[Row]):
     def _idle(self) -> bool:
         return not (self._queue or self._owner or self._dropped or self._errands)
 
-    def _in_flight(self) -> list[Row]:
-        with self._changed:
-            return list(self._owner)
-
     def _admit(self) -> list[Row]:
         """Move waiting rows into the batch while there is room, one from each call in turn."""
         joining: list[Row] = []
-        while self._queue and len(self._owner) < self.max_rows:
+        while self._queue and self._has_room(self._queue[0]):
             call = self._queue.popleft()
             row = call.waiting.popleft()
             self._owner[row] = call
+            self._held += call.sizes[row]
             joining.append(row)
             if call.waiting:
                 self._queue.append(call)
         return joining
+
+    def _has_room(self, call: _Call[Row]) -> bool:
+        """Whether the next row of a call may join; into an empty batch it always may."""
+        if not self._owner:
+            return True
+        fits = self.max_memory is None or self._held + call.sizes[call.waiting[0]] <= self.max_memory
+        return fits and len(self._owner) < self.max_rows
+
+    def _join(self, rows: Sequence[Row]) -> None:
+        """Take rows in, all together or, where that fails, those of each caller alone."""
+        by_call: dict[_Call[Row], list[Row]] = {}
+        with self._changed:
+            for row in rows:
+                if row in self._owner:  # its caller has not been interrupted meanwhile
+                    by_call.setdefault(self._owner[row], []).append(row)
+        if not by_call:
+            return
+        try:
+            self.batch.join([row for some in by_call.values() for row in some])
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for these rows
+            if len(by_call) == 1:
+                with self._changed:
+                    self._fail(by_call, error)
+                return
+            self._guard(lambda: self.batch.leave(rows))
+            for some in by_call.values():
+                self._join(some)
 
     def _step(self) -> None:
         finished = self.batch.step()
@@ -196,17 +254,18 @@ class Scheduler(Generic[Row]):
             for row in finished:
                 call = self._owner.pop(row, None)
                 if call is not None:
+                    self._held -= call.sizes[row]
                     call.left -= 1
                     if not call.left:
                         call.done.set()
 
-    def _guard(self, rows: Sequence[Row], action: Callable[[], None]) -> None:
-        """Do something for rows; where it raises, their callers get the error and all their rows are dropped."""
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Do something that concerns all rows in the batch: where it raises, their callers get the error."""
         try:
             action()
         except BaseException as error:  # noqa: BLE001 - raised again in the threads that wait for these rows
             with self._changed:
-                self._fail([self._owner[row] for row in rows if row in self._owner], error)
+                self._fail(self._owner.values(), error)
 
     def _fail(self, calls: Iterable[_Call[Row]], error: BaseException) -> None:
         for call in set(calls):
@@ -215,9 +274,12 @@ class Scheduler(Generic[Row]):
             call.done.set()
 
     def _drop(self, call: _Call[Row]) -> None:
+        """Forget a call: its rows leave the batch at the next turn, before others join."""
         if call in self._queue:
             self._queue.remove(call)
         rows = [row for row, owner in self._owner.items() if owner is call]
         self._dropped += rows
         for row in rows:
             del self._owner[row]
+            self._held -= call.sizes[row]
+        self._changed.notify_all()

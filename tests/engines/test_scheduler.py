@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,19 +14,20 @@ from exptilt.scheduler import Scheduler
 
 
 class Countdown:
-    """A row that is done after `steps` steps."""
+    """A row that is done after `steps` steps, and holds `size` tokens."""
 
-    def __init__(self, steps: int, *, fatal: str = "", label: str = "") -> None:
-        self.steps, self.fatal, self.label = steps, fatal, label
+    def __init__(self, steps: int, *, fatal: str = "", label: str = "", size: int = 1) -> None:
+        self.steps, self.fatal, self.label, self.size = steps, fatal, label, size
 
 
 class CountingBatch:
-    """Counts down all rows; notes how many there were and the order in which they finished."""
+    """Counts down all rows; notes how many there were, what they held, and the order in which they finished."""
 
     def __init__(self, before: Callable[[], object] = lambda: None) -> None:
         self.rows: list[Countdown] = []
         self.before = before
         self.most = 0
+        self.held: list[int] = []  # at each step
         self.finished: list[str] = []
         self.joins: list[list[str]] = []
 
@@ -39,6 +41,7 @@ class CountingBatch:
     def step(self) -> list[Countdown]:
         self.before()
         self.most = max(self.most, len(self.rows))
+        self.held.append(sum(row.size for row in self.rows))
         for row in self.rows:
             if row.fatal == "step":
                 raise PromptError("a bad row")
@@ -109,6 +112,51 @@ def test_a_small_call_is_not_stuck_behind_a_large_one():
     assert len(batch.finished) == 42
 
 
+def test_rows_wait_while_their_memory_would_exceed_the_cap():
+    batch = CountingBatch()
+    rows = [Countdown(1 + i % 3, size=1 + i % 4) for i in range(60)]
+    Scheduler(batch, max_rows=50, max_memory=10, size=lambda row: row.size).run(rows)
+    assert max(batch.held) <= 10
+    assert sorted(batch.held)[len(batch.held) // 2] >= 7, "the cap is used, not only kept"
+    assert all(row.steps <= 0 for row in rows)
+
+
+def test_a_row_larger_than_the_cap_runs_alone():
+    batch = CountingBatch()
+    rows = [Countdown(3, size=2), Countdown(3, size=50, label="huge"), Countdown(3, size=2)]
+    Scheduler(batch, max_rows=8, max_memory=10, size=lambda row: row.size).run(rows)
+    assert batch.held == [2] * 3 + [50] * 3 + [2] * 3
+
+
+def test_small_rows_do_not_starve_a_large_one():
+    """The large row waits for those that were in the batch when its turn came, though small ones would fit all the time."""
+    gate = threading.Event()
+    batch = CountingBatch(before=gate.wait)
+    scheduler = Scheduler(batch, max_rows=50, max_memory=10, size=lambda row: row.size)
+    many, _ = in_thread(lambda: scheduler.run([Countdown(1 + i % 5, label="small") for i in range(200)]))
+    wait_for(lambda: len(batch.rows) == 10)
+    large, _ = in_thread(lambda: scheduler.run([Countdown(2, label="large", size=9)]))
+    wait_for(lambda: len(scheduler._queue) == 2)
+    gate.set()
+    for thread in (many, large):
+        thread.join()
+    before = batch.finished.index("large")
+    assert before <= 11, "the ten in the batch, and one that joined in its turn before"
+    assert max(batch.held) <= 10
+    assert len(batch.finished) == 201
+
+
+def test_memory_of_dropped_rows_is_free_again():
+    """Rows that fail, and those of a closed caller, give back what they held: else the scheduler would admit less and less."""
+    batch = CountingBatch()
+    scheduler = Scheduler(batch, max_rows=8, max_memory=10, size=lambda row: row.size, name="toy")
+    for place in ("step", "join"):
+        with pytest.raises((ModelError, PromptError)):
+            scheduler.run([Countdown(5, size=4), Countdown(5, size=4, fatal=place)])
+    scheduler.run([Countdown(2, size=5, label="one"), Countdown(2, size=5, label="two")])
+    assert max(batch.held[-2:]) == 10
+
+
 def test_an_error_in_a_step_reaches_all_callers_in_flight_but_not_those_waiting():
     gate = threading.Event()
     batch = CountingBatch(before=gate.wait)
@@ -155,6 +203,91 @@ def test_a_function_runs_between_steps_and_its_error_is_its_own():
     scheduler.run([Countdown(2)])
 
 
+def test_callers_whose_rows_join_together_do_not_share_an_error():
+    """The rows of each caller are tried alone after the joint attempt, so only the one at fault hears of it."""
+    gate = threading.Event()
+    batch = CountingBatch(before=gate.wait)
+    scheduler = Scheduler(batch, max_rows=1, name="toy")
+    first, _ = in_thread(lambda: scheduler.run([Countdown(1)]))
+    wait_for(lambda: bool(batch.rows))
+    scheduler.max_rows = 6
+    calls = [
+        in_thread(lambda fatal=fatal: scheduler.run([Countdown(2, fatal=fatal), Countdown(1)])) for fatal in ("", "join", "")
+    ]
+    wait_for(lambda: len(scheduler._queue) == 3)
+    gate.set()
+    for thread, _ in [(first, []), *calls]:
+        thread.join()
+    assert [len(errors) for _, errors in calls] == [0, 1, 0]
+    assert len(batch.finished) == 1 + 4
+    assert not batch.rows
+
+
+def test_functions_and_steps_take_turns():
+    """Neither starves the other: while rows decode and functions wait, each step is followed by one function."""
+    gate = threading.Event()
+    turns: list[str] = []
+    batch = CountingBatch(before=lambda: (gate.wait(), turns.append("step")))
+    scheduler = Scheduler(batch, max_rows=4)
+    row = Countdown(20)
+    rows, _ = in_thread(lambda: scheduler.run([row]))
+    wait_for(lambda: bool(batch.rows))
+    errands = [in_thread(lambda: scheduler.call(lambda: turns.append("function")))[0] for _ in range(10)]
+    wait_for(lambda: len(scheduler._errands) == 10)
+    gate.set()
+    for thread in (rows, *errands):
+        thread.join()
+    assert turns == ["step", "function"] * 10 + ["step"] * 10
+
+
+class Interrupted(Exception):
+    """What the alarm raises in a caller that waits."""
+
+
+def interrupt_when(condition: Callable[[], bool], call: Callable[[], object]) -> None:
+    """Run `call` in this, the main, thread, and interrupt its waiting by a signal once the condition holds."""
+
+    def alarm(*_: object) -> None:
+        raise Interrupted
+
+    def send() -> None:
+        wait_for(condition)
+        time.sleep(0.01)  # by now the caller sleeps
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, alarm)
+    try:
+        sender, _ = in_thread(send)
+        with pytest.raises(Interrupted):
+            call()
+        sender.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_rows_of_an_interrupted_caller_make_room():
+    batch = CountingBatch(before=lambda: time.sleep(0.001))
+    scheduler = Scheduler(batch, max_rows=1, max_memory=3, size=lambda row: row.size)
+    interrupt_when(lambda: bool(batch.rows), lambda: scheduler.run([Countdown(10**6, size=3), Countdown(10**6, size=3)]))
+    scheduler.run([Countdown(2, label="next", size=3)])
+    assert batch.finished == ["next"]
+    assert not batch.rows
+
+
+def test_the_function_of_an_interrupted_caller_is_not_run():
+    gate = threading.Event()
+    batch = CountingBatch(before=gate.wait)
+    scheduler = Scheduler(batch, max_rows=1)
+    rows, _ = in_thread(lambda: scheduler.run([Countdown(3)]))
+    wait_for(lambda: bool(batch.rows))
+    ran: list[int] = []
+    interrupt_when(lambda: bool(scheduler._errands), lambda: scheduler.call(lambda: ran.append(1)))
+    gate.set()
+    rows.join()
+    scheduler.call(lambda: None)
+    assert not ran
+
+
 def workers(name: str) -> int:
     return sum(name in thread.name for thread in threading.enumerate())
 
@@ -186,36 +319,10 @@ def test_a_closed_scheduler_fails_the_calls_under_way_and_refuses_new_ones():
         scheduler.run([Countdown(1)])
 
 
-def test_rows_of_an_interrupted_caller_make_room():
-    batch = CountingBatch(before=lambda: time.sleep(0.001))
-    scheduler = Scheduler(batch, max_rows=1)
-    interrupted = threading.Event()
-
-    class Interrupt(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            wait_for(lambda: bool(batch.rows))
-            interrupted.set()
-            raise KeyboardInterrupt
-
-    import exptilt.scheduler as module
-
-    row = Countdown(100_000)
-    original = module._Call.__init__
-
-    def patched(self: module._Call[Countdown], rows: Sequence[Countdown]) -> None:
-        original(self, rows)
-        if row in rows:
-            self.done = Interrupt()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Call, "__init__", patched)
-        with pytest.raises(KeyboardInterrupt):
-            scheduler.run([row])
-    scheduler.run([Countdown(2, label="next")])
-    assert interrupted.is_set()
-    assert batch.finished == ["next"]
-
-
 def test_a_scheduler_without_room_is_refused():
     with pytest.raises(ValueError, match="max_rows=0"):
         Scheduler(CountingBatch(), max_rows=0)
+    with pytest.raises(ValueError, match="both or neither"):
+        Scheduler(CountingBatch(), max_rows=1, max_memory=5)
+    with pytest.raises(ValueError, match="max_memory=0"):
+        Scheduler(CountingBatch(), max_rows=1, max_memory=0, size=lambda row: row.size)

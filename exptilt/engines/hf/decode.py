@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 
 from exptilt.core import Finish
-from exptilt.engines.hf.cache import KeyValues
+from exptilt.engines.hf.attention import LEAST_TRUNK
 from exptilt.engines.hf.law import Laws, draw
 from exptilt.engines.hf.network import Context, Cost, Network
-from exptilt.engines.hf.text import Text
+from exptilt.engines.hf.prefixes import KeyValues, common_beginning
 from exptilt.engines.sampling import Sampling
+from exptilt.engines.text import Text
 
 
 @dataclass(eq=False)
@@ -26,6 +27,7 @@ class Row:
     logq: list[float] = field(default_factory=list)
     finish: Finish | None = None
     cost: Cost = field(default_factory=Cost)
+    known: KeyValues | None = None  # of all tokens of the context but the last
 
     @property
     def response(self) -> list[int]:
@@ -51,23 +53,44 @@ class Decoder:
         self.network = network
         self.text = text
         self.rows: list[Row] = []
-        self.slots = network.slots()
+        self.slots = network.slots(share=True)
         self._laws: Laws | None = None  # of the rows as they are now
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> None:
-        """Prefill what is not known yet and copy it to the slots of the new rows."""
+        """Prefill what is not known yet and give the new rows their trunks and slots."""
         known, costs = self.network.prefill([row.context for row in rows])
-        alike: dict[Context, tuple[KeyValues | None, list[Row]]] = {}
-        for row, prefix, cost in zip(rows, known, costs, strict=True):
-            row.cost = cost
-            alike.setdefault(row.context, (prefix, []))[1].append(row)
-        longest = max(len(row.context.tokens) for row in rows) - 1
-        self.slots.reserve(len(self.rows) + len(rows), longest)
-        for context, (prefix, members) in alike.items():
-            self.slots.join(prefix, len(context.tokens) - 1, copies=len(members))
+        alike: dict[tuple[int, ...], list[Row]] = {}
+        for row, row.known, row.cost in zip(rows, known, costs, strict=True):
+            alike.setdefault(row.context.tokens[:-1], []).append(row)
+        trunks = self._trunks(rows)
+        own = [len(tokens) - self._length(trunks.get(tokens)) for tokens in alike]
+        self.slots.reserve(len(self.rows) + len(rows), max(own))
+        for tokens, members in alike.items():
+            self.slots.join(members[0].known, len(tokens), copies=len(members), trunk=trunks.get(tokens))
             self.rows += members
         self._laws = None
+
+    def _trunks(self, rows: Sequence[Row]) -> dict[tuple[int, ...], int]:
+        """The trunk of each context: what the rows of a prompt that join now have in common, or a trunk there is already."""
+        slots = self.slots
+        if slots.trunks is None:
+            return {}
+        families: dict[tuple[int, ...], list[Row]] = {}
+        for row in rows:
+            families.setdefault(row.context.prompt, []).append(row)
+        places: dict[tuple[int, ...], int] = {}
+        for family in families.values():
+            common = common_beginning([row.context.tokens[:-1] for row in family])
+            place = slots.trunks.find(common)
+            if len(family) > 1 and len(common) >= self._length(place) + LEAST_TRUNK and family[0].known is not None:
+                place = slots.trunks.add(common, family[0].known)
+            if place is not None:
+                places |= {row.context.tokens[:-1]: place for row in family}
+        return places
+
+    def _length(self, trunk: int | None) -> int:
+        return 0 if trunk is None or self.slots.trunks is None else len(self.slots.trunks.tokens[trunk])
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
@@ -84,6 +107,7 @@ class Decoder:
         done = [i for i, (row, token, value) in enumerate(drawn) if row.take(token, value, self.text)]
         for i in done:
             self._remember(i)
+        self.network.prefixes.trim()
         return self._remove(done)
 
     @torch.inference_mode()
@@ -95,9 +119,8 @@ class Decoder:
     def _remember(self, index: int) -> None:
         """Keep the key-values of a row that is done: it may be continued, or redrawn from some token on."""
         row = self.rows[index]
-        known = (*row.context.tokens, *row.tokens[:-1])
-        store = self.network.prefixes if row.finish is None else self.network.responses
-        store.put(row.context.prompt, known, self.slots.snapshot(index))
+        known = self.slots.snapshot(index, row.known)
+        self.network.prefixes.put((*row.context.tokens, *row.tokens[:-1]), known, finished=row.finish is not None)
 
     def _remove(self, indices: Sequence[int]) -> list[Row]:
         if not indices:

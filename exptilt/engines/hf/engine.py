@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -27,17 +26,18 @@ from exptilt.certainty import Certainty
 from exptilt.core import Draft
 from exptilt.engines.hf.decode import Decoder, Row
 from exptilt.engines.hf.law import Laws, certainty, log_probability
+from exptilt.engines.hf.linear import pack
 from exptilt.engines.hf.network import Context, Cost, Network, groups
-from exptilt.engines.hf.text import Text, check_room
+from exptilt.engines.hf.slots import SPARE_COLUMNS
 from exptilt.engines.sampling import Sampling
+from exptilt.engines.text import Text, check_room
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
 
 MEMORY = 2**30  # bytes for the key-values of prefixes
-ROWS_MEMORY = 2**32  # bytes from which the default number of rows in flight is reckoned, at ROW_TOKENS tokens each
-ROW_TOKENS = 512
-MOST_ROWS = 256
+ROWS_MEMORY = 2**32  # bytes for the key-values of the rows in flight
+MOST_ROWS = 256  # rows in flight
 DIGEST_VALUES = 64  # values of each tensor that go into the digest of the weights
 
 
@@ -45,30 +45,42 @@ class Weights:
     """A model in memory, ready to serve many callers.
 
     model, tokenizer: of transformers, the model on its device and in its dtype. name: what errors and settings call
-    it. max_rows: rows that decode at once (None: as many as fit 4 GiB of key-values at 512 tokens, 256 at most).
-    memory: bytes kept for the key-values of prefixes that may come again. Raises ModelError for models that keep a
-    recurrent state.
+    it. max_rows: rows that decode at once. rows_memory: bytes that their key-values may take, each row reckoned at its
+    full length and without what it shares; rows beyond either number wait. memory: bytes kept for the key-values of
+    prefixes that may come again. Raises ModelError for models that keep a recurrent state.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, max_rows: int | None = None, memory: int = MEMORY) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        max_rows: int | None = None,
+        rows_memory: int = ROWS_MEMORY,
+        memory: int = MEMORY,
+    ) -> None:
         model.eval()
         self.name = name
+        self.digest = digest(model)  # before the weights are laid out anew
+        pack(model)
         self.model = model
         self.network = Network(model, memory)
         self.text = Text(tokenizer, _ends(model, tokenizer))
         self.decoder = Decoder(self.network, self.text)
-        rows = _default_rows(model) if max_rows is None else max_rows
-        self.scheduler: Scheduler[Row] = Scheduler(self.decoder, max_rows=rows, name=name)
+        token = _token_bytes(model)
+        self.scheduler: Scheduler[Row] = Scheduler(
+            self.decoder,
+            max_rows=max_rows or MOST_ROWS,
+            max_memory=rows_memory,
+            size=lambda row: token * (len(row.context.tokens) + len(row.uniforms) + SPARE_COLUMNS),
+            name=name,
+        )
         self._counting = threading.Lock()
 
     @property
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
-
-    @cached_property
-    def digest(self) -> str:
-        """A digest of the configuration and of some values of each tensor: the same wherever the files lie."""
-        return digest(self.model)
 
     def count(self, work: Work, costs: Iterable[Cost], *, generated: int = 0, scored: int = 0) -> None:
         """Add to `work`, which several threads may share."""
@@ -269,10 +281,9 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     return {token for some in named if some is not None for token in (some if isinstance(some, list) else [some])}
 
 
-def _default_rows(model: Any) -> int:
-    """How many rows of ROW_TOKENS tokens fit ROWS_MEMORY."""
+def _token_bytes(model: Any) -> int:
+    """Bytes of the keys and values of one token, all layers together."""
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
-    return max(8, min(MOST_ROWS, ROWS_MEMORY // (token * ROW_TOKENS)))
+    return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from exptilt.engines.sampling import TokenLaw
 from exptilt.errors import ModelError
@@ -51,7 +52,7 @@ class Laws:
 def shift(logits: Tensor, laws: Laws) -> Tensor:
     """Logits [rows, vocabulary] over the temperature, less their maximum: float32, the likeliest token at 0."""
     scaled = logits.float() / laws.temperature
-    return scaled - scaled.amax(dim=-1, keepdim=True)
+    return scaled.sub_(scaled.amax(dim=-1, keepdim=True))
 
 
 def floor(shifted: Tensor, laws: Laws) -> Tensor | None:
@@ -94,15 +95,34 @@ def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     masses = shifted.exp()
     if least is not None:
         masses = masses.masked_fill_(shifted < least, 0.0)
-    cumulative = masses.cumsum(dim=-1, dtype=torch.float64)
+    tokens, total = _inverse(masses, uniforms[:, None])
+    logq = shifted.gather(-1, tokens).double() - total.log()
+    return tokens[:, 0], logq[:, 0]
+
+
+def _inverse(masses: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """The first index whose cumulative mass exceeds the uniform's share of the total: int64 and totals float64 [rows, 1].
+
+    Masses are summed in blocks, and only the block that holds the index is accumulated: a cumulative sum over a whole
+    vocabulary takes ten times as long as a sum.
+    """
+    rows, vocabulary = masses.shape
+    width = 1 << (math.isqrt(vocabulary) - 1).bit_length()
+    blocks = functional.pad(masses, (0, -vocabulary % width)).view(rows, -1, width)
+    cumulative = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     total = cumulative[:, -1:].contiguous()
     if not bool(total.isfinite().all()):
         raise ModelError('the model gave logits that are NaN: its numbers overflow. Load it with dtype="float32".')
-    tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
-    # Rounding may carry the product up to the total itself: fall back on the last token that has mass.
-    tokens = torch.minimum(tokens, torch.searchsorted(cumulative, total))
-    logq = shifted.gather(-1, tokens).double() - total.log()
-    return tokens[:, 0], logq[:, 0]
+    wanted = uniforms * total
+    block = _place(cumulative, wanted, total)
+    wanted -= functional.pad(cumulative, (1, 0)).gather(-1, block)
+    inside = blocks[torch.arange(rows, device=masses.device), block[:, 0]].cumsum(dim=-1, dtype=torch.float64)
+    return block * width + _place(inside, wanted, inside[:, -1:].contiguous()), total
+
+
+def _place(cumulative: Tensor, wanted: Tensor, total: Tensor) -> Tensor:
+    """The first index whose cumulative mass exceeds `wanted`; rounding may carry that to the total: then the last with mass."""
+    return torch.minimum(torch.searchsorted(cumulative, wanted, right=True), torch.searchsorted(cumulative, total))
 
 
 def log_probability(logits: Tensor, laws: Laws, tokens: Tensor) -> Tensor:

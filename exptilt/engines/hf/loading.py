@@ -13,18 +13,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from exptilt.engines.hf.engine import MEMORY, Weights
+from exptilt.engines.files import file_digest
+from exptilt.engines.hf.engine import MEMORY, ROWS_MEMORY, Weights
 from exptilt.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SAMPLED_BYTES, SAMPLED_PLACES = 2**16, 32  # how much of a GGUF file goes into its digest
 
 logger = logging.getLogger("exptilt")
 
@@ -36,12 +35,13 @@ def read_weights(
     dtype: str = "float32",
     device: str | None = None,
     max_rows: int | None = None,
+    rows_memory: int = ROWS_MEMORY,
     memory: int = MEMORY,
 ) -> Weights:
     """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
 
-    dtype: "float32", "bfloat16" or "float16". device: None takes CUDA where there is one, else the CPU. max_rows and
-    memory: as in `Weights`. Raises ModelError where the model cannot be found or read.
+    dtype: "float32", "bfloat16" or "float16". device: None takes CUDA where there is one, else the CPU. max_rows,
+    rows_memory and memory: as in `Weights`. Raises ModelError where the model cannot be found or read.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown: give one of {', '.join(DTYPES)}")
@@ -50,12 +50,12 @@ def read_weights(
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
         model = model.to(place)
-    return Weights(model, tokenizer, name=name, max_rows=max_rows, memory=memory)
+    return Weights(model, tokenizer, name=name, max_rows=max_rows, rows_memory=rows_memory, memory=memory)
 
 
 def converted(file: Path) -> Path:
     """The folder that a GGUF file was converted to; converts it now where that has not been done."""
-    folder = cache_folder() / "gguf" / f"{file.stem}-{_digest(file)}"
+    folder = cache_folder() / "gguf" / f"{file.stem}-{file_digest(file)}"
     if folder.is_dir():
         return folder
     logger.warning("converting %s for transformers: this takes a minute or so and happens once (kept in %s)", file, folder)
@@ -91,17 +91,6 @@ def _convert(file: Path, folder: Path) -> None:
     model.is_quantized = False
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _digest(file: Path) -> str:
-    """A digest of a file's size and of pieces spread over it: fast for files of gigabytes."""
-    size = file.stat().st_size
-    digest = blake2b(str(size).encode(), digest_size=8)
-    with file.open("rb") as data:
-        for place in range(SAMPLED_PLACES):
-            data.seek(max(0, size - SAMPLED_BYTES) * place // (SAMPLED_PLACES - 1))
-            digest.update(data.read(SAMPLED_BYTES))
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ but the last must be known; the last is fed by the decoding step, or by scoring.
 from __future__ import annotations
 
 import inspect
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exptilt.engines.hf.cache import KeyValues, Prefixes, Slots
+from exptilt.engines.hf.attention import NAME
+from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
+from exptilt.engines.hf.slots import Slots
 from exptilt.errors import ModelError
 
 BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
 BLOCK_COLUMNS = 32768  # key-value columns in use at once when prefilling or scoring, all rows together
 BLOCK_LOGITS = 2**25  # logits computed at once when scoring: 128 MiB in float32
-RESPONSE_SHARE = 0.25  # of the memory for key-values that is kept for finished responses
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -42,17 +42,16 @@ class Cost:
     forwards: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Job:
-    """Tokens whose key-values are wanted, those known already of the first `length`."""
+    """Tokens whose key-values are wanted, and those that are known of their beginning."""
 
     tokens: tuple[int, ...]
     known: KeyValues | None
-    length: int
 
     @property
     def new(self) -> int:
-        return len(self.tokens) - self.length
+        return len(self.tokens) - (0 if self.known is None else self.known.length)
 
 
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -78,12 +77,15 @@ class Network:
         self.vocabulary: int = config.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.layers: int = config.num_hidden_layers
-        self.prefixes = Prefixes(round(memory * (1 - RESPONSE_SHARE)))  # prompts and unfinished responses
-        self.responses = Prefixes(round(memory * RESPONSE_SHARE))  # finished ones: apart, they are many and rarely reused
+        self.prefixes = Prefixes(memory)
         self._accepted = inspect.signature(model.forward).parameters.keys()
+        self.shares = _can_share(model)
+        if self.shares:
+            model.set_attn_implementation(NAME)
 
-    def slots(self, places: int = 1, columns: int = 64) -> Slots:
-        return Slots(self.layers, self.device, places=places, columns=columns)
+    def slots(self, places: int = 1, columns: int = 64, *, share: bool = False) -> Slots:
+        """Memory for rows; `share` lets them share trunks where the model can, for one token at a time."""
+        return Slots(self.layers, self.device, places=places, columns=columns, share=share and self.shares)
 
     @torch.inference_mode()
     def feed(self, slots: Slots, ids: Tensor, keep: int) -> Tensor:
@@ -92,7 +94,7 @@ class Network:
         Returns the logits [rows, keep, vocabulary] of the last `keep` columns.
         """
         inputs = {**slots.inputs(ids.shape[1]), "logits_to_keep": keep}
-        inputs = {name: value for name, value in inputs.items() if name in self._accepted}
+        inputs = {name: value for name, value in inputs.items() if name in self._accepted or name == "shared"}
         output = self.model(input_ids=ids, past_key_values=slots.cache, use_cache=True, **inputs)
         slots.end += ids.shape[1]
         return output.logits[:, -keep:]
@@ -106,50 +108,25 @@ class Network:
         What is known from earlier calls is reused; what several contexts share is computed once, for the first.
         """
         costs = [Cost() for _ in contexts]
-        first: dict[Context, Cost] = {}  # the cost of each distinct context goes to its first row
+        first: dict[tuple[int, ...], Cost] = {}  # the cost of each distinct sequence goes to its first row
         for context, cost in zip(contexts, costs, strict=True):
-            first.setdefault(context, cost)
-        jobs = {context: _Job(context.tokens[:-1], *self._find(context)) for context in first}
-        missing = [context for context in jobs if jobs[context].new]
-        self._prefill_shared(missing, jobs, first)
-        missing = [context for context in missing if jobs[context].new]
-        for context, known in zip(missing, self._compute([jobs[context] for context in missing]), strict=True):
-            self._account(first[context], jobs[context].new)
-            jobs[context] = _Job(context.tokens[:-1], known, known.length)
-            self.prefixes.put(context.prompt, context.tokens[:-1], known)
+            first.setdefault(context.tokens[:-1], cost)
+        missing = [wanted for wanted in first if self._job(wanted).new]
+        for wave in [*shared_beginnings(missing), missing]:
+            jobs = [job for job in map(self._job, wave) if job.new]
+            for job, known in zip(jobs, self._compute(jobs), strict=True):
+                self.prefixes.put(job.tokens, known)
+                cost = next(cost for wanted, cost in first.items() if wanted[: len(job.tokens)] == job.tokens)
+                cost.prompt += job.new
+                cost.forwards += 1
         for context, cost in zip(contexts, costs, strict=True):
             cost.cached = len(context.tokens) - 1 - cost.prompt
-        return [jobs[context].known for context in contexts], costs
+        found = {wanted: self.prefixes.find(wanted) for wanted in first}
+        self.prefixes.trim()
+        return [found[context.tokens[:-1]] for context in contexts], costs
 
-    def _find(self, context: Context) -> tuple[KeyValues | None, int]:
-        wanted = context.tokens[:-1]
-        known, length = self.prefixes.find(context.prompt, wanted)
-        if length < len(wanted):
-            other, longer = self.responses.find(context.prompt, wanted)
-            if longer > length:
-                return other, longer
-        return known, length
-
-    def _prefill_shared(self, missing: list[Context], jobs: dict[Context, _Job], first: dict[Context, Cost]) -> None:
-        """Compute what several contexts of one prompt have in common, and let their jobs start from there."""
-        families: defaultdict[tuple[int, ...], list[Context]] = defaultdict(list)
-        for context in missing:
-            families[context.prompt].append(context)
-        shared: dict[tuple[int, ...], _Job] = {}
-        for prompt, family in families.items():
-            common = _common_beginning([jobs[context].tokens for context in family])
-            start = max((jobs[context] for context in family), key=lambda job: min(job.length, len(common)))
-            if len(family) > 1 and start.length < len(common):
-                shared[prompt] = _Job(common, start.known, start.length)
-        for (prompt, job), known in zip(shared.items(), self._compute(list(shared.values())), strict=True):
-            self._account(first[families[prompt][0]], job.new)
-            self.prefixes.put(prompt, job.tokens, known)
-            for context in families[prompt]:
-                jobs[context].known, jobs[context].length = known, known.length
-
-    def _account(self, cost: Cost, tokens: int) -> None:
-        cost.prompt += tokens
-        cost.forwards += 1
+    def _job(self, tokens: tuple[int, ...]) -> _Job:
+        return _Job(tokens, self.prefixes.find(tokens))
 
     def _compute(self, jobs: Sequence[_Job]) -> list[KeyValues]:
         results: list[KeyValues | None] = [None] * len(jobs)
@@ -158,7 +135,7 @@ class Network:
             slots, ids = self._place(members)
             self.feed(slots, ids, keep=1)
             for place, i in enumerate(group):
-                results[i] = slots.snapshot(place)
+                results[i] = slots.snapshot(place, jobs[i].known)
         return [known for known in results if known is not None]
 
     def _place(self, jobs: Sequence[_Job]) -> tuple[Slots, Tensor]:
@@ -197,8 +174,7 @@ class Network:
         known, costs = self.prefill([Context(prompt, tokens) for prompt, tokens in zip(prompts, before, strict=True)])
         responses = [response[start:] for response, start in zip(responses, starts, strict=True)]
         jobs = [
-            _Job((*tokens, *response[:-1]), prefix, len(tokens) - 1)
-            for tokens, response, prefix in zip(before, responses, known, strict=True)
+            _Job((*tokens, *response[:-1]), prefix) for tokens, response, prefix in zip(before, responses, known, strict=True)
         ]
         slots, ids = self._place(jobs)
         rows, count = ids.shape
@@ -240,10 +216,10 @@ def groups(sizes: Sequence[tuple[int, int]]) -> Iterable[list[int]]:
         yield group
 
 
-def _common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest beginning of all sequences: that of the first and the last in lexicographic order."""
-    low, high = min(sequences), max(sequences)
-    for i, token in enumerate(low):
-        if i >= len(high) or high[i] != token:
-            return low[:i]
-    return low
+def _can_share(model: Any) -> bool:
+    """Whether rows can share trunks: every layer attends to all tokens, through transformers' interface and sdpa."""
+    config = model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    interface = model._supports_attention_backend and config._attn_implementation == "sdpa"
+    return bool(interface and kinds == {"full_attention"} and window is None)

@@ -1,0 +1,211 @@
+"""The key-value memory of rows that are evaluated together.
+
+Rows end at a common column and begin at their own, as in left-padded generation, so a step writes one column for all
+rows and every model that transformers can generate with in batches sees what it expects:
+
+    row 0   . . . x x x x x x|        . masked, x tokens of the row
+    row 1   x x x x x x x x x|        | end: the column that the next token of every row will take
+    row 2   . . . . . . x x x|
+
+A row joins by copying its prefix to the columns before `end` and leaves by handing its place to the last row. Where rows
+decode and the model allows it, a beginning that several rows share is not copied: it is their trunk (`attention.Trunks`),
+and their columns begin after it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from exptilt.engines.hf.attention import Shared, Trunks
+from exptilt.engines.hf.prefixes import KeyValues
+
+SPARE_COLUMNS = 48  # free columns after memory has grown: a row moves at most once in half as many steps
+
+
+class _Layer(CacheLayerMixin):
+    """One layer of `Slots`, as transformers' attention modules see it."""
+
+    is_compileable = False
+    is_sliding = False  # every column is kept; models with a window mask the columns outside it
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.keys: Tensor | None = None  # [row places, heads, columns, size], as are the values
+        self.values: Tensor | None = None
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Make room for states of this shape [..., heads, any, size]; zeros, since masked columns must be finite."""
+        places, columns = self.slots.places, self.slots.columns
+        self.keys = key_states.new_zeros(places, key_states.shape[-3], columns, key_states.shape[-1])
+        self.values = value_states.new_zeros(places, value_states.shape[-3], columns, value_states.shape[-1])
+
+    def pair(self) -> tuple[Tensor, Tensor] | None:
+        """Keys and values, where the layer keeps any."""
+        return None if self.keys is None or self.values is None else (self.keys, self.values)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the new columns of all rows and return all columns that some row uses."""
+        if self.pair() is None:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        rows, begin, end = self.slots.rows, self.slots.begin, self.slots.end
+        stop = end + key_states.shape[-2]
+        self.keys[:rows, :, end:stop] = key_states
+        self.values[:rows, :, end:stop] = value_states
+        return self.keys[:rows, :, begin:stop], self.values[:rows, :, begin:stop]
+
+    def get_seq_length(self) -> int:
+        return self.slots.end - self.slots.begin
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def rearrange(self, places: int, columns: int, window: slice, to: slice) -> None:
+        """Move the `window` of columns of the rows in use to the columns `to`, into new memory where more is asked for."""
+        pair = self.pair()
+        if pair is None:
+            return
+        rows = slice(0, self.slots.rows)
+        if (places, columns) == (pair[0].shape[0], pair[0].shape[2]):
+            for states in pair:
+                states[rows, :, to] = states[rows, :, window].clone()  # the two may overlap
+            return
+        new = [states.new_zeros(places, states.shape[1], columns, states.shape[3]) for states in pair]
+        for there, states in zip(new, pair, strict=True):
+            there[rows, :, to] = states[rows, :, window]
+        self.keys, self.values = new
+
+
+class Slots:
+    """Rows that are evaluated together; memory grows as needed and never shrinks.
+
+    rows: rows in use; starts: the first column of each; begin: the least of them; end: the column of the next token.
+    share: let rows that decode share trunks.
+    """
+
+    def __init__(
+        self, layers: int, device: torch.device, *, places: int = 1, columns: int = SPARE_COLUMNS, share: bool = False
+    ) -> None:
+        self.device = device
+        self.places, self.columns = places, columns
+        self.rows = self.begin = self.end = 0
+        self.starts: list[int] = []
+        self._starts = torch.zeros(0, dtype=torch.int64, device=device)
+        self.trunks = Trunks(layers, device) if share else None
+        self._trunk_of: list[int | None] = []  # the place of each row's trunk
+        self._skipped = torch.zeros(0, dtype=torch.int64, device=device)  # tokens of each row's trunk
+        self._shared: tuple[Shared, Tensor] | None = None  # of the rows as they are now
+        self.layers = [_Layer(self) for _ in range(layers)]
+        self.cache = Cache(layers=list(self.layers))
+
+    def reserve(self, rows: int, longest: int, after: int = 1) -> None:
+        """Make sure of places for `rows` rows, `longest` columns before `end` and `after` columns from it."""
+        if not self.rows:
+            self.begin = self.end = longest
+        if rows <= self.places and longest <= self.end and self.end + after <= self.columns:
+            return
+        used = self.end - self.begin
+        width = max(used, longest)
+        places = rows + rows // 4 if rows > self.places else self.places
+        columns = self.columns
+        if width + max(after, SPARE_COLUMNS // 2) > columns:
+            columns = width + max(after, SPARE_COLUMNS)
+        for layer in self.layers:
+            layer.rearrange(places, columns, slice(self.begin, self.end), slice(width - used, width))
+        moved = width - self.end
+        self.places, self.columns, self.end = places, columns, width
+        self._set_rows([start + moved for start in self.starts], self._trunk_of)
+
+    def join(self, known: KeyValues | None, length: int, copies: int = 1, trunk: int | None = None) -> None:
+        """Add `copies` rows whose first `length` tokens are known, in places reserved before.
+
+        trunk: the place of the trunk that holds their beginning. A negative length starts the rows that many columns
+        after `end`: padding, in a block of several columns.
+        """
+        new = slice(self.rows, self.rows + copies)
+        skipped = 0
+        if trunk is not None:
+            assert self.trunks is not None
+            skipped = len(self.trunks.tokens[trunk])
+            self.trunks.hold(trunk, copies)
+        for first, end, layers in known.parts(skipped, length) if known is not None else ():
+            to = slice(self.end - length + first, self.end - length + end)
+            for layer, pair in zip(self.layers, layers, strict=True):
+                if pair is not None:
+                    if layer.pair() is None:
+                        layer.lazy_initialization(*pair)
+                    assert layer.keys is not None
+                    assert layer.values is not None
+                    layer.keys[new, :, to] = pair[0]
+                    layer.values[new, :, to] = pair[1]
+        self.rows += copies
+        starts = [*self.starts, *[self.end - length + skipped] * copies]
+        self._set_rows(starts, [*self._trunk_of, *[trunk] * copies])
+
+    def leave(self, indices: Sequence[int]) -> list[int]:
+        """Remove rows; returns for each row that is left, in the new order, the index it had before."""
+        gone = set(indices)
+        left = self.rows - len(gone)
+        order = list(range(left))
+        holes = [i for i in range(left) if i in gone]
+        movers = [i for i in range(left, self.rows) if i not in gone]
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+        if holes:
+            window = slice(min(self.starts[mover] for mover in movers), self.end)
+            for pair in (layer.pair() for layer in self.layers):
+                for states in pair or ():
+                    states[holes, :, window] = states[movers, :, window]
+        for place in (self._trunk_of[i] for i in gone):
+            if place is not None and self.trunks is not None:
+                self.trunks.release(place)
+        self.rows = left
+        self._set_rows([self.starts[i] for i in order], [self._trunk_of[i] for i in order])
+        return order
+
+    def snapshot(self, index: int, before: KeyValues | None) -> KeyValues:
+        """What is known of one row: `before`, the beginning of it, and a copy of what came since."""
+        length = self.end - self.starts[index] + int(self._skips[index])
+        since = slice(self.end - length + (0 if before is None else before.length), self.end)
+        layers = [
+            None if pair is None else (pair[0][index, :, since].clone(), pair[1][index, :, since].clone())
+            for pair in (layer.pair() for layer in self.layers)
+        ]
+        return KeyValues(before, layers, length)
+
+    def inputs(self, count: int) -> dict[str, Any]:
+        """What the model needs to place the next `count` columns: position ids int64 [rows, count] and an attention mask.
+
+        The mask is bool [rows, columns], or with trunks what `attention.attend` takes.
+        """
+        columns = torch.arange(self.begin, self.end + count, device=self.device)
+        places = torch.arange(self.end, self.end + count, device=self.device)
+        own = columns >= self._starts[:, None]
+        positions = (places - self._starts[:, None]).clamp_(min=0) + self._skipped[:, None]
+        if self.trunks is None:
+            return {"attention_mask": own, "position_ids": positions}
+        if self._shared is None:
+            self._shared = self.trunks.shared(self._trunk_of)
+        shared, trunk_mask = self._shared
+        mask = torch.cat([trunk_mask, torch.where(own, 0.0, -math.inf)], -1)
+        return {"attention_mask": mask[:, None, None], "position_ids": positions, "shared": shared}
+
+    def _set_rows(self, starts: list[int], trunk_of: list[int | None]) -> None:
+        self.starts, self._trunk_of = starts, trunk_of
+        self.begin = min(starts, default=self.end)
+        self._starts = torch.tensor(starts, dtype=torch.int64, device=self.device)
+        tokens = self.trunks.tokens if self.trunks is not None else []
+        self._skips = [0 if place is None else len(tokens[place]) for place in trunk_of]
+        self._skipped = torch.tensor(self._skips, dtype=torch.int64, device=self.device)
+        self._shared = None

@@ -1,0 +1,241 @@
+"""What rows share: the tree of prefixes, trunks in attention, and weights laid out anew, each held against doing without."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from exptilt.engines.hf import HFEngine, Weights  # noqa: E402
+from exptilt.engines.hf.attention import Trunks  # noqa: E402
+from exptilt.engines.hf.law import Laws, draw, log_probability  # noqa: E402
+from exptilt.engines.hf.linear import PackedLinear, pack  # noqa: E402
+from exptilt.engines.hf.loading import read_weights  # noqa: E402
+from exptilt.engines.hf.prefixes import KeyValues, Prefixes, common_beginning, shared_beginnings  # noqa: E402
+from exptilt.engines.sampling import Sampling  # noqa: E402
+from exptilt.keys import Key  # noqa: E402
+from exptilt.usage import Work  # noqa: E402
+
+SHARED = {
+    "vocab_size": 260,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+}
+MODELS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(**SHARED, intermediate_size=64, num_key_value_heads=2),
+    "qwen2": lambda: transformers.Qwen2Config(**SHARED, intermediate_size=64, num_key_value_heads=1),
+    "gpt2": lambda: transformers.GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=256),
+    "opt": lambda: transformers.OPTConfig(**SHARED, ffn_dim=64, word_embed_proj_dim=32),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **SHARED, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=8
+    ),
+    "mistral": lambda: transformers.MistralConfig(**SHARED, intermediate_size=64, num_key_value_heads=2, sliding_window=8),
+}
+WINDOWED = {"gemma3", "mistral"}  # whose rows keep their beginnings to themselves
+PROMPTS = ["a prompt with a beginning that is long enough for a trunk", "a prompt with a beginning that differs", "short"]
+
+
+def keys(count: int, seed: int = 0) -> list[Key]:
+    return [Key(seed, i) for i in range(count)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_that_share_trunks_draw_from_the_models_own_law(name: str, model_folder: Path):
+    """Families of several sizes, of which some have trunks; every logq is that of the whole text read at once."""
+    torch.manual_seed(1)
+    model = transformers.AutoModelForCausalLM.from_config(MODELS[name]()).eval()
+    plain = transformers.AutoModelForCausalLM.from_config(MODELS[name]()).eval()
+    plain.load_state_dict(model.state_dict())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
+    engine = HFEngine(Weights(model, tokenizer, name=name), Sampling(max_tokens=24))
+    assert engine.weights.network.shares == (name not in WINDOWED)
+    stems = [engine.start(PROMPTS[place]) for place in (0, 0, 0, 1, 2, 1, 0, 2)]
+    grown = engine.extend(stems, keys(8), tokens=9)
+    twice = [draft for draft in grown for _ in range(3)]
+    drafts = engine.extend(twice, keys(len(twice), seed=1))
+    for draft in drafts:
+        prompt = engine.weights.text.encode(draft.prompt, None, True)
+        with torch.inference_mode():
+            logits = plain(input_ids=torch.tensor([[*prompt, *draft.tokens]]), use_cache=False).logits[0].double()
+        own = logits[len(prompt) - 1 : -1].log_softmax(-1).gather(-1, torch.tensor(draft.tokens)[:, None])[:, 0]
+        assert draft.logq is not None
+        np.testing.assert_allclose(draft.logq, own.numpy(), atol=2e-5)
+
+
+def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
+    """The rows of several candidates stand on one trunk, their own columns begin after it, and it goes with the last of them."""
+    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=40))
+    slots, seen = engine.weights.decoder.slots, []
+    trunks = slots.trunks
+    assert trunks is not None
+    step = engine.weights.decoder.step
+
+    def watched() -> Any:
+        seen.append((slots.rows, [tokens for tokens in trunks.tokens if tokens], slots.end - slots.begin))
+        return step()
+
+    engine.weights.decoder.step = watched
+    candidates = engine.extend([engine.start(PROMPTS[0])] * 4, keys(4), tokens=6)
+    seen.clear()
+    engine.extend([draft for draft in candidates if draft.finish is None for _ in range(3)], keys(12), tokens=5)
+    prompt = engine.weights.text.encode(PROMPTS[0], None, True)
+    rows, held, width = seen[0]
+    assert rows == 3 * sum(draft.finish is None for draft in candidates)
+    assert [tokens[: len(prompt)] for tokens in held] == [prompt]
+    assert width <= 6
+    assert not any(trunks.tokens)
+
+
+def test_rows_wait_for_memory_and_come_out_the_same(model_folder: Path):
+    wide = HFEngine(read_weights(model_folder, name="wide"), Sampling(max_tokens=24))
+    token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, key heads, size, bytes
+    narrow = HFEngine(read_weights(model_folder, name="narrow", rows_memory=3 * token * 120), wide.sampling)
+    most = []
+    step = narrow.weights.decoder.step
+    narrow.weights.decoder.step = lambda: (most.append(len(narrow.weights.decoder.rows)), step())[1]
+    starts = [wide.start(PROMPTS[i % 3]) for i in range(12)]
+    together, few = wide.extend(starts, keys(12)), narrow.extend(starts, keys(12))
+    assert [draft.tokens for draft in together] == [draft.tokens for draft in few]
+    assert 1 <= max(most) < 12
+
+
+def test_a_beginning_that_prompts_share_is_prefilled_once(model_folder: Path):
+    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=4))
+    examples = "one example after the other, many of them, before every question: "
+    starts = [engine.start(examples + question) for question in ("what?", "why?", "which one?", "where to?")]
+    work = Work()
+    engine.metered(work).extend(starts, keys(4))
+    ids = [engine.weights.text.encode(start.prompt, None, True)[:-1] for start in starts]
+    assert work.prompt == len({sequence[: n + 1] for sequence in ids for n in range(len(sequence))})
+    later = Work()
+    engine.metered(later).extend([engine.start(examples + "how?")], keys(1))
+    assert later.prompt <= len("how?")
+
+
+def states(tokens: tuple[int, ...]) -> KeyValues:
+    """Key-values of a sequence, in one piece: every number tells the tokens up to its place."""
+    marks = [float(hash(tokens[: n + 1]) % 10**6) for n in range(len(tokens))]
+    pair = torch.tensor(marks).view(1, -1, 1)
+    return KeyValues(None, [(pair, -pair), None], len(tokens))
+
+
+def marks(known: KeyValues | None, length: int) -> list[float]:
+    found = [0.0] * length
+    for first, end, layers in known.parts(0, length) if known is not None else ():
+        assert layers[0] is not None
+        assert layers[1] is None
+        found[first:end] = layers[0][0][0, :, 0].tolist()
+    return found
+
+
+def test_the_tree_finds_the_longest_known_beginning_whatever_was_put_and_dropped():
+    generator = np.random.default_rng(0)
+    tree = Prefixes(memory=400)
+    put: list[tuple[int, ...]] = []
+    for turn in range(600):
+        tokens = tuple(generator.integers(0, 3, generator.integers(1, 12)).tolist())
+        tree.put(tokens, states(tokens), finished=bool(turn % 2))
+        put.append(tokens)
+        assert marks(tree.find(tokens), len(tokens)) == marks(states(tokens), len(tokens))
+        if turn % 7 == 0:
+            tree.trim()
+            put = [one for one in put if (known := tree.find(one)) is not None and known.length == len(one)]
+            assert tree.used <= tree.memory
+        wanted = tuple(generator.integers(0, 3, 8).tolist())
+        known = tree.find(wanted)
+        longest = max(len(common_beginning([wanted, one])) for one in [*put, ()])
+        length = 0 if known is None else known.length
+        assert length >= longest  # beginnings of what was dropped may be left
+        assert marks(known, length) == marks(states(wanted[:length]), length)
+    nodes = list(_nodes(tree._root))
+    assert tree.used == sum(node.bytes for node in nodes)
+    assert all(int(node.tokens[0]) == first for parent in nodes for first, node in parent.children.items())
+
+
+def _nodes(node: Any) -> list[Any]:
+    return [below for child in node.children.values() for below in (child, *_nodes(child))]
+
+
+def test_shared_beginnings_come_in_waves():
+    stem = tuple(range(100))
+    one, other = (*stem, *[200] * 40), (*stem, *[300] * 40)
+    waves = shared_beginnings([(*one, 1), (*one, 2), (*other, 3), (*other, 4), (7, 8)])
+    assert waves == [[stem], [one, other]]
+    assert shared_beginnings([stem, stem]) == []  # one sequence, not two
+    assert shared_beginnings([(1, 2, 3), (1, 2, 4)]) == []  # a beginning too short to compute it apart
+
+
+def test_trunks_reuse_places_and_grow():
+    trunks = Trunks(2, torch.device("cpu"))
+    short, long = (1, 2, 3), tuple(range(50))
+    places = [trunks.add(tokens, states(tokens)) for tokens in (short, long)]
+    for place in places:
+        trunks.hold(place, 1)
+    assert places == [0, 1]
+    assert trunks.find((*short, 9)) == 0
+    trunks.release(0)
+    assert trunks.find((*short, 9)) is None
+    assert trunks.add((*long, 50), states((*long, 50))) == 0
+    assert trunks.find((*long, 50, 51)) == 0
+    trunks.hold(0, 1)
+    shared, mask = trunks.shared([1, 0, None])
+    pair = shared.layers[0]
+    assert pair is not None
+    assert pair[0][1, 0, :50, 0].tolist() == marks(states(long), 50)
+    assert (mask == 0).sum(dim=1).tolist() == [50, 51, 0]
+
+
+def test_weights_laid_out_anew_give_the_same_products():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(33, 65), nn.ReLU(), nn.Sequential(nn.Linear(65, 7, bias=False)))
+    states_in = torch.randn(3, 5, 33)
+    with torch.inference_mode():
+        plain = model(states_in)
+        pack(model)
+        assert sum(isinstance(module, PackedLinear) for module in model.modules()) in (0, 2)  # none where oneDNN is missing
+        torch.testing.assert_close(model(states_in), plain)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 5, 300, 4099])
+def test_blocks_of_the_vocabulary_give_the_inverse_of_the_whole(vocabulary: int):
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = 3 * torch.randn(400, vocabulary, generator=generator)
+    logits[:, ::7] = -torch.inf
+    logits[:, -1] = 0.0
+    uniforms = torch.rand(400, generator=generator, dtype=torch.float64)
+    uniforms[:2] = torch.tensor([0.0, 1 - 2**-53])
+    laws = Laws.of([Sampling()] * 400, vocabulary, torch.device("cpu"))
+    tokens, logq = draw(logits, laws, uniforms)
+    cumulative = functional.softmax(logits.double(), -1).cumsum(-1)
+    below = torch.where(tokens > 0, cumulative.gather(-1, (tokens - 1).clamp(min=0)[:, None])[:, 0], 0.0)
+    assert bool((below <= uniforms + 1e-6).all())
+    assert bool((uniforms <= cumulative.gather(-1, tokens[:, None])[:, 0] + 1e-6).all())
+    assert bool(logits.gather(-1, tokens[:, None]).isfinite().all())
+    torch.testing.assert_close(logq, log_probability(logits, laws, tokens), atol=1e-12, rtol=0)
+
+
+def test_prefilling_is_deterministic_under_concurrent_callers(model_folder: Path):
+    """Trunks and tree are the worker's alone: callers on many threads get what one caller gets."""
+    engine = HFEngine(read_weights(model_folder, name="many"), Sampling(max_tokens=12))
+    alone = [engine.extend([engine.start(PROMPTS[i % 3])], [Key(3, i)])[0].tokens for i in range(24)]
+    found: dict[int, Any] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: found.update({i: engine.extend([engine.start(PROMPTS[i % 3])], [Key(3, i)])[0]}))
+        for i in range(24)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[i].tokens for i in range(24)] == alone
