@@ -10,6 +10,7 @@ one, a user's own function counts as changed.
 
 from __future__ import annotations
 
+import dis
 import functools
 import json
 import math
@@ -178,8 +179,9 @@ def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _names(code: CodeType) -> set[str]:
-    inner = (_names(item) for item in code.co_consts if isinstance(item, CodeType))
-    return set(code.co_names).union(*inner)
+    """The global names that code reads. Attributes do not count, though `co_names` holds them too."""
+    read = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return read.union(*(_names(item) for item in code.co_consts if isinstance(item, CodeType)))
 
 
 def _is_own(thing: Any) -> bool:

@@ -96,7 +96,7 @@ class Store:
         content = self._file.read()
         if not (content.startswith(_HEAD) or _HEAD.startswith(content)):
             raise StoreError(f"{self.path} is no results file of exptilt, and was not touched: choose another path.")
-        rows, whole = self._parse(content)
+        rows, whole = _parse(self.path, content)
         if rows:
             self._check_header(rows[0], header)
         if whole < len(content):
@@ -104,25 +104,6 @@ class Store:
         if not rows:
             self.append(header)
         return {row["id"]: row for row in rows[1:]}
-
-    def _parse(self, content: bytes) -> tuple[list[dict[str, Any]], int]:
-        """The lines as dicts, and the number of bytes of them; a torn last line, without its line break, is in neither."""
-        rows, whole = [], 0
-        lines = content.split(b"\n")
-        ended = content.endswith(b"\n")
-        last = len(lines) - (2 if ended else 1)  # the last line that holds anything
-        for number, line in enumerate(lines[: last + 1]):
-            row = _parse_line(line)
-            if number == last and not ended:
-                return rows, whole
-            if row is None or (number > 0 and not (set(row) >= _FAILED or set(row) >= _ANSWERED)):
-                raise StoreError(
-                    f"line {number + 1} of {self.path} is corrupt ({line[:40].decode(errors='replace')!r}...). The file was not "
-                    "touched: restore it, or delete that line, and its prompt will run again."
-                )
-            rows.append(row)
-            whole += len(line) + 1
-        return rows, whole
 
     def _check_header(self, found: Mapping[str, Any], header: Mapping[str, Any]) -> None:
         if found.get("exptilt") != FORMAT:
@@ -132,16 +113,47 @@ class Store:
             )
         if found.get("hash") == header["hash"]:
             return
-        old, new = _flat(found.get("settings")), _flat(header["settings"])
-        changed = [
-            f"{name}: {_show(old, name)} → {_show(new, name)}"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name, Ellipsis) != new.get(name, Ellipsis)
-        ]
         raise StoreError(
             f"{self.path} holds results of a run with other settings (there → here): "
-            f"{'; '.join(changed) or 'its hash was edited'}. Resume with the settings there, or choose another path for these."
+            f"{changes(found.get('settings'), header['settings']) or 'its hash was edited'}. "
+            "Resume with the settings there, or choose another path for these."
         )
+
+
+def read_store(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings and the lines of a results file, by their ids, without writing to it; a run may be adding lines.
+
+    Raises StoreError for a file that cannot be read, is corrupt, or is no results file of this format.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"the results file {path} cannot be read: {error.strerror}. Give the path of one.") from error
+    rows = _parse(path, content)[0] if content.startswith(_HEAD) else []
+    if not rows or rows[0].get("exptilt") != FORMAT:
+        raise StoreError(f"{path} is no results file of format {FORMAT}: give one that exptilt run wrote.")
+    return rows[0]["settings"], {row["id"]: row for row in rows[1:]}
+
+
+def _parse(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The lines as dicts, and the number of bytes of them; a torn last line, without its line break, is in neither."""
+    rows, whole = [], 0
+    lines = content.split(b"\n")
+    ended = content.endswith(b"\n")
+    last = len(lines) - (2 if ended else 1)  # the last line that holds anything
+    for number, line in enumerate(lines[: last + 1]):
+        row = _parse_line(line)
+        if number == last and not ended:
+            return rows, whole
+        if row is None or (number > 0 and not (set(row) >= _FAILED or set(row) >= _ANSWERED)):
+            raise StoreError(
+                f"line {number + 1} of {path} is corrupt ({line[:40].decode(errors='replace')!r}...). The file was not "
+                "touched: restore it, or delete that line, and its prompt will run again."
+            )
+        rows.append(row)
+        whole += len(line) + 1
+    return rows, whole
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
@@ -150,6 +162,16 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     except ValueError:  # of JSON or of UTF-8
         return None
     return row if isinstance(row, dict) else None
+
+
+def changes(before: Any, after: Any) -> str:
+    """Where two settings differ, such as "seed: 0 → 1; sampler.n: 4 → 8"; empty where they are equal."""
+    old, new = _flat(before), _flat(after)
+    return "; ".join(
+        f"{name}: {_show(old, name)} → {_show(new, name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, Ellipsis) != new.get(name, Ellipsis)
+    )
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -225,7 +247,7 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
     return Result(
         prompt=prompt,
         draft=draft,
-        population=_population(prompt, line["population"], stats) if "population" in line else _alone(draft, line, stats),
+        population=stored_population(line) or _alone(draft, line, stats),
         usage=Usage(**usage),
         trace=tuple(line["trace"]),
         sampler=sampler,
@@ -235,6 +257,13 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
         warnings=tuple(line["warnings"]),
         posterior=None if line["posterior"] is None else dict(line["posterior"]),
     )
+
+
+def stored_population(line: Mapping[str, Any]) -> Population | None:
+    """The weighted drafts of a result's line; None where the file keeps only the chosen ones."""
+    if "population" not in line:
+        return None
+    return _population(line["prompt"], line["population"], line["trace"][-1]["stats"])
 
 
 def _draft_line(draft: Draft) -> dict[str, Any]:
