@@ -19,6 +19,10 @@ class RewardError(ExptiltError):
     """The reward raised, or returned NaN, +inf or the wrong number of values. Never turned into a score."""
 
 
+class SandboxError(ExptiltError):
+    """The sandbox for generated programs cannot be built, or broke. Never turned into a score."""
+
+
 class TargetError(ExptiltError):
     """The parts of a target, or a target and a sampler, do not fit together."""
 
@@ -41,3 +45,7 @@ class BudgetSpent(ExptiltError):
 
 class StoreError(ExptiltError):
     """The results file is corrupt, or belongs to a run with other settings."""
+
+
+class ClusterError(ExptiltError):
+    """The Ray cluster cannot be reached, has no room, or lost its last worker."""

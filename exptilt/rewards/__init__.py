@@ -6,19 +6,24 @@ rules about the text, agreement with other samples, and the engine's own likelih
 
 from exptilt.rewards.agreement import Agreement, RunningMajority
 from exptilt.rewards.arithmetic import Arithmetic
+from exptilt.rewards.calls import CallsLike
+from exptilt.rewards.code import OutputAgreement, UnitTests
 from exptilt.rewards.likelihood import LogProb, NegativeEntropy, Power, SelfCertainty
 from exptilt.rewards.rules import Each, Format, Matches, Sum
 
 __all__ = [
     "Agreement",
     "Arithmetic",
+    "CallsLike",
     "Each",
     "Format",
     "LogProb",
     "Matches",
     "NegativeEntropy",
+    "OutputAgreement",
     "Power",
     "RunningMajority",
     "SelfCertainty",
     "Sum",
+    "UnitTests",
 ]

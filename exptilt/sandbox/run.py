@@ -1,0 +1,226 @@
+"""`run`: one program, from its text to what it printed and how it ended."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import math
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import IO, Any, Literal
+
+from exptilt.errors import SandboxError
+from exptilt.sandbox.filter import seccomp_filter
+from exptilt.sandbox.launch import ENVIRONMENT, SCRATCH, Isolation, choose_isolation, command
+
+Stopped = Literal["time", "cpu", "memory", "output"]
+
+_MIB = 1 << 20
+_PATIENCE = 30.0  # seconds that building the walls may take on a busy machine, and taking them down
+_SEALED = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use. All but the address space and the file size hold for the whole tree of its processes.
+
+    seconds: wall time, from the program's own start. cpu_seconds: CPU time of all its processes that live or were waited for.
+    memory: bytes resident, all processes together, a shared page counted once for each, and 1 KiB for each file in the scratch
+        folder; looked at about every 10 ms. The kernel holds the address space of each single process to twice as much.
+    processes: processes and threads at once. output: bytes of stdout and stderr together.
+    scratch: bytes in the scratch folder, which lies in memory, apart from `memory`; also the size of any one file.
+    """
+
+    seconds: float = 10.0
+    cpu_seconds: float = 5.0
+    memory: int = 512 * _MIB
+    processes: int = 16
+    output: int = _MIB
+    scratch: int = 32 * _MIB
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"Limits({name}={value}): give a positive finite number")
+            if name not in ("seconds", "cpu_seconds") and not isinstance(value, int):
+                raise ValueError(f"Limits({name}={value}): give a whole number")
+
+    def resource_limits(self, isolation: Isolation) -> dict[str, int]:
+        """The kernel's own limits (setrlimit) on each process, by name."""
+        limits = {
+            "CPU": math.ceil(self.cpu_seconds) + 1,  # behind the watcher, which counts the tree
+            "AS": 2 * self.memory,
+            "FSIZE": self.scratch,
+            "NOFILE": 128,
+            "CORE": 1,  # 0 would still hand the dump to a program of the host, where core_pattern names one
+            "MEMLOCK": 0,
+            "MSGQUEUE": 0,
+            "SIGPENDING": 256,
+        }
+        # Without a user namespace the kernel would count every process of this user.
+        return limits if isolation == "none" else limits | {"NPROC": self.processes + 1}
+
+
+DEFAULT = Limits()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended.
+
+    stdout, stderr: what it printed, cut at the limit. returncode: its exit status, or minus the signal that ended it; None
+    where it was stopped. stopped: the limit that it passed, None where it came to its own end. seconds: wall time with the
+    building of the walls. cpu_seconds, memory: CPU seconds and the most resident bytes seen, as `Limits` counts them; 0
+    where it was stopped for its output.
+    """
+
+    stdout: bytes
+    stderr: bytes
+    returncode: int | None
+    stopped: Stopped | None
+    seconds: float
+    cpu_seconds: float
+    memory: int
+
+
+def run(
+    program: str,
+    *,
+    stdin: bytes = b"",
+    files: Mapping[str, bytes] | None = None,
+    limits: Limits = DEFAULT,
+    python: str = sys.executable,
+    isolation: Isolation | None = None,
+) -> Finished:
+    """Run a Python program in the sandbox and wait for its end. Blocking; may be called from many threads.
+
+    program: the source; it runs as program.py in the scratch folder. files: more files for that folder, name to content.
+    python: the interpreter, whose installed packages the program can import. isolation: "bubblewrap", "namespaces",
+    "none" (limits, but no walls: for trusted programs only; warns), or None for the best walls there are.
+    Raises SandboxError where the walls cannot be built; a program that fails or passes a limit is no error.
+    """
+    isolation = choose_isolation(isolation)
+    files = {"program.py": program.encode("utf-8", "surrogatepass"), **(files or {})}
+    for name in files:
+        if os.path.isabs(name) or ".." in name.split("/"):
+            raise ValueError(f"file {name!r} would lie outside the scratch folder: give a relative path without '..'")
+    with ExitStack() as desk:
+        scratch = SCRATCH if isolation != "none" else desk.enter_context(TemporaryDirectory())
+        settings = {
+            "scratch": scratch,
+            "walls": isolation != "none",
+            "filter": seccomp_filter(os.uname().machine).hex(),
+            "files": {name: base64.b64encode(content).decode() for name, content in files.items()},
+            "arguments": [python, "-s", "program.py"],
+            "environment": ENVIRONMENT | {"HOME": scratch},
+            "limits": {"seconds": limits.seconds, "cpu_seconds": limits.cpu_seconds, "memory": limits.memory},
+            "rlimits": limits.resource_limits(isolation),
+        }
+        given, settings_file = (_memory_file(content, desk) for content in (stdin, json.dumps(settings).encode()))
+        heard, report = (desk.enter_context(open(end, mode)) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command(isolation, python, limits.scratch, settings_file, report.fileno()),
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(settings_file, report.fileno()),
+            env=ENVIRONMENT | {"PATH": os.environ.get("PATH", ENVIRONMENT["PATH"])},
+            start_new_session=True,
+        )
+        report.close()
+        try:
+            streams = _collect(process, heard, limits)
+        finally:
+            heard.close()  # first.py ends everything when nobody listens
+            _bury(process)
+    return _finished(streams, isolation, time.monotonic() - began)
+
+
+@dataclass
+class _Streams:
+    """What was heard from one run. overflow: whether its output passed the limit and was no longer read."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    report: bytes = b""
+    overflow: bool = False
+    deadline: float = 0.0
+
+
+def _collect(process: subprocess.Popen[bytes], heard: IO[bytes], limits: Limits) -> _Streams:
+    """Read until all ends are closed, the output passes its limit, or nothing more can be expected."""
+    streams = _Streams(deadline=time.monotonic() + _PATIENCE)
+    with selectors.DefaultSelector() as selector:
+        for name, source in (("stdout", process.stdout), ("stderr", process.stderr), ("report", heard)):
+            assert source is not None  # all three are pipes
+            selector.register(source, selectors.EVENT_READ, name)
+        while selector.get_map() and (left := streams.deadline - time.monotonic()) > 0:
+            for ready, _ in selector.select(left):
+                content = os.read(ready.fd, 65536)
+                setattr(streams, ready.data, getattr(streams, ready.data) + content)
+                if not content:
+                    selector.unregister(ready.fileobj)
+                elif ready.data == "report":
+                    streams.deadline = time.monotonic() + _PATIENCE + limits.seconds
+            if len(streams.stdout) + len(streams.stderr) > limits.output:
+                streams.overflow = True
+                streams.stdout = streams.stdout[: limits.output]
+                streams.stderr = streams.stderr[: limits.output - len(streams.stdout)]
+                break
+    return streams
+
+
+def _bury(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the launcher's end, which follows that of all processes inside; where it does not come, kill its group."""
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _finished(streams: _Streams, isolation: Isolation, seconds: float) -> Finished:
+    """Read the report. Raises SandboxError where the program was never started, or the report breaks off."""
+    said: dict[str, Any] = {}
+    for line in streams.report.splitlines():
+        said |= json.loads(line)
+    if "started" not in said:
+        trouble = said.get("error") or streams.stderr.decode(errors="replace").strip() or "the launcher said nothing"
+        raise SandboxError(
+            f"no sandbox ({isolation}) could be built here: {trouble}. Let this user make namespaces (a container may need its "
+            "own permission, Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), try another isolation, or, for programs "
+            'that you trust, pass isolation="none".'
+        )
+    if streams.overflow:
+        return Finished(streams.stdout, streams.stderr, None, "output", seconds, 0.0, 0)
+    if "stopped" not in said:
+        raise SandboxError(
+            f"the sandbox ({isolation}) broke after {seconds:.1f} s without a word on how its program ended: "
+            "something outside killed it, such as the kernel short of memory. Run fewer at a time."
+        )
+    returncode = None if said["status"] is None else os.waitstatus_to_exitcode(said["status"])
+    return Finished(streams.stdout, streams.stderr, returncode, said["stopped"], seconds, said["cpu"], said["memory"])
+
+
+def _memory_file(content: bytes, desk: ExitStack) -> int:
+    """A file in memory that nobody can change any more, at its start; its descriptor, closed with the desk."""
+    descriptor = os.memfd_create("given", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    desk.callback(os.close, descriptor)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED)
+    return descriptor
