@@ -2,6 +2,8 @@
 
     python reproduce/diffusion.py                    # everything, 200 problems: about two hours on 2 cores
     python reproduce/diffusion.py compare --problems 48
+    python reproduce/diffusion.py compare --first 48 --problems 96 --results other.json    # a process of its own
+    python reproduce/diffusion.py merge --others other.json
     python reproduce/diffusion.py grid --problems 24
     python reproduce/diffusion.py throughput memory
     python reproduce/diffusion.py tables             # write docs/diffusion_results.md from the results so far
@@ -9,12 +11,14 @@
 Problems are taken in portions and every finished portion is kept in reproduce/results/diffusion.json, so a run that was
 stopped goes on where it was. The model is tiny-mdlm at temperature 1; the reward checks the arithmetic of the worked
 steps, never the reference answer. A *forward* is one evaluation of the network for one row; rows in the same state share
-theirs. ETS sets the price, and the independent draws get as many as cost the same.
+theirs. ETS sets the price, and the independent draws get as many as cost the same. With a block cache a forward may feed
+a block only, so the positions fed are counted as well, and seconds of one processor, which other jobs on the machine
+disturb less than those of the clock; the methods take turns on every portion of problems.
 
-ETS-IS draws its rollouts from a fast law of the same network (several positions per step) and rescores them by the
-reference, which takes one evaluation for each step of the reference: as many as drawing would have. "ETS, fast scores"
-needs no rescoring: any positive score keeps the weights of the chain exact, so rollouts of the fast law may serve as
-scores as they are, if only the chain's own finished candidates form the population.
+ETS-IS draws its rollouts from a cheaper law of the same network and rescores them by the reference, which takes one
+evaluation for each step of the reference: as many as drawing would have. "Fast scores" need no rescoring: any positive
+score keeps the weights of the chain exact, so rollouts of the fast law may serve as scores as they are, if only the
+chain's own finished candidates form the population. "ETS of" a law has that law as its p.
 """
 
 from __future__ import annotations
@@ -78,22 +82,30 @@ class FastScores:
         return [float(self.beta * (log_sum(row / self.beta) - math.log(self.rollouts))) for row in rewards]
 
 
-def fast(engine: Any) -> Any:
-    """The fast law: in the order of the reference, together with all that follow while the network is sure."""
-    return engine.with_sampling(threshold=0.9)
+LAWS: dict[str, dict[str, Any]] = {
+    "threshold": {"threshold": 0.9},  # in the order of the reference, together with all that follow while the network is sure
+    "dual cache": {"cache": "dual"},
+    "dual cache, threshold": {"cache": "dual", "threshold": 0.9},
+}
 
 
 def measured(name: str, target: xt.Target, sampler: Any, selects: dict[str, Any], first: int, count: int, more: Work) -> dict:
     """Run a sampler on some of the problems: right answers by select, forwards and seconds in all."""
     problems = word_problems("test", first + count, seed=SEED)[first:]
-    began, before = time.monotonic(), more.forwards
+    began, processor, before = time.monotonic(), time.process_time(), replace(more)
     results = all_results(xt.run(target, [problem.question for problem in problems], sampler, seed=first, concurrency=32))
-    forwards = sum(result.usage.reference.forwards + result.usage.proposal.forwards for result in results)
+    spent = [work for result in results for work in (result.usage.reference, result.usage.proposal)]
     right = {
         title: [judge(result, problem.answer, select, correct, 0) for result, problem in zip(results, problems, strict=True)]
         for title, select in selects.items()
     }
-    record = {"right": right, "forwards": forwards + more.forwards - before, "seconds": time.monotonic() - began}
+    record = {
+        "right": right,
+        "forwards": sum(work.forwards for work in spent) + more.forwards - before.forwards,
+        "fed": sum(work.prompt for work in spent) + more.prompt - before.prompt,
+        "seconds": time.process_time() - processor,
+        "clock": time.monotonic() - began,
+    }
     print(name, first, {title: round(float(np.mean(some)), 3) for title, some in right.items()}, record["forwards"], flush=True)
     return record
 
@@ -105,57 +117,65 @@ def correct(text: str, reference: str) -> bool:
 # --------------------------------------------------------------------------------------------------------- comparison
 
 
-def compare(engine: Any, records: dict, problems: int, deadline: float) -> None:
-    """Portions of problems, every method on each portion before the next."""
+def methods(engine: Any, work: Work, draws: int) -> dict[str, tuple[xt.Target, Any, dict[str, Any]]]:
+    """Target, sampler and selects by name. work: where the engines of fast scores count theirs."""
     target = xt.Target(engine, xt.rewards.Arithmetic(), beta=BETA)
-    work = Work()
-    scores = FastScores(fast(engine).metered(work), target.reward, BETA, rollouts=2)  # type: ignore[arg-type]
     guided, ends = xt.ETS(4, 1, STEP), {"drawn": xt.draw, "voted": xt.vote(NUMBER)}
-    done = records.setdefault("compare", {})
-    for first in range(0, problems, PORTION):
-        count = min(PORTION, problems - first)
-        methods: dict[str, tuple[xt.Target, Any, dict]] = {
-            "ETS": (target, guided, ends),
-            "ETS-IS": (replace(target, proposal=fast(engine)), guided, ends),
-            "ETS, fast scores": (target, xt.ETS(4, 1, STEP, value=scores), ends),
-            "draws": (target, None, {"plain": None, "majority": xt.vote(NUMBER, weighted=False), "best": xt.best}),
-            "fast draws": (replace(target, engine=fast(engine)), xt.Independent(4), {"plain": None}),
-        }
-        for name, (aim, sampler, selects) in methods.items():
+    laws = {name: engine.with_sampling(**changes) for name, changes in LAWS.items()}
+    both = laws["dual cache, threshold"]
+    scores = FastScores(both.metered(work), target.reward, BETA, rollouts=2)  # type: ignore[arg-type]
+    votes = {"plain": None, "majority": xt.vote(NUMBER, weighted=False), "best": xt.best}
+    return {
+        "ETS": (target, guided, ends),
+        **{f"ETS-IS, proposal: {name}": (replace(target, proposal=law), guided, ends) for name, law in laws.items()},
+        "ETS, fast scores: dual cache, threshold": (target, xt.ETS(4, 1, STEP, value=scores), ends),
+        "ETS of: dual cache": (replace(target, engine=laws["dual cache"]), guided, ends),
+        "ETS of: dual cache, threshold": (replace(target, engine=both), guided, ends),
+        "draws": (target, xt.Independent(draws), votes),
+        "draws of: dual cache, threshold": (replace(target, engine=both), xt.Independent(draws), votes),
+    }
+
+
+def compare(engine: Any, records: dict, problems: range, deadline: float) -> None:
+    """Portions of problems, every method on each portion before the next."""
+    work, done = Work(), records.setdefault("compare", {})
+    if "price" not in records:
+        records["price"] = price(xt.Target(engine, xt.rewards.Arithmetic(), beta=BETA))
+    for first in problems[::PORTION]:
+        count = min(PORTION, problems.stop - first)
+        for name, (target, sampler, selects) in methods(engine, work, records["price"]).items():
             mine = done.setdefault(name, {})
-            if str(first) in mine or time.monotonic() > deadline:
-                continue
-            if name == "draws":
-                records.setdefault("price", price(target, done))
-                sampler = xt.Independent(records["price"])
-            mine[str(first)] = measured(name, aim, sampler, selects, first, count, work)
-            save(records)
+            if str(first) not in mine and time.monotonic() < deadline:
+                mine[str(first)] = measured(name, target, sampler, selects, first, count, work)
+                save(records)
 
 
-def price(target: xt.Target, done: dict) -> int:
+def price(target: xt.Target) -> int:
     """How many draws cost as many forwards as one run of ETS, on the first portion of problems.
 
     Draws of one problem that agree so far share their forwards, so the cost of n draws is less than n times that of one:
     n is found by trying.
     """
-    goal, draws = done["ETS"]["0"]["forwards"], 4
     questions = [problem.question for problem in word_problems("test", PORTION, seed=SEED)]
+
+    def forwards(sampler: Any) -> int:
+        return sum(result.usage.reference.forwards for result in all_results(xt.run(target, questions, sampler, seed=0)))
+
+    goal, draws = forwards(xt.ETS(4, 1, STEP)), 4
     for _ in range(3):
-        results = all_results(xt.run(target, questions, xt.Independent(draws), seed=1, concurrency=32))
-        spent = sum(result.usage.reference.forwards for result in results)
-        draws = max(2, round(draws * goal / spent))
+        draws = max(2, round(draws * goal / forwards(xt.Independent(draws))))
     return draws
 
 
-def grid(engine: Any, records: dict, problems: int, deadline: float) -> None:
+def grid(engine: Any, records: dict, problems: range, deadline: float) -> None:
     """ETS over the number of steps (I), candidates (M) and rollouts (K)."""
     target = xt.Target(engine, xt.rewards.Arithmetic(), beta=BETA)
     done = records.setdefault("grid", {})
-    for first in range(0, problems, PORTION):
+    for first in problems[::PORTION]:
         for name, sampler in GRID.items():
             mine = done.setdefault(name, {})
             if str(first) not in mine and time.monotonic() < deadline:
-                count = min(PORTION, problems - first)
+                count = min(PORTION, problems.stop - first)
                 ends = {"drawn": xt.draw, "voted": xt.vote(NUMBER)}
                 mine[str(first)] = measured(name, target, sampler, ends, first, count, Work())
                 save(records)
@@ -165,23 +185,28 @@ def grid(engine: Any, records: dict, problems: int, deadline: float) -> None:
 
 
 def throughput(engine: Any, records: dict) -> None:
-    """Plain draws for 32 prompts, all in flight and one at a time: seconds, and seconds of the bare network."""
+    """Plain draws for 32 prompts, all in flight and one at a time: seconds, and seconds of the bare network.
+
+    Seconds of one processor: with one thread they are those of the clock on an idle machine.
+    """
     questions = [problem.question for problem in word_problems("test", 32, seed=SEED)]
     target = xt.Target(engine, xt.rewards.Arithmetic(), beta=BETA)
     found: dict[str, float] = {}
     for together in (32, 1):
         xt.run(target, questions[:2], xt.Independent(1), concurrency=2)  # warm
-        began = time.monotonic()
+        began = time.process_time()
         results = all_results(xt.run(target, questions, xt.Independent(1), concurrency=together))
-        found[f"seconds, {together} in flight"] = time.monotonic() - began
+        found[f"seconds, {together} in flight"] = time.process_time() - began
         found["forwards"] = sum(result.usage.reference.forwards for result in results)
+    from exptilt.engines.diffusion.network import View
+
     network = engine.weights.network
     row = (1,) * 113
     for rows in (1, 4, 32):
-        began, turns = time.monotonic(), 128 // rows
+        began, turns = time.process_time(), 128 // rows
         for _ in range(turns):
-            network.features([row] * rows, list(range(rows)), [100] * rows)
-        found[f"milliseconds per row, bare network, {rows} rows"] = (time.monotonic() - began) / (turns * rows) * 1000
+            network.features([View(row)] * rows, list(range(rows)), [100] * rows)
+        found[f"milliseconds per row, bare network, {rows} rows"] = (time.process_time() - began) / (turns * rows) * 1000
     records["throughput"] = found
     save(records)
     print(found)
@@ -191,6 +216,7 @@ def memory(records: dict) -> None:
     """Peak memory of drawing with a vocabulary of 50,000, catching hidden states or taking all logits; own processes."""
     runs = {
         "hidden states of holes caught": "thin",
+        "the same with the dual cache": "dual",
         "all logits, [rows, length, vocabulary]": "whole",
         "model loaded": "none",
     }
@@ -198,25 +224,26 @@ def memory(records: dict) -> None:
     for title, kind in runs.items():
         command = [sys.executable, __file__, "peak", "--kind", kind]
         found[title] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-    records["memory"] = {"vocabulary": 50_000, "rows": 32, "length": 192, "peak MiB": found}
+    records["memory"] = {"vocabulary": 50_000, "rows": 32, "length": 256, "peak MiB": found}
     save(records)
     print(records["memory"])
 
 
 def peak(kind: str) -> None:
-    """Draw 32 responses of 128 positions with a random model and print the peak of the process's memory in MiB."""
+    """Take two steps of 32 responses of 192 positions with a random model and print the peak of the process's memory in MiB."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
-    from exptilt.engines.diffusion.decode import MaskedDecoder, Row
+    from exptilt.engines.diffusion.decode import MaskedDecoder
     from exptilt.engines.diffusion.network import MaskedNetwork
+    from exptilt.engines.diffusion.row import Row
     from exptilt.engines.diffusion.sampling import DiffusionSampling
 
     torch.manual_seed(0)
     shape: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
-    model: Any = BertForMaskedLM(BertConfig(vocab_size=50_000, max_position_embeddings=256, **shape))
-    network = MaskedNetwork(model.eval(), mask=3, thin=kind == "thin")
-    law = DiffusionSampling(max_tokens=128, block=32, per_step=4)
+    model: Any = BertForMaskedLM(BertConfig(vocab_size=50_000, max_position_embeddings=257, **shape))
+    network = MaskedNetwork(model.eval(), mask=3, thin=kind != "whole")
+    law = DiffusionSampling(max_tokens=192, block=32, per_step=4, cache="dual" if kind == "dual" else "none")
     rows = [Row((i + 5,) * 64, law, [], [], 0, 8, xt.Key(0, i).rng()) for i in range(32)]
     decoder = MaskedDecoder(network, frozenset({2}))
     decoder.join(rows)
@@ -228,31 +255,25 @@ def peak(kind: str) -> None:
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def pooled(portions: dict, wanted: list[str]) -> tuple[dict[str, np.ndarray], float, float]:
-    """Right answers by select, forwards and seconds per problem, over the given portions."""
-    some = [portions[name] for name in wanted]
-    right = {title: np.concatenate([part["right"][title] for part in some]) for title in some[0]["right"]}
-    count = len(next(iter(right.values())))
-    return right, sum(part["forwards"] for part in some) / count, sum(part["seconds"] for part in some) / count
-
-
-def table(done: dict, price_of_one: dict[str, int]) -> list[str]:
-    """Rows of a table over the portions that every method has done."""
+def table(done: dict, draws: int = 1) -> list[str]:
+    """Rows of a table over the portions that every method has done. draws: how many a method that draws has made."""
     wanted = sorted(set.intersection(*[set(portions) for portions in done.values()]), key=int)
     lines = [
-        "| method | picked by | accuracy | 95 % interval | forwards per problem | seconds per problem |",
-        "|---|---|---:|---|---:|---:|",
+        "| method | picked by | accuracy | 95 % interval | forwards | positions fed | seconds |",
+        "|---|---|---:|---|---:|---:|---:|",
     ]
     count = 0
     for name, portions in done.items():
-        right, forwards, seconds = pooled(portions, wanted)
-        for title, values in right.items():
-            count = len(values)
-            share = 1 / price_of_one[name] if title == "plain" else 1.0
-            low, high = wilson(float(values.mean()), count)
-            cells = (f"{values.mean():.1%}", f"{low:.1%} to {high:.1%}", f"{forwards * share:,.0f}", f"{seconds * share:.2f}")
+        parts = [portions[first] for first in wanted]
+        for title in parts[0]["right"]:
+            right = np.concatenate([part["right"][title] for part in parts])
+            count = len(right)
+            low, high = wilson(float(right.mean()), count)
+            share = count * (draws if title == "plain" else 1)
+            costs = [sum(part[cost] for part in parts) / share for cost in ("forwards", "fed", "seconds")]
+            cells = (f"{right.mean():.1%}", f"{low:.1%} to {high:.1%}", f"{costs[0]:,.0f}", f"{costs[1]:,.0f}", f"{costs[2]:.2f}")
             lines.append(f"| {name} | {title} | " + " | ".join(cells) + " |")
-    return [f"{count} problems.", "", *lines, ""]
+    return [f"{count} problems; costs are per problem, seconds those of one processor.", "", *lines, ""]
 
 
 def tables(records: dict) -> None:
@@ -266,20 +287,32 @@ def tables(records: dict) -> None:
             f"ETS: M = 4, K = 1, {STEP} decisions per step. The draws: {records['price']}.",
             "",
         ]
-        lines += table(records["compare"], {"draws": records["price"], "fast draws": 4})
+        lines += table(records["compare"], records["price"])
     if "grid" in records:
-        lines += ["## Steps, candidates and rollouts", "", *table(records["grid"], {})]
+        lines += ["## Steps, candidates and rollouts", "", *table(records["grid"])]
     if "throughput" in records:
         lines += ["## Throughput", "", *[f"- {name}: {value:,.2f}" for name, value in records["throughput"].items()], ""]
     if "memory" in records:
         lines += [
             "## Peak memory",
             "",
-            f"32 rows of 192 positions, vocabulary {records['memory']['vocabulary']:,}; MiB of the process.",
+            f"{records['memory']['rows']} rows of {records['memory']['length']} positions, "
+            f"vocabulary {records['memory']['vocabulary']:,}; MiB of the process.",
             "",
         ]
         lines += [f"- {name}: {value:,.0f}" for name, value in records["memory"]["peak MiB"].items()]
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def merge(records: dict, others: list[Path]) -> None:
+    """Add the portions of other results files to these."""
+    for other in others:
+        found = json.loads(other.read_text())
+        records |= {name: part for name, part in found.items() if name not in records}
+        for part in {"compare", "grid"} & found.keys():
+            for name, portions in found[part].items():
+                records[part].setdefault(name, {}).update(portions)
+    save(records)
 
 
 def save(records: dict) -> None:
@@ -291,9 +324,11 @@ def save(records: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("compare", "grid", "throughput", "memory", "tables", "peak")
-    parser.add_argument("parts", nargs="*", choices=parts, default=parts[:-1])
+    parts = ("compare", "grid", "throughput", "memory", "tables", "merge", "peak")
+    parser.add_argument("parts", nargs="*", choices=parts, default=parts[:-2])
     parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="leave out the problems before this one")
+    parser.add_argument("--others", type=Path, nargs="*", default=[], help="results files for merge")
     parser.add_argument("--minutes", type=float, default=600.0, help="start no portion after this time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where they are kept: one file for each process")
     parser.add_argument("--kind", help=argparse.SUPPRESS)
@@ -308,9 +343,11 @@ def main() -> None:
     records |= {"law": engine.sampling.settings(), "machine": options.machine}
     for part in options.parts:
         if part in ("compare", "grid"):
-            {"compare": compare, "grid": grid}[part](engine, records, options.problems, deadline)
+            {"compare": compare, "grid": grid}[part](engine, records, range(options.first, options.problems), deadline)
         elif part == "throughput":
             throughput(engine, records)
+        elif part == "merge":
+            merge(records, options.others)
         else:
             {"memory": memory, "tables": tables}[part](records)
     return None

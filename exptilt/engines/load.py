@@ -16,10 +16,10 @@ from exptilt.errors import ModelError
 SHIPPED = ("tiny", "tiny-small")
 SHIPPED_MASKED: Mapping[str, Mapping[str, Any]] = {"tiny-mdlm": {"max_tokens": 64, "block": 8, "order": "left"}}  # their laws
 MAX_TOKENS = 256
-PLANNED = {
-    "vllm": "models served by vLLM",
-}
-KNOWN = '"hf:HUB-ID-OR-FOLDER", "gguf:FILE", "openai:MODEL", "mdlm:HUB-ID-OR-FOLDER", "tiny", "tiny-small" and "tiny-mdlm"'
+KNOWN = (
+    '"hf:HUB-ID-OR-FOLDER", "gguf:FILE", "llamacpp:FILE", "vllm:HUB-ID-OR-FOLDER", "openai:MODEL", "mdlm:HUB-ID-OR-FOLDER", '
+    '"tiny", "tiny-small" and "tiny-mdlm"'
+)
 MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
@@ -41,6 +41,8 @@ def load(
 
     name: "hf:HUB-ID-OR-FOLDER", any causal language model of transformers; "gguf:FILE", converted once and then read
         from a cache; "tiny" or "tiny-small", two small models that ship with exptilt and solve word problems;
+        "llamacpp:FILE", a GGUF file as it is, quantised weights included, in llama.cpp; "vllm:HUB-ID-OR-FOLDER", the same
+        models as "hf:" in vLLM; both in this process;
         "openai:MODEL", a model behind a server that speaks OpenAI's protocol;
         "mdlm:HUB-ID-OR-FOLDER", a masked-diffusion model; "tiny-mdlm", a small one that ships with exptilt.
     temperature, top_p, top_k, max_tokens, stop: see `exptilt.engines.sampling.Sampling`; max_tokens is 256 where not given,
@@ -49,9 +51,12 @@ def load(
     device: such as "cpu" or "cuda:1"; None takes CUDA where there is one.
     system: a text for the system turn of the model's chat template; template=False feeds prompts without template.
     weights: for "openai:", where the server is and how to ask it: base_url, mode, seeds, concurrency, timeout and more
-        (see `exptilt.engines.openai.connect` and `OpenAIEngine`). For the others: max_rows, rows decoded at once; memory,
-        bytes for the key-values of prefixes (see `Weights`).
-        For "mdlm:": block, per_step, order, threshold, guidance, of `exptilt.engines.diffusion.DiffusionSampling`, and
+        (see `exptilt.engines.openai.connect` and `OpenAIEngine`). For the others: max_rows and
+        rows_memory, how many rows decode at once and how many bytes of key-values they may take; memory, bytes for the
+        key-values of prefixes (see `Weights`).
+        For "llamacpp:": max_rows, memory, threads, tokenizer, ends (see `exptilt.engines.llamacpp.loading.read_weights`).
+        For "vllm:": max_rows, and any option of vLLM's engine (see `exptilt.engines.vllm.loading.read_model`).
+        For "mdlm:": block, per_step, order, threshold, cache, guidance, of `exptilt.engines.diffusion.DiffusionSampling`, and
         trust_remote_code, mask, shifted, max_rows (see `exptilt.engines.diffusion.loading.read_masked_weights`).
 
     Raises ModelError where the model is unknown, cannot be read or needs a package that is not installed; ValueError
@@ -66,10 +71,12 @@ def load(
         if (dtype, device) != ("float32", None):
             raise ValueError(f"dtype={dtype!r} and device={device!r} are the server's own choice for {name!r}: leave them out")
         return _served(name, rest, sampling, system, template, **weights)
-    if kind in PLANNED:
-        raise ModelError(
-            f"{name!r}: this version of exptilt cannot load {PLANNED[kind]} yet; it is planned. It can load {KNOWN}."
-        )
+    if kind == "llamacpp" and rest:
+        return _in_llamacpp(name, rest, sampling, system, template, {"dtype": dtype, "device": device, **weights})
+    if kind == "vllm" and rest:
+        if device is not None:
+            raise ValueError(f"device={device!r} is vLLM's own choice for {name!r}: leave it out, or set CUDA_VISIBLE_DEVICES")
+        return _in_vllm(name, rest, sampling, system, template, {"dtype": dtype, **weights})
     if not (name in SHIPPED or (kind in ("hf", "gguf") and rest)):
         raise ModelError(f"{name!r} is not the name of a model: exptilt knows {KNOWN}.")
     _prepare(name)
@@ -100,6 +107,35 @@ def _served(
         return OpenAIEngine(server, sampling, system, template, seeds, extra or {})
     except BaseException:
         server.close()
+        raise
+
+
+def _in_llamacpp(
+    name: str, file: str, sampling: Sampling, system: str | None, template: bool, weights: Mapping[str, Any]
+) -> Engine:
+    path = _file(file, name)
+    _require(name, "llamacpp", ("llama_cpp", "jinja2"))
+    from exptilt.engines.llamacpp import LlamaCppEngine
+    from exptilt.engines.llamacpp.loading import read_weights
+
+    read = read_weights(path, name=name, **weights)
+    try:
+        return LlamaCppEngine(read, sampling, system, template)
+    except BaseException:
+        read.close()
+        raise
+
+
+def _in_vllm(name: str, rest: str, sampling: Sampling, system: str | None, template: bool, weights: Mapping[str, Any]) -> Engine:
+    _require(name, "vllm", ("vllm", "transformers"))
+    from exptilt.engines.vllm import VLLMEngine
+    from exptilt.engines.vllm.loading import read_model
+
+    model = read_model(_source(rest, name), name=name, **weights)
+    try:
+        return VLLMEngine(model, sampling, system, template)
+    except BaseException:
+        model.close()
         raise
 
 
@@ -148,13 +184,18 @@ def _source(rest: str, name: str) -> str | Path:
 
 
 def _gguf(file: str, name: str) -> Path:
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise ModelError(f"{name!r}: there is no file {path}. Give the path of a GGUF file after 'gguf:'.")
+    path = _file(file, name)
     _require(name, "gguf", ("gguf", "accelerate"))
     from exptilt.engines.hf.loading import converted
 
     return converted(path)
+
+
+def _file(file: str, name: str) -> Path:
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ModelError(f"{name!r}: there is no file {path}. Give the path of a GGUF file after the colon.")
+    return path
 
 
 def _shipped(name: str) -> Path:

@@ -356,6 +356,7 @@ def test_low_confidence_tells_what_it_cannot_do() -> None:
         ({"per_step": 0}, "per_step=0 must be a whole number"),
         ({"block": 0}, "block=0 .* or None"),
         ({"order": "best"}, "order='best' is unknown: give one of left"),
+        ({"cache": "all"}, "cache='all' is unknown: give one of none, prefix, dual"),
         ({"threshold": 1.5}, "threshold=1.5 must be a probability"),
         ({"threshold": 0.9, "order": "margin"}, 'goes with order="max-probability" or "left"'),
         ({"guidance": math.inf}, "guidance=inf"),
@@ -446,6 +447,8 @@ def test_a_model_with_its_own_code_is_loaded_when_trusted(tmp_path: Path, monkey
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     word_tokenizer().save_pretrained(folder)
+    with pytest.raises(ModelError, match=r'cannot decode with cache="dual".*attention interface'):
+        xt.load(f"mdlm:{folder}", trust_remote_code=True, max_tokens=6, block=3, cache="dual")
     engine = xt.load(f"mdlm:{folder}", trust_remote_code=True, max_tokens=6, block=3)
     assert isinstance(engine, DiffusionEngine)
     assert (engine.weights.network.mask, engine.weights.text.ends) == (MASKED, {END})
@@ -474,14 +477,20 @@ def digits(prompt: str, drafts: list[xt.Draft]) -> list[float]:
 
 @needs_tiny
 def test_tiny_scores_what_it_draws(tiny: DiffusionEngine) -> None:
-    questions = [problem.question for problem in word_problems("test", 8, seed=1)]
-    for law in (tiny, tiny.with_sampling(order="entropy", per_step=3), tiny.with_sampling(per_step=1, threshold=0.9)):
-        drafts = law.extend([law.start(question) for question in questions], keys(8))
+    questions = [problem.question for problem in word_problems("test", 4, seed=1)]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"order": "entropy", "per_step": 3},
+        {"cache": "prefix", "order": "max-probability", "block": 16},
+        {"cache": "dual", "threshold": 0.9},
+    ]
+    for law in [tiny.with_sampling(**change) for change in changes]:
+        drafts = law.extend([law.start(question) for question in questions], keys(4))
         for draft, score in zip(drafts, law.score(drafts), strict=True):
-            assert np.abs(score - np.array(draft.logq)).max() < 1e-5
-        starts = [min(number, draft.decided) for number, draft in zip(range(0, 24, 3), drafts, strict=True)]
+            assert np.allclose(score, draft.logq or (), atol=1e-5, rtol=1e-5)
+        starts = [min(number, draft.decided) for number, draft in zip(range(0, 24, 6), drafts, strict=True)]
         for draft, start, part in zip(drafts, starts, law.score(drafts, starts), strict=True):
-            assert np.allclose(part, np.array(draft.logq)[start:], atol=1e-5)
+            assert np.allclose(part, np.array(draft.logq)[start:], atol=1e-5, rtol=1e-5)
             assert len(part) == draft.decided - start
 
 

@@ -1,8 +1,9 @@
 """Any masked-diffusion language model of transformers as an engine.
 
 engine.py is the engine itself; sampling.py says what fixes its law, and which positions are decided next; network.py
-runs the model on padded batches and gives logits where they are wanted; decode.py is the batch that the scheduler
-drives; loading.py reads models and finds their mask and end-of-text tokens.
+runs the model on padded batches and gives logits where they are wanted; cache.py keeps keys and values; row.py is one
+response on its way, evaluation.py what the network is shown of all rows, decisions.py how tokens come of it; decode.py is
+the batch that the scheduler drives; loading.py reads models and finds their mask and end-of-text tokens.
 """
 
 from exptilt.engines.diffusion.engine import DiffusionEngine, MaskedWeights

@@ -29,12 +29,13 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import MASK, Draft
-from exptilt.engines.diffusion.decode import MaskedDecoder, Path, Row
+from exptilt.engines.diffusion.decode import MaskedDecoder
 from exptilt.engines.diffusion.network import MaskedNetwork
+from exptilt.engines.diffusion.row import Path, Row
 from exptilt.engines.diffusion.sampling import DiffusionSampling
 from exptilt.engines.hf.engine import digest
-from exptilt.engines.hf.text import Text, check_room
-from exptilt.errors import CapabilityError
+from exptilt.engines.text import Text, check_room
+from exptilt.errors import CapabilityError, ModelError
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
@@ -81,10 +82,16 @@ class MaskedWeights:
         return digest(self.model)
 
     def count(self, work: Work, rows: Sequence[Row], *, scored: int = 0) -> None:
-        """Add to `work`, which several threads may share."""
+        """Add to `work`, which several threads may share: `prompt` counts all positions fed, `cached` those kept instead."""
         with self._counting:
             drawn = sum(len(row.logq) for row in rows) if not scored else 0
-            work.add(generated=drawn, scored=scored, forwards=sum(row.forwards for row in rows))
+            work.add(
+                prompt=sum(row.fed for row in rows),
+                cached=sum(row.reused for row in rows),
+                generated=drawn,
+                scored=scored,
+                forwards=sum(row.forwards for row in rows),
+            )
 
     def close(self) -> None:
         """Stop the worker; calls under way and calls to come raise ModelError."""
@@ -116,6 +123,11 @@ class DiffusionEngine:
         room = self.weights.network.context
         if room is not None and self.max_tokens >= room:
             raise ValueError(f"max_tokens={self.max_tokens} leaves no room for a prompt in the {room} tokens of {self.name}")
+        if self.sampling.cache != "none" and (reason := self.weights.network.no_cache):
+            raise ModelError(
+                f'{self.name} cannot decode with cache="{self.sampling.cache}": {reason}. Give cache="none", or a model whose '
+                "code attends through transformers' attention interface in all layers and directions, such as EuroBERT or BERT."
+            )
 
     @property
     def name(self) -> str:

@@ -10,17 +10,39 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from exptilt.engines.diffusion.cache import Tape, joined, prepare
 from exptilt.errors import ModelError
 
 BLOCK_TOKENS = 2**14  # positions evaluated at once
 BLOCK_LOGITS = 2**23  # logits held at once
-TRIAL_TOLERANCE = 1e-3  # of the largest logit; a model that minds padding is off by much more
+TRIAL_TOLERANCE = 1e-3  # of the largest value; a model that minds padding is off by much more
 HALF_TOLERANCE = 5e-2
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the network is shown of one row.
+
+    tokens: the ids that are fed; first: the position of the first of them, in prompt and response together. window: first
+    and end of positions outside which keys and values are to be kept; None to keep none. kept: keys and values of all
+    positions that are not fed, [layers, 2, heads, places, width]; None where all are fed.
+    """
+
+    tokens: tuple[int, ...]
+    first: int = 0
+    window: tuple[int, int] | None = None
+    kept: Tensor | None = None
+
+    @property
+    def reused(self) -> int:
+        """How many positions are not fed."""
+        return 0 if self.kept is None else self.kept.shape[3]
 
 
 class MaskedNetwork:
@@ -28,6 +50,7 @@ class MaskedNetwork:
 
     mask: the id of the mask token, which is never drawn. shifted: whether the logits of a position stand one place before
     it, as in models that grew out of autoregressive ones (Dream). thin: whether to catch hidden states at all.
+    no_cache: why block caches cannot be had of this model, found out by a trial; None where they can.
     Not thread-safe: the scheduler's worker calls it.
     """
 
@@ -43,26 +66,35 @@ class MaskedNetwork:
         find = getattr(model, "get_output_embeddings", None)
         self._head: Callable[[Tensor], Tensor] | None = find() if thin and find is not None else None
         self.vocabulary = self._try_out()
+        self.no_cache = prepare(model) or self._try_cache()
 
     # ------------------------------------------------------------------------------------------------ evaluation
 
     @torch.inference_mode()
-    def features(self, sequences: Sequence[tuple[int, ...]], rows: Sequence[int], places: Sequence[int]) -> Tensor:
-        """What the network thinks of position places[i] of sequence rows[i], for `logits`: [n, width]."""
+    def features(self, views: Sequence[View], rows: Sequence[int], places: Sequence[int]) -> tuple[Tensor, list[Tensor | None]]:
+        """What the network thinks of position places[i] of view rows[i], for `logits`: [n, width].
+
+        With it, for each view, the keys and values outside its window, [layers, 2, heads, places, width], or None.
+        """
         found: Tensor | None = None
-        for group in self._groups(sequences):
+        kept: list[Tensor | None] = [None] * len(views)
+        for group in self._groups(views):
             index = {row: place for place, row in enumerate(group)}
             inside = [i for i, row in enumerate(rows) if row in index]
-            if not inside:
-                continue
-            ids, known = self._pad([sequences[row] for row in group])
-            where = torch.tensor([[index[rows[i]], places[i] - self.shifted] for i in inside], device=self.device)
-            values = self._evaluate(ids, known, where[:, 0], where[:, 1].clamp_(min=0))
+            some = [views[row] for row in group]
+            ids, known = self._pad([view.tokens for view in some])
+            at = [[index[rows[i]], max(0, places[i] - self.shifted - views[rows[i]].first)] for i in inside]
+            where = torch.tensor(at, dtype=torch.int64, device=self.device).reshape(-1, 2)
+            tape = self._tape(some, known)
+            values = self._evaluate(ids, known, where[:, 0], where[:, 1], tape, [view.first for view in some])
             if found is None:
                 found = values.new_empty(len(rows), values.shape[-1])
-            found[torch.tensor(inside, device=self.device)] = values
+            found[torch.tensor(inside, dtype=torch.int64, device=self.device)] = values
+            for place, view in enumerate(some):
+                if tape is not None and view.window is not None:
+                    kept[group[place]] = tape.parts(place, self._outside(view))
         assert found is not None
-        return found
+        return found, kept
 
     @torch.inference_mode()
     def logits(self, features: Tensor) -> Tensor:
@@ -77,13 +109,17 @@ class MaskedNetwork:
         for part in features.split(max(1, BLOCK_LOGITS // self.vocabulary)):
             yield self.logits(part)
 
-    def _groups(self, sequences: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
-        """Part sequences into batches: similar in length, or equal where the model does not bear padding."""
+    def _groups(self, views: Sequence[View]) -> Iterator[list[int]]:
+        """Part views into batches: with kept keys and values or without, and similar in length.
+
+        Where the model does not bear padding, whole ones are of equal length; padding of windows is masked by the tape.
+        """
         group: list[int] = []
-        for row in sorted(range(len(sequences)), key=lambda row: len(sequences[row])):
-            length = len(sequences[row])
-            unequal = group and not self._pads and length != len(sequences[group[0]])
-            if group and (unequal or (len(group) + 1) * length > BLOCK_TOKENS):
+        for row in sorted(range(len(views)), key=lambda row: (views[row].kept is None, len(views[row].tokens))):
+            view, before = views[row], views[group[0]] if group else views[row]
+            apart = (view.kept is None) != (before.kept is None)
+            unequal = view.kept is None and not self._pads and len(view.tokens) != len(before.tokens)
+            if group and (apart or unequal or (len(group) + 1) * (len(view.tokens) + view.reused) > BLOCK_TOKENS):
                 yield group
                 group = []
             group.append(row)
@@ -97,8 +133,26 @@ class MaskedNetwork:
         lengths = torch.tensor([len(sequence) for sequence in sequences])
         return ids.to(self.device), (torch.arange(width) < lengths[:, None]).to(self.device)
 
-    def _evaluate(self, ids: Tensor, known: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-        more = {} if not self._takes_mask or bool(known.all()) else {"attention_mask": known.long()}
+    def _tape(self, views: Sequence[View], known: Tensor) -> Tape | None:
+        kept = [view.kept for view in views if view.kept is not None]
+        if kept:
+            return joined(kept, known)
+        return Tape() if any(view.window is not None for view in views) else None
+
+    def _outside(self, view: View) -> Tensor:
+        first, last = view.window or (0, 0)
+        return torch.tensor([*range(first), *range(last, len(view.tokens))], dtype=torch.int64, device=self.device)
+
+    def _evaluate(
+        self, ids: Tensor, known: Tensor, rows: Tensor, places: Tensor, tape: Tape | None = None, firsts: Sequence[int] = ()
+    ) -> Tensor:
+        """Features of the positions (rows[i], places[i]) of a padded batch; firsts: where each row's tokens begin."""
+        more: dict[str, Any] = {} if tape is None else {"tape": tape}
+        if tape is not None and tape.kept is not None:
+            begins = torch.tensor(firsts, device=self.device)[:, None]
+            more["position_ids"] = torch.where(known, begins + torch.arange(ids.shape[1], device=self.device), 0)
+        elif self._takes_mask and not bool(known.all()):
+            more["attention_mask"] = known.long()
         if self._head is None:
             return self.model(input_ids=ids, **more).logits[rows, places]
         self._wanted, self._caught = (rows, places), None
@@ -121,7 +175,11 @@ class MaskedNetwork:
         self._wanted = None
         return (hidden[:1, :1], *inputs[1:])
 
-    # ----------------------------------------------------------------------------------------------------- trial
+    # ---------------------------------------------------------------------------------------------------- trials
+
+    @property
+    def _tolerance(self) -> float:
+        return TRIAL_TOLERANCE if self.model.dtype == torch.float32 else HALF_TOLERANCE
 
     @torch.inference_mode()
     def _try_out(self) -> int:
@@ -130,8 +188,7 @@ class MaskedNetwork:
         self._pads = self._takes_mask
         ids, _ = self._pad([short])
         whole = self.model(input_ids=ids).logits[0].float()
-        tolerance = TRIAL_TOLERANCE if self.model.dtype == torch.float32 else HALF_TOLERANCE
-        bound = tolerance * float(whole.abs().max())
+        bound = self._tolerance * float(whole.abs().max())
 
         def agrees(sequences: list[tuple[int, ...]]) -> bool:
             rows, places = torch.zeros(4, dtype=torch.int64), torch.arange(4)
@@ -148,3 +205,19 @@ class MaskedNetwork:
                 self._head = None
         self._pads = self._takes_mask and agrees([short, long])
         return whole.shape[-1]
+
+    @torch.inference_mode()
+    def _try_cache(self) -> str | None:
+        """Find out whether a window with kept keys and values says what the whole says; returns why not, or None."""
+        tokens, window, asked = (self.mask, 1, 2, self.mask, 1, self.mask, 2), (2, 5), [3, 4]
+        try:
+            whole, [kept] = self.features([View(tokens, window=window)], [0, 0], asked)
+            part, _ = self.features([View(tokens[2:5], 2, kept=kept)], [0, 0], asked)
+            off = float((whole - part).abs().max() / whole.abs().max())
+            if off <= self._tolerance:
+                return None
+            reason = f"a block with kept keys and values is told apart from the whole, by {off:.2g} of the largest value"
+        except (ModelError, RuntimeError, ValueError, IndexError, TypeError) as error:
+            reason = str(error)  # the trial is what decides: this model is evaluated whole
+        self.model.set_attn_implementation("sdpa")
+        return reason

@@ -22,6 +22,12 @@ likeliest token has at least that probability, with "left" the first ones up to 
 Fast-dLLM, 2505.22618). How many is known before any token is drawn, so the density is still the product. It is another law of the
 same network: each step draws its tokens independently of one another, given the state before the step.
 
+With `cache` the network is evaluated on the whole response at the first step of a block only. Later steps feed a part of
+it, and keys and values of the rest stay what they were then: with "dual" only the block is fed, with "prefix" the block
+and all that comes after it. Both are block caches of Fast-dLLM, and again other laws of the same network: the product
+above with the conditional laws that the network has under this cache, whose state is a function of the prompt, the
+decisions before the block and those of the block before the step. A draft that is continued or scored goes through it again.
+
 The end: once a complete block holds an end-of-text token the response is finished, and the positions of later blocks stay
 undecided. The text ends at the first end-of-text token; what its block holds behind it was decided and counts in the
 density. With block=None every position is decided.
@@ -34,6 +40,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Order = Literal["left", "random", "max-probability", "margin", "entropy", "low-confidence"]
+Cache = Literal["none", "prefix", "dual"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class DiffusionSampling:
     temperature, top_p, top_k: the law of one token, as in `exptilt.engines.sampling.Sampling`.
     max_tokens: positions of a response. block: positions per block, None for one block. per_step: positions per step.
     order: see above. threshold: probability from which more positions join a step; None for steps of fixed size.
+    cache: what of the response is not fed again within a block: nothing, what comes before it, or all outside it.
     guidance: scale w of classifier-free guidance: logits u + (1+w)·(c-u), u those with a masked prompt; 0 for none.
     """
 
@@ -54,6 +62,7 @@ class DiffusionSampling:
     per_step: int = 1
     order: Order = "max-probability"
     threshold: float | None = None
+    cache: Cache = "none"
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
@@ -67,6 +76,8 @@ class DiffusionSampling:
                 raise ValueError(f"{name}={value!r} must be a whole number of 1 or more{', or None' if optional else ''}")
         if self.order not in get_args(Order):
             raise ValueError(f"order={self.order!r} is unknown: give one of {', '.join(get_args(Order))}")
+        if self.cache not in get_args(Cache):
+            raise ValueError(f"cache={self.cache!r} is unknown: give one of {', '.join(get_args(Cache))}")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ValueError(f"threshold={self.threshold} must be a probability above 0, or None for steps of fixed size")
         if self.threshold is not None and self.order not in ("left", "max-probability"):
@@ -94,6 +105,11 @@ class DiffusionSampling:
         size = self.block or self.max_tokens
         first = decided // size * size
         return first, min(first + size, self.max_tokens)
+
+    def fed(self, decided: int) -> tuple[int, int] | None:
+        """First position and end of what steps after the first feed, in the block of decision `decided`; None for all."""
+        first, last = self.span(decided)
+        return {"none": None, "prefix": (first, self.max_tokens), "dual": (first, last)}[self.cache]
 
     def step_start(self, decided: int) -> int:
         """How many decisions came before the step that decision number `decided` is part of.
