@@ -15,6 +15,10 @@ rollouts of all steps, each step's weights times a fixed α_i with Σα = 1, are
 The number of steps is fixed beforehand, ceil(max_tokens/block): a chain that ends early counts with its finished
 response at every step left.
 
+The stats of each population tell of its step: the candidates' texts, their log Ê, the pick, log W, how many rollouts
+each candidate has, and in which row of the population the first of them lies (None where they are not in it); under
+"earlier" the same of the steps before it that yielded nothing.
+
 With a proposal q this is ETS-IS: rollouts are drawn from q and carry p/q over their own tokens; candidates are drawn
 from q as well if `propose_candidates` is set, then s_m gains the factor l_m = p(c_m)/q(c_m), and W the factor l_j.
 """
@@ -88,11 +92,13 @@ class ETS:
         alphas = self._alphas(target)
         pool = _Pool()
         chain, log_weight = target.engine.start(prompt), 0.0
+        untold: list[dict[str, Any]] = []  # steps that yielded no population to tell of them
         for step, alpha in enumerate(alphas):
             here = key.child("step", step)
             candidates, log_l = self._candidates(target, chain, here)
             ahead, log_energies = self._energies(target, prompt, candidates, here)
             shares = log_weight + log_l[ahead.owner] + ahead.log_h + ahead.log_share - math.log(self.candidates)
+            first = len(pool.drafts) if alpha > 0 and self.returns == "rollouts" else None
             pool.add(ahead.drafts, shares, ahead.rewards, alpha)
 
             scores = self.temper * (log_l + log_energies) if self.temper else np.zeros(self.candidates)
@@ -102,13 +108,16 @@ class ETS:
                 break
             pick = here.child("pick").choose(np.exp(scores - scores.max()))
             chain, log_weight = candidates[pick], log_weight + log_mean + log_l[pick] - scores[pick]
-            pool.stats = {
+            record = {
                 "step": step,
                 "candidates": [draft.text for draft in candidates],
                 "log_energies": log_energies.tolist(),
                 "pick": pick,
                 "log_weight": log_weight,
+                "first": first,
+                "rollouts": np.bincount(ahead.owner, minlength=self.candidates).tolist(),
             }
+            pool.stats = {**record, "earlier": untold}
             if chain.finish is not None:
                 last = ahead.owner == pick  # a finished candidate has one row: itself
                 log_w, reward = log_weight + ahead.log_h[last], ahead.rewards[last]
@@ -117,7 +126,9 @@ class ETS:
                     return
                 pool.add([chain], log_w, reward, sum(alphas[step + 1 :]))
                 break
-            if self.returns == "rollouts" and pool.alive:
+            told = self.returns == "rollouts" and pool.alive
+            untold = [] if told else [*untold, record]
+            if told:
                 yield pool.population()
         if self.returns == "chain":
             raise AllWeightsZero("every candidate of an ETS step was excluded by the reward: draw more candidates or rollouts")

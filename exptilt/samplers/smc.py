@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -64,7 +64,8 @@ class SMC:
         drafts = [law.start(prompt)] * self.particles
         log_w, log_v = np.full(self.particles, -math.log(self.particles)), np.zeros(self.particles)
         rewards = np.zeros(self.particles)
-        stats = {"steps": 0, "resampled": 0}
+        stats: dict[str, Any] = {"steps": 0, "resampled": 0, "generations": []}
+        parents = list(range(self.particles))
         for step in range(steps):
             here = key.child("step", step)
             lengths = [draft.decided for draft in drafts]
@@ -74,12 +75,14 @@ class SMC:
             log_v, rewards = self._potentials(target, prompt, drafts, log_v, rewards, lengths, here)
             log_w = log_w + log_ratio(target, drafts, lengths) + log_increment(log_v, before)
             stats["steps"] = step + 1
+            stats["generations"].append(_generation(drafts, parents, log_w, log_v))
             if all(draft.finish is not None for draft in drafts):
                 break
-            weights = _normalise(log_w)
+            weights, parents = _normalise(log_w), list(range(self.particles))
             if 1.0 / np.sum(weights**2) < self.threshold * self.particles:
                 rows = systematic(weights, self.particles, here.child("resample"))
                 drafts, log_v, rewards = [drafts[row] for row in rows], log_v[rows], rewards[rows]
+                parents = rows
                 log_w = np.full(self.particles, log_sum(log_w) - math.log(self.particles))
                 stats["resampled"] += 1
         yield Population(drafts, log_w, rewards, stats=stats)
@@ -100,6 +103,12 @@ class SMC:
         if self.value is not None and guessed:
             log_v[guessed] = rate(self.value, prompt, [drafts[row] for row in guessed]) / target.beta
         return log_v, rewards
+
+
+def _generation(drafts: list[Draft], parents: list[int], log_w: Floats, log_v: Floats) -> dict[str, Any]:
+    """What the stats tell of a step: each particle's text, its parent's number in the step before, log-weight and log V."""
+    texts = [draft.text for draft in drafts]
+    return {"texts": texts, "parents": parents, "log_w": log_w.tolist(), "log_v": log_v.tolist()}
 
 
 def log_increment(after: Floats, before: Floats) -> Floats:

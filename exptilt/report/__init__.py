@@ -1,0 +1,88 @@
+"""One self-contained HTML page about one results file or several: what came out, what it cost, how far to trust it, and why.
+
+    write_report(["runs/ets.jsonl", "runs/qalign.jsonl"], "report.html", references={question: answer, ...})
+
+Results files of the same prompts are compared as methods. The overview shows accuracy against tokens, the cost of
+each method, whether the answers' posterior means what it says, and the diagnostics; each prompt shows how its answer
+came about: the tree of candidates, the chain, or the generations of particles, as far as the trace tells.
+
+The work is split as the page is: `methods` reads the files, `figures` sums them up, `prompt` and `growth` turn one
+line of a file into what the page shows of it, `page` puts it all into HTML. The page itself lies in `page/`: plain
+JavaScript and CSS that ask for nothing from outside. Model texts are data there and never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from exptilt.answers import Answer
+from exptilt.report.figures import summary, warning_kinds
+from exptilt.report.methods import Method, collect, reader
+from exptilt.report.page import render
+from exptilt.report.prompt import detail, glance
+
+MOST_DRAFTS = 300
+"""Drafts of one prompt whose texts go into the page; more make it slow to open and nobody reads them."""
+
+
+def write_report(
+    stores: Sequence[str | Path],
+    out: str | Path,
+    *,
+    references: Mapping[str, str] | None = None,
+    answer: Answer | None = None,
+    title: str = "exptilt report",
+    most_drafts: int = MOST_DRAFTS,
+) -> Path:
+    """Write the page and return its path.
+
+    stores: results files of `run`; they are only read, and may still be growing.
+    references: the right answer of each prompt, by the prompt's text; without them rewards take the place of accuracy.
+    answer: reads the answer out of a text; where not given, the one that the files' own vote used, else `answers.number`.
+    most_drafts: texts kept of one prompt and method, the heaviest drafts first; the weights of all are shown.
+
+    Raises StoreError for a file that cannot be used, ValueError for none, or for references that fit no prompt.
+    """
+    methods = collect(stores)
+    read = answer or reader(methods)
+    known = references or {}
+    names = list(dict.fromkeys(name for method in methods for name in method.lines))
+    prompts = {name: method.lines[name]["prompt"] for method in reversed(methods) for name in method.lines}
+    if known and not set(prompts.values()) & set(known):
+        raise ValueError(
+            f"none of the {len(known)} references belongs to a prompt of {methods[0].path}: give those of its prompts"
+        )
+    if known:  # a file of references is in the order that its reader knows; results lie in the order they finished
+        place = {prompt: number for number, prompt in enumerate(known)}
+        names.sort(key=lambda name: (place.get(prompts[name], len(place)), name))
+    kinds = warning_kinds(methods)
+    index = [
+        {
+            "id": name,
+            "prompt": prompts[name],
+            "reference": known.get(prompts[name]),
+            "by": [_glance(method, name, known, read, kinds) for method in methods],
+        }
+        for name in names
+    ]
+    details = (
+        (row, column, detail(method.lines[name], method, read, most_drafts))
+        for row, name in enumerate(names)
+        for column, method in enumerate(methods)
+        if name in method.lines
+    )
+    overview = {"title": title, "methods": summary(methods, known, read), "warnings": list(kinds), "prompts": index}
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(render(title, overview, details))
+    return path
+
+
+def _glance(
+    method: Method, name: str, references: Mapping[str, str], read: Answer, kinds: Mapping[str, int]
+) -> dict[str, Any] | None:
+    line = method.lines.get(name)
+    return None if line is None else glance(line, method.beta, references.get(line["prompt"]), read, kinds)

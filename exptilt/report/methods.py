@@ -1,0 +1,95 @@
+"""The results files of a report as methods: a name, the settings they were run with, and their lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from exptilt import answers, samplers
+from exptilt.answers import Answer
+from exptilt.describe import describe
+from exptilt.store import read_store
+
+
+@dataclass(frozen=True)
+class Method:
+    """One results file. name: short, after the file. lines: the file's lines by their ids."""
+
+    name: str
+    path: Path
+    settings: Mapping[str, Any]
+    lines: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def beta(self) -> float:
+        return float(self.settings["beta"])
+
+    @property
+    def kind(self) -> str:
+        """The sampler's class, such as "ETS"."""
+        return _kind(self.settings["sampler"])
+
+    @property
+    def label(self) -> str:
+        """Sampler and select with the parameters that are not at their defaults, such as "ETS candidates 8, block 16 · vote"."""
+        return f"{_label(self.settings['sampler'])} · {_select(self.settings['select'])}"
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """What methods must share to be compared: the law, the reward and β."""
+        return {name: self.settings[name] for name in ("engine", "proposal", "reward", "beta")}
+
+
+def collect(paths: Sequence[str | Path]) -> list[Method]:
+    """The methods of these files, named apart. Raises ValueError for no file, or the same one twice."""
+    files = [Path(path) for path in paths]
+    if not files or len({path.resolve() for path in files}) < len(files):
+        raise ValueError(f"{', '.join(map(str, files)) or 'no results file'}: give one or more results files, each once")
+    stems = Counter(path.stem for path in files)
+    names = [path.stem if stems[path.stem] == 1 else str(path.with_suffix("")) for path in files]
+    return [Method(name, path, *read_store(path)) for name, path in zip(names, files, strict=True)]
+
+
+def reader(methods: Sequence[Method]) -> Answer:
+    """What reads answers: the one that the first vote among the methods used, `answers.number` where none tells."""
+    for method in methods:
+        select = method.settings["select"]
+        name = select.get("answer") if isinstance(select, Mapping) else None
+        if isinstance(name, str) and (found := getattr(answers, name, None)) is not None:
+            return found
+    return answers.number
+
+
+def _kind(sampler: Any) -> str:
+    return str(sampler.get("type", "sampler")) if isinstance(sampler, Mapping) else str(sampler)
+
+
+def _label(sampler: Any) -> str:
+    """A described sampler in words; of exptilt's own samplers only what differs from the defaults."""
+    kind = _kind(sampler)
+    own = getattr(samplers, kind, None)
+    defaults = {item.name: describe(item.default) for item in fields(own) if item.default is not MISSING} if own else {}
+    values = sampler if isinstance(sampler, Mapping) else {}
+    given = {
+        name: value for name, value in values.items() if name not in ("type", "code") and value != defaults.get(name, MISSING)
+    }
+    return f"{kind} {', '.join(_parameter(name, value) for name, value in given.items())}".strip()
+
+
+def _parameter(name: str, value: Any) -> str:
+    if isinstance(value, Mapping) and "type" in value:
+        return f"of ({_label(value)})"
+    shown = value.get("function", "function") if isinstance(value, Mapping) else value
+    return f"{name.replace('_', ' ')} {shown}"
+
+
+def _select(select: Any) -> str:
+    """A described select in a word or two; a user's own by its name."""
+    if not isinstance(select, Mapping):
+        return str(select)
+    if select.get("type") == "Vote":
+        return "vote" if select["weighted"] else "majority vote"
+    return {"MinimumBayesRisk": "mbr"}.get(_kind(select), str(select.get("function", _kind(select))))

@@ -1,0 +1,97 @@
+"""Accuracy, calibration, curves and warnings over the prompts of a file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import exptilt as xt
+from exptilt.core import Draft, Target
+from exptilt.report import write_report
+from exptilt.report.figures import summary
+from exptilt.report.methods import collect
+from exptilt.store import decode, encode
+from tests.report.stores import PROMPTS, Page, lines, target
+
+
+def known_store(path: Path, shares: Sequence[float], tokens: int = 10) -> Path:
+    """A results file whose prompts have the answers 1 and 2, the first with these weights; made by a real run, then edited."""
+    prompts = [f"question {number}" for number in range(len(shares))]
+    xt.run(target(), prompts, xt.Independent(2), store=path, select=xt.vote(xt.answers.number))
+    header, *rows = path.read_text().splitlines()
+    edited = {}
+    for row in map(decode, rows):
+        share = shares[prompts.index(row["prompt"])]
+        row["posterior"] = [["1", share], ["2", 1 - share]]
+        for draft in (row["draft"], row["population"]["drafts"][0]):
+            draft["text"] = row["text"] = "#### 1"
+        row["usage"]["reference"]["generated"] = tokens
+        edited[row["prompt"]] = encode(row)
+    path.write_text("\n".join([header, *(edited[prompt] for prompt in prompts)]) + "\n")
+    return path
+
+
+def test_accuracy_and_calibration_by_hand(tmp_path: Path) -> None:
+    """Four answers of weight 0.9, three of them right, and two of 0.6, both right: gaps of 0.15 and 0.4."""
+    store = known_store(tmp_path / "a.jsonl", [0.9, 0.9, 0.9, 0.9, 0.6, 0.6])
+    references = {f"question {number}": "2" if number == 0 else "the answer is 1.0" for number in range(6)}
+    (figures,) = summary(collect([store]), references, xt.answers.number)
+    assert figures["accuracy"]["value"] == pytest.approx(5 / 6)
+    assert figures["cost"]["tokens"] == 10
+    low, high = figures["calibration"]["bins"]
+    assert (low["share"], low["accuracy"], low["n"]) == (pytest.approx(0.6), 1.0, 2)
+    assert (high["share"], high["accuracy"], high["n"]) == (pytest.approx(0.9), 0.75, 4)
+    assert figures["calibration"]["error"] == pytest.approx((4 * 0.15 + 2 * 0.4) / 6)
+    assert figures["calibration"]["brier"] == pytest.approx((3 * 0.1**2 + 0.9**2 + 2 * 0.4**2) / 6)
+
+
+def test_curves_end_where_the_vote_of_the_run_is(stores: list[Path]) -> None:
+    """At the last cap every prompt has spent all its tokens, so the vote is the run's own; accuracy never uses more."""
+    read = xt.answers.number
+    for method in collect(stores):
+        votes = {
+            line["prompt"]: next((str(a) for a, _ in line["posterior"] if a is not None), "none")
+            for line in method.lines.values()
+        }
+        references = {prompt: vote if number % 2 else "no" for number, (prompt, vote) in enumerate(votes.items())}
+        (figures,) = summary([method], references, read)
+        if figures["curve"]:
+            spent, accuracy = figures["curve"][-1]
+            assert (spent, accuracy) == (pytest.approx(figures["cost"]["tokens"]), pytest.approx(0.5))
+            assert [point[0] for point in figures["curve"]] == sorted(point[0] for point in figures["curve"])
+    curves = {figures["name"]: len(figures["curve"]) for figures in summary(collect(stores), {PROMPTS[0]: "1"}, read)}
+    assert [name for name, count in curves.items() if count] == ["ets", "qalign", "pimh", "plain"]
+
+
+def moody(prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    return [math.nan if prompt == PROMPTS[1] else 1.0 for _ in drafts]
+
+
+def test_failures_count_as_wrong_and_targets_that_differ_are_told(tmp_path: Path, stores: list[Path]) -> None:
+    broken = Target(target().engine, moody, beta=0.25)
+    results = xt.run(broken, PROMPTS, xt.Independent(3), store=tmp_path / "b.jsonl", budget=xt.Budget(tokens=10_000))
+    references = {r.prompt: xt.answers.number(r.text) or "none" for r in results if isinstance(r, xt.Result)} | {PROMPTS[1]: "1"}
+    made = Page(write_report([stores[0], tmp_path / "b.jsonl"], tmp_path / "report.html", references=references))
+    ours, theirs = made.data["overview"]["methods"]
+    assert (theirs["failed"], theirs["answered"]) == (1, 5)
+    assert theirs["accuracy"]["n"] == 6
+    assert theirs["accuracy"]["value"] < 1
+    assert (ours["differs"], theirs["differs"]) == ([], ["reward", "beta"])
+    row = next(number for number, prompt in enumerate(made.data["overview"]["prompts"]) if prompt["prompt"] == PROMPTS[1])
+    assert made.detail(row, 1)["error"] == "RewardError"
+    assert made.data["overview"]["prompts"][row]["by"][1]["right"] is False
+    assert [prompt["prompt"] for prompt in made.data["overview"]["prompts"]] == list(references)
+
+
+def test_warnings_are_joined_by_their_words(page: Page, stores: list[Path]) -> None:
+    kinds = page.data["overview"]["warnings"]
+    assert len(kinds) == len(set(kinds))
+    assert not any(re.search(r"\d", kind) for kind in kinds)
+    for place, store in enumerate(stores):
+        for prompt in page.data["overview"]["prompts"]:
+            line = next(line for line in lines(store) if line["id"] == prompt["id"])
+            assert len(prompt["by"][place]["warnings"]) == len(line["warnings"])
