@@ -71,6 +71,14 @@ def test_selects_share_one_run() -> None:
     assert best.accuracy < plain.accuracy  # the reward asks for another first token than the reference
 
 
+def test_selects_pick_what_a_run_picks() -> None:
+    """`draw` once had one key for all problems, so that all of them were decided by the same random number."""
+    law, sampler = target(), xt.Independent(6)
+    scores, _ = evaluate(law, QUESTIONS, ["0"] * 40, sampler, {"draw": xt.draw}, right, seed=3)
+    outcomes = xt.run(law, QUESTIONS, sampler, select=xt.draw, seed=3)
+    assert scores[0].right.tolist() == [float(right(outcome.text, "0")) for outcome in outcomes if isinstance(outcome, xt.Result)]
+
+
 def test_a_prompt_without_a_result_stops_the_evaluation() -> None:
     def picky(prompt: str, drafts: list[Draft]) -> list[float]:
         return [math.nan if prompt == "question 7" else 0.0 for _ in drafts]

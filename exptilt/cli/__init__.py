@@ -1,4 +1,4 @@
-"""The commands `exptilt sample` and `exptilt run`.
+"""The commands `exptilt sample`, `exptilt run`, `exptilt eval` and `exptilt report`.
 
 The exit code is 0 where all went well, 1 where an answer failed, 2 where the request was refused before any work, and
 130 after Ctrl-C. Errors are one paragraph on standard error: what was wrong, and the cure.
@@ -11,11 +11,15 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from exptilt import __version__
+from exptilt.cli.eval import evaluate_task
 from exptilt.cli.flags import parse
 from exptilt.cli.parts import UsageError, make_budget, make_sampler, make_select, make_target, read_prompts
+from exptilt.cli.report import report
+from exptilt.cluster import Cluster
 from exptilt.core import Sampler, Target
 from exptilt.errors import AllWeightsZero, BudgetSpent, ExptiltError, RewardError, WeightsError
 from exptilt.result import Failure, Outcome
@@ -38,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = stderr()
     try:
         args = parse(sys.argv[1:] if argv is None else argv, __version__)
-        return _run(args, console) if args.command == "run" else _sample(args, console)
+        return {"sample": _sample, "run": _run, "eval": evaluate_task, "report": _report}[args.command](args, console)
     except ExptiltError as error:
         show_error(console, str(error))
         return 1 if isinstance(error, _FAILED) else 2
@@ -64,8 +68,9 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     if args.concurrency < 1:
         raise UsageError(f"--concurrency {args.concurrency} must be at least 1")
     prompts = read_prompts(Path(args.prompts))
+    cluster = _cluster(args)
     with _status(console, f"loading {args.model}"):
-        target = _target(args)
+        target = _target(args) if cluster is None else partial(_target, args)
     began, fresh = time.monotonic(), 0
 
     def hear(done: int, total: int, outcome: Outcome) -> None:
@@ -79,7 +84,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         with progress_bar(console, len(prompts)) as show:
             outcomes = run(
                 target, prompts, sampler, select=select, seed=args.seed, store=args.out, concurrency=args.concurrency,
-                budget=budget, progress=hear, retry=args.retry, store_population=not args.no_population,
+                budget=budget, progress=hear, retry=args.retry, store_population=not args.no_population, cluster=cluster,
             )  # fmt: skip
     except KeyboardInterrupt:
         show_note(console, f"stopped; {fresh} more prompts are in {args.out}. The same command goes on from there.")
@@ -92,6 +97,14 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     return 1 if failed else 0
 
 
+def _report(args: argparse.Namespace, console: Console) -> int:
+    with _status(console, "reading"):
+        path = report(args)
+    print(path, flush=True)
+    show_note(console, f"{path.stat().st_size / 1e6:.1f} MB, to be opened in any browser")
+    return 0
+
+
 def _settings(args: argparse.Namespace) -> tuple[Sampler, Select, Budget | None]:
     try:
         return make_sampler(args), make_select(args), make_budget(args)
@@ -102,6 +115,15 @@ def _settings(args: argparse.Namespace) -> tuple[Sampler, Select, Budget | None]
 def _target(args: argparse.Namespace) -> Target:
     try:
         return make_target(args)
+    except ValueError as error:
+        raise _refusal(error, args) from error
+
+
+def _cluster(args: argparse.Namespace) -> Cluster | None:
+    if args.ray is None:
+        return None
+    try:
+        return Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
     except ValueError as error:
         raise _refusal(error, args) from error
 

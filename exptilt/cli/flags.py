@@ -13,10 +13,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
+from functools import partial
 from types import NoneType
 from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
+from exptilt.cli.eval import add_eval
 from exptilt.cli.parts import ANSWERS, REWARDS, SAMPLERS, UTILITIES, UsageError, find_object
+from exptilt.cli.report import add_report
 from exptilt.core import Sampler
 from exptilt.engines.load import KNOWN
 
@@ -47,12 +50,13 @@ def parse(argv: Sequence[str], version: str) -> argparse.Namespace:
     chosen = _chosen(argv)
     for command in _COMMANDS:
         _add_command(commands, command, chosen)
+    add_sampler = partial(_add_sampler, name=chosen[0], inner=chosen[1])
+    add_eval(commands, _formatter, (_add_target, add_sampler))
+    add_report(commands, _formatter)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        raise UsageError(
-            f"there is no option {' '.join(unknown)} here. Where it is another sampler's, choose that with --sampler "
-            f"(now {args.sampler}); see exptilt {args.command} --help."
-        )
+        cure = f"Where it is another sampler's, choose that with --sampler (now {args.sampler}); s" if "sampler" in args else "S"
+        raise UsageError(f"there is no option {' '.join(unknown)} here. {cure}ee exptilt {args.command} --help.")
     return args
 
 
@@ -103,6 +107,7 @@ def _add_command(commands: argparse._SubParsersAction[Parser], command: _Command
     _add_limits(parser)
     if command.name == "run":
         _add_store(parser)
+        _add_cluster(parser)
     else:
         parser.add_argument_group("output").add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -267,10 +272,24 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def _add_store(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FILE", required=True, help="the results file; where it exists, its run is resumed")
-    group.add_argument("--concurrency", type=int, default=32, metavar="N", help="prompts under way at once; default 32")
+    group.add_argument(
+        "--concurrency", type=int, default=32, metavar="N", help="prompts under way at once, per worker; default 32"
+    )
     group.add_argument("--retry", action="store_true", help="run the prompts again that the file records as failed")
     group.add_argument("--no-population", action="store_true", help="keep only each chosen response, for a small file")
     group.add_argument("--json", action="store_true", help="print one JSON line per prompt, and one with the totals")
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("many machines")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help='spread the prompts over a Ray cluster: HOST:PORT, "auto", or "local" for this machine'
+    )
+    group.add_argument("--ray-workers", type=int, metavar="N", help="how many, each with the model; default as many as fit")
+    group.add_argument(
+        "--ray-gpus", type=float, default=0.0, metavar="X", help="GPUs for each worker, such as 1 or 0.5; default 0"
+    )
+    group.add_argument("--ray-cpus", type=float, default=1.0, metavar="X", help="cores for each worker; default 1")
 
 
 def field_help(kind: type[Any]) -> dict[str, str]:

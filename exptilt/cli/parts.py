@@ -34,7 +34,14 @@ SAMPLERS: dict[str, type[Any]] = {
     "smc": SMC,
     "metropolised": Metropolised,
 }
-ANSWERS = {"number": answers.number, "choice": answers.choice, "exact": answers.exact}
+ANSWERS = {
+    "number": answers.number,
+    "quantity": answers.quantity,
+    "latex": answers.latex,
+    "choice": answers.choice,
+    "code": answers.code,
+    "exact": answers.exact,
+}
 UTILITIES = {"rouge1": utilities.rouge1, "chrf": utilities.chrf, "exact": utilities.exact}
 REWARDS: dict[str, type[Any]] = {
     "arithmetic": rewards.Arithmetic,
@@ -54,9 +61,12 @@ class UsageError(ExptiltError):
     """The command line cannot be understood."""
 
 
-def make_target(args: argparse.Namespace) -> Target:
-    """The target; the reward is looked up before any model is loaded, because that is quick."""
-    reward = find_reward(args.reward, ANSWERS[args.answer])
+def make_target(args: argparse.Namespace, answer: answers.Answer | None = None) -> Target:
+    """The target; the reward is looked up before any model is loaded, because that is quick.
+
+    answer: what counts as an answer for rewards about answers; as --answer says where not given.
+    """
+    reward = find_reward(args.reward, answer or ANSWERS[args.answer])
     law = {name: getattr(args, name) for name in ("temperature", "top_p", "top_k", "max_tokens", "dtype")}
     law |= {"stop": tuple(args.stop) if args.stop else None}
     given = {name: value for name, value in law.items() if value is not None}

@@ -1,0 +1,20 @@
+"""Reading the final answer out of a response, in a canonical form: equal answers are equal strings.
+
+    number      "42", "42.0" and "$42." are one answer
+    quantity    a number with its unit: "1.5 km" and "1,500 meters" are one answer, "1,500 liters" another
+    latex       mathematics: "\\frac{\\sqrt{2}}{2}" and "1/\\sqrt{2}" are one answer (needs `exptilt[eval]`)
+    choice      the letter of a multiple-choice question
+    code        the last fenced block, freed of comments and layout
+    exact       the whole text
+
+Each is `(text) -> str | None`, None where the text holds no such answer; so is any function of one's own. Votes,
+agreement rewards and matching rules take one as their argument. Reading is by marker: what a response says after
+"####", in \\boxed{...} or after "the answer is" goes before whatever else stands in it.
+"""
+
+from exptilt.answers.maths import expression, latex
+from exptilt.answers.numeric import number
+from exptilt.answers.texts import Answer, boxed, choice, code, exact
+from exptilt.answers.units import quantity
+
+__all__ = ["Answer", "boxed", "choice", "code", "exact", "expression", "latex", "number", "quantity"]

@@ -1,0 +1,188 @@
+"""`exptilt eval`: a sampler on a task, against plain sampling, votes and best-of-n at the same tokens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from exptilt.cli.parts import ANSWERS, UsageError, make_sampler, make_target
+from exptilt.cli.terminal import progress_bar, show_note
+from exptilt.compare import Announce, Comparison, Point, compare, curve
+from exptilt.cost import Parameters
+from exptilt.engines.load import KNOWN
+from exptilt.evaluate import Score, paired_difference
+from exptilt.result import Outcome
+from exptilt.store import encode
+from exptilt.tasks import NAMED, OFFLINE, Task, load_task
+
+_WIDTH = 100  # of the tables
+ABOUT = """Run a sampler on problems with known answers, and plain sampling, votes and best-of-n at the same tokens,
+temperature and cap. With --out the same command goes on where it was stopped."""
+
+
+AddFlags = Callable[[argparse.ArgumentParser], None]
+
+
+def add_eval(commands: argparse._SubParsersAction[Any], formatter: Any, shared: Sequence[AddFlags]) -> None:
+    """The command's flags. shared: what adds those of target and sampler, which `sample` and `run` have too."""
+    parser = commands.add_parser(
+        "eval",
+        help="accuracy on a task, at equal tokens, with intervals",
+        description=ABOUT,
+        usage="exptilt eval MODEL --task NAME --reward SPEC --beta X [options]",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help=KNOWN.replace(" and ", " or "))
+    group = parser.add_argument_group("task")
+    group.add_argument(
+        "--task",
+        metavar="NAME",
+        required=True,
+        help=f"{', '.join((*OFFLINE, *NAMED))}; or lm-eval:NAME for a task of lm-evaluation-harness",
+    )
+    group.add_argument("--problems", type=int, metavar="N", help="the first N problems; default all, 100 of a generated set")
+    group.add_argument("--seeds", type=int, metavar="N", default=1, help="repeat with the seeds 0 to N-1; default 1")
+    group.add_argument("--task-seed", type=int, metavar="N", default=0, help="seed of a generated set; default 0")
+    group.add_argument("--shots", type=int, metavar="N", help="few-shot examples of an lm-eval task")
+    group.add_argument("--scoring", metavar="FILTER:METRIC", help="what is right in an lm-eval task; default its first filter")
+    group.add_argument("--include", metavar="FOLDER", help="a folder with lm-eval task files of your own")
+    group.add_argument("--answer", choices=tuple(ANSWERS), help="what counts as an answer in votes; default as suits the task")
+    for add_flags in shared:
+        add_flags(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", metavar="FOLDER", help="keep all results here, and go on from them")
+    group.add_argument("--concurrency", type=int, default=32, metavar="N", help="problems under way at once; default 32")
+    group.add_argument(
+        "--parameters",
+        type=_parameters,
+        metavar="N,N,N",
+        help="parameters of the model, its proposal and a reward model, such as 5e8,0,1e9: shows FLOPs",
+    )
+    group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+
+
+def _parameters(text: str) -> Parameters:
+    return Parameters(*(float(part) for part in text.split(",")))
+
+
+def evaluate_task(args: argparse.Namespace, console: Console) -> int:
+    """Run the command; the tables go to standard output."""
+    if args.seeds < 1 or args.concurrency < 1:
+        raise UsageError(f"--seeds {args.seeds} and --concurrency {args.concurrency} must be at least 1")
+    try:
+        sampler = make_sampler(args)
+        task = load_task(
+            args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include
+        )
+        task = replace(task, answer=ANSWERS[args.answer]) if args.answer else task
+        args.max_tokens, args.stop = args.max_tokens or task.max_tokens, args.stop or list(task.stop)
+        target = make_target(args, task.answer)
+    except ValueError as error:  # ranges are checked at construction
+        raise UsageError(f"{str(error).rstrip('.')}; see exptilt eval --help.") from error
+    if args.out:
+        _write_references(task, Path(args.out))
+    seeds = tuple(range(args.seeds))
+    with _bars(console) as announce:
+        comparison = compare(
+            target, task, sampler, seeds=seeds, concurrency=args.concurrency, store=args.out, announce=announce
+        )  # fmt: skip
+    points = curve(comparison, task)
+    if args.json:
+        print(encode(_as_json(task, comparison, points, args.parameters)))
+    else:
+        _show(task, comparison, points, args)
+    return 0
+
+
+def _write_references(task: Task, folder: Path) -> None:
+    """The right answers beside the results, for `exptilt report`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = zip(task.prompts, task.references, strict=True)
+    lines = [json.dumps({"prompt": prompt, "reference": reference}) for prompt, reference in pairs]
+    (folder / "references.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Announce]:
+    """One bar after the other, each under its title."""
+    with ExitStack() as stack:
+
+        def announce(title: str, total: int) -> Callable[[int, int, Outcome], None]:
+            stack.close()
+            show_note(console, title)
+            return stack.enter_context(progress_bar(console, total, "problem"))
+
+        yield announce
+
+
+def _as_json(task: Task, comparison: Comparison, points: Sequence[Point], parameters: Parameters | None) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "problems": len(task),
+        "draws": comparison.draws,
+        "scores": [
+            asdict(score)
+            | {"accuracy": score.accuracy, "interval": score.interval}
+            | ({} if parameters is None or score.cost is None else {"flops": score.cost.flops(parameters)})
+            for score in comparison.scores
+        ],
+        "curve": [asdict(point) for point in points],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
+
+def _show(task: Task, comparison: Comparison, points: Sequence[Point], args: argparse.Namespace) -> None:
+    console = Console(highlight=False)
+    console.width = max(_WIDTH, console.width)  # a broken line can be read, a column that was left out cannot
+    count, seeds = len(task), args.seeds
+    console.print(
+        f"\n[bold]{task.name}[/bold]  {count} problem{'s' * (count > 1)} · {seeds} seed{'s' * (seeds > 1)} · "
+        f"temperature {args.temperature or 1:g} · cap {args.max_tokens} tokens · {args.model}"
+    )
+    console.print(_scores(comparison.scores, args.parameters))
+    console.print(f"\nFrom 1 to {comparison.draws} draws, over all subsets; weighted and best use the reward", style="dim")
+    console.print(_curve(points))
+    if args.out:
+        console.print(f"[dim]results[/dim] {args.out}", soft_wrap=True)
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for number, name in enumerate(names):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _scores(scores: Sequence[Score], parameters: Parameters | None) -> Table:
+    more = () if parameters is None else ("GFLOPs",)
+    table = _table("method", "accuracy", "95 %", "over majority", "tokens", "forwards", *more, "s")
+    base, top = scores[1], max(score.accuracy for score in scores)
+    for score in scores:
+        low, high = score.interval
+        difference, least, most = paired_difference(score, base)
+        cells = [f"{score.accuracy:.1%}", f"{100 * low:.0f} to {100 * high:.0f}"]
+        cells += ["" if score is base else f"{100 * difference:+.1f} ({100 * least:+.0f} to {100 * most:+.0f})"]
+        cells += [f"{score.tokens:,.0f}", f"{score.cost.forwards:,.0f}" if score.cost else ""]
+        if parameters is not None and score.cost:
+            cells += [" + ".join(f"{part / 1e9:,.3g}" for part in score.cost.flops(parameters) if part)]
+        table.add_row(score.name, *cells, f"{score.seconds:,.0f}", style="bold green" if score.accuracy == top else "")
+    return table
+
+
+def _curve(points: Sequence[Point]) -> Table:
+    table = _table("draws", "tokens", "pass@k", "majority", "weighted", "best")
+    for point in points:
+        shares = (point.passed, point.majority, point.weighted, point.best)
+        table.add_row(str(point.k), f"{point.tokens:,.0f}", *(f"{share:.1%}" for share in shares))
+    return table

@@ -1,0 +1,94 @@
+"""`exptilt eval`: its tables and JSON, its files, its refusals. A table stands for the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exptilt.cli import main, parts
+from exptilt.core import Engine
+from exptilt.engines import TableEngine
+from tests.toys import random_table
+
+Run = Callable[..., tuple[int, str, str]]
+SCORES = ("plain sampling", "majority of", "weighted vote of", "soft best-of-", "best-of-", "ETS, draw", "ETS, vote")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command on word problems with a table for a model: its exit code, output and error output."""
+    laws: list[dict[str, Any]] = []
+
+    def load(name: str, **law: Any) -> Engine:
+        laws.append(law)
+        return TableEngine(random_table(3, 4), 5, 3, symbols="1234", name=name)
+
+    monkeypatch.setattr(parts, "load", load)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*more: str, task: str = "word-problems") -> tuple[int, str, str]:
+        words = ("eval", "toy", "--task", task, "--problems", "5", "--reward", "arithmetic", "--beta", "1")
+        code = main([*words, "--candidates", "2", "--block", "2", *more])
+        said = capsys.readouterr()
+        assert all(law["max_tokens"] == 96 for law in laws)  # the task's cap
+        return code, said.out, said.err
+
+    return call
+
+
+def test_tables(run: Run) -> None:
+    code, out, err = run("--seeds", "2", "--parameters", "1e9")
+    assert code == 0
+    lines = out.splitlines()
+    assert "word-problems  5 problems · 2 seeds · temperature 1 · cap 96 tokens · toy" in lines[1]
+    assert [line.strip().startswith(name) for line, name in zip(lines[3:10], SCORES, strict=True)] == [True] * 7
+    assert "GFLOPs" in lines[2]
+    assert max(map(len, lines)) <= 100
+    assert "pass@k" in out
+    assert "ETS, seed 1" in err
+
+
+def test_json(run: Run) -> None:
+    code, out, _ = run("--json", "--parameters", "10,0,5")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["task"], found["problems"]) == ("word-problems", 5)
+    assert found["curve"][0]["k"] == 1
+    ets = found["scores"][-1]
+    assert ets["flops"][0] == pytest.approx(
+        20 * sum(ets["cost"]["reference"][name] for name in ("prompt", "generated", "scored"))
+    )
+    assert 0 <= ets["interval"][0] <= ets["accuracy"] <= ets["interval"][1]
+
+
+def test_results_are_kept_and_gone_on_with(run: Run) -> None:
+    first = json.loads(run("--out", "runs", "--json")[1])
+    files = {path.name: path.read_bytes() for path in Path("runs").iterdir()}
+    assert len(files) == 3
+    references = [json.loads(line) for line in files["references.jsonl"].decode().splitlines()]
+    assert set(references[0]) == {"prompt", "reference"}
+    again = json.loads(run("--out", "runs", "--json")[1])
+    assert {path.name: path.read_bytes() for path in Path("runs").iterdir()} == files
+    assert [score["right"] for score in again["scores"]] == [score["right"] for score in first["scores"]]
+
+
+@pytest.mark.parametrize(
+    ("more", "task", "words"),
+    [
+        ((), "chess", "there is no task 'chess'"),
+        (("--seeds", "0"), "word-problems", "--seeds 0"),
+        (("--candidates", "0"), "word-problems", "ETS(candidates=0): give a whole number of 1 or more; see exptilt eval --help."),
+        (("--parameters", "many"), "word-problems", "--parameters: invalid"),
+        (("--shots", "3"), "word-problems", "belong to lm-eval tasks"),
+    ],
+)
+def test_requests_that_are_refused(more: tuple[str, ...], task: str, words: str, run: Run) -> None:
+    code, out, err = run(*more, task=task)
+    assert (code, out) == (2, "")
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err
