@@ -41,19 +41,13 @@ def test_stop_takes_one_string_or_several():
     json.dumps(Sampling(stop=["a"]).settings())
 
 
-@pytest.mark.parametrize("name", ["vllm:some/model"])
-def test_planned_engines_say_so(name: str):
-    with pytest.raises(ModelError, match=r"cannot load .* yet; it is planned\. It can load"):
-        load(name)
-
-
-@pytest.mark.parametrize("name", ["", "SmolLM2", "huge", "hf:", "gguf:", "onnx:file"])
+@pytest.mark.parametrize("name", ["", "SmolLM2", "huge", "hf:", "gguf:", "llamacpp:", "vllm:", "onnx:file"])
 def test_unknown_names_list_the_known_ones(name: str):
     with pytest.raises(ModelError, match=r'is not the name of a model: exptilt knows "hf:HUB-ID-OR-FOLDER"'):
         load(name)
 
 
-@pytest.mark.parametrize("name", ["hf:/no/such/folder", "gguf:/no/such/file.gguf"])
+@pytest.mark.parametrize("name", ["hf:/no/such/folder", "gguf:/no/such/file.gguf", "llamacpp:/no/such/file.gguf"])
 def test_missing_files_are_named(name: str):
     pytest.importorskip("transformers")
     with pytest.raises(ModelError, match="there is no f"):

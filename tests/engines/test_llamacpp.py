@@ -1,0 +1,393 @@
+"""The engine of GGUF models in llama.cpp, held against transformers on the same float32 weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("llama_cpp")
+pytest.importorskip("gguf")
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from exptilt.core import MASK, Draft, Engine  # noqa: E402
+from exptilt.engines.hf import HFEngine  # noqa: E402
+from exptilt.engines.hf.law import Laws  # noqa: E402
+from exptilt.engines.hf.law import log_probability as hf_log_probability  # noqa: E402
+from exptilt.engines.llamacpp import LlamaCppEngine, law, network  # noqa: E402
+from exptilt.engines.llamacpp.loading import read_weights  # noqa: E402
+from exptilt.engines.load import load  # noqa: E402
+from exptilt.engines.sampling import Sampling  # noqa: E402
+from exptilt.errors import ModelError, PromptError  # noqa: E402
+from exptilt.keys import Key  # noqa: E402
+from exptilt.usage import Work  # noqa: E402
+
+from .gguf_tiny import TINY, tiny_gguf, write_gguf  # noqa: E402
+from .laws import check_law  # noqa: E402
+
+QUESTIONS = [
+    "Tom has 3 apples and buys 4 more. How many apples does Tom have?",
+    "Anna had 12 pens. She gave 5 to Ben and lost 2. How many pens are left?",
+    "A box holds 6 eggs. How many eggs are in 3 boxes?",
+]
+PROMPTS = ["one", "the second prompt is longer", "a third", "and the fourth prompt, which is the longest of them all"]
+MEMORY = 2**24  # bytes
+
+
+@pytest.fixture(scope="module")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_file: Path) -> Iterator[LlamaCppEngine]:
+    made = load(f"llamacpp:{tiny_file}", tokenizer=TINY, max_tokens=48, memory=MEMORY, threads=1)
+    assert isinstance(made, LlamaCppEngine)
+    yield made
+    made.weights.close()
+
+
+@pytest.fixture(scope="module")
+def reference() -> HFEngine:
+    made = load("tiny", max_tokens=48)
+    assert isinstance(made, HFEngine)
+    return made
+
+
+@pytest.fixture(scope="module")
+def file(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights and a byte-level vocabulary, which llama.cpp can tokenize itself."""
+    return write_gguf(model_folder, tmp_path_factory.mktemp("gguf") / "random.gguf")
+
+
+@pytest.fixture
+def fresh(file: Path) -> Iterator[LlamaCppEngine]:
+    """An engine with nothing known yet."""
+    weights = read_weights(file, name="fresh", memory=MEMORY, threads=1)
+    yield LlamaCppEngine(weights, Sampling(max_tokens=24))
+    weights.close()
+
+
+def keys(count: int, seed: int = 0) -> list[Key]:
+    return [Key(seed, i) for i in range(count)]
+
+
+def logq(draft: Draft) -> np.ndarray:
+    assert draft.logq is not None
+    return np.array(draft.logq)
+
+
+# ------------------------------------------------------------------------------------------------------------ the law
+
+
+def test_it_is_an_engine(tiny: LlamaCppEngine):
+    assert isinstance(tiny, Engine)
+    assert tiny.can == {"continue", "logq", "score", "seed", "certainty"}
+    assert tiny.settings["engine"] == "llamacpp"
+
+
+LAWS = [{}, {"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 1.3, "top_k": 40, "top_p": 0.9}]
+
+
+@pytest.mark.parametrize("sampling", LAWS)
+def test_draws_and_log_probabilities_are_those_of_transformers(
+    tiny: LlamaCppEngine, reference: HFEngine, sampling: dict[str, Any]
+):
+    """The same seeds give the same drafts, and each log-probability agrees with the score and with the other engine."""
+    ours, theirs = tiny.with_sampling(**sampling), reference.with_sampling(**sampling)
+    drafts = ours.extend([ours.start(QUESTIONS[i % 3]) for i in range(12)], keys(12))
+    assert drafts == [
+        replace(draft, logq=found.logq)
+        for draft, found in zip(theirs.extend([theirs.start(QUESTIONS[i % 3]) for i in range(12)], keys(12)), drafts, strict=True)
+    ]
+    for draft, scores, others in zip(drafts, ours.score(drafts), theirs.score(drafts), strict=True):
+        np.testing.assert_allclose(logq(draft), scores, atol=1e-5)
+        np.testing.assert_allclose(scores, others, atol=1e-4)
+
+
+def test_certainty_is_that_of_transformers(tiny: LlamaCppEngine, reference: HFEngine):
+    drafts = tiny.extend([tiny.start(question) for question in QUESTIONS], keys(3))
+    for one, other in zip(tiny.certainty(drafts), reference.certainty(drafts), strict=True):
+        np.testing.assert_allclose(one.entropy, other.entropy, atol=1e-4)
+        np.testing.assert_allclose(one.kl_to_uniform, other.kl_to_uniform, atol=1e-4)
+        np.testing.assert_allclose(one.kl_from_uniform, other.kl_from_uniform, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampling", [*LAWS[2:], {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 9.0, "top_p": 0.97}])
+def test_the_law_in_numpy_is_the_law_in_torch(sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(law, "FIRST_LOOK", 8)
+    logits = np.random.default_rng(0).normal(0, 3, (2, 300)).round(1).astype(np.float32)  # with ties
+    parameters = Sampling(**sampling)
+    for row in logits:
+        laws = Laws.of([parameters] * 300, 300, torch.device("cpu"))
+        expected = hf_log_probability(torch.tensor(row).expand(300, 300), laws, torch.arange(300)).numpy()
+        found = law.log_probability(np.broadcast_to(row, (300, 300)), range(300), parameters)[:, 0]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert np.exp(found).sum() == pytest.approx(1.0)
+        uniforms = np.linspace(0, 1, 500, endpoint=False).tolist()
+        tokens, values = law.draw(np.broadcast_to(row, (500, 300)), [parameters] * 500, uniforms)
+        np.testing.assert_allclose(values, found[tokens])
+        assert tokens == np.minimum(np.searchsorted(np.exp(found).cumsum(), uniforms, side="right"), max(tokens)).tolist()
+
+
+def test_logits_that_are_nan_are_an_error():
+    with pytest.raises(ModelError, match="NaN"):
+        law.draw(np.full((1, 4), np.nan, dtype=np.float32), [Sampling()], [0.5])
+
+
+def test_continuations_follow_the_models_distribution(fresh: LlamaCppEngine, model_folder: Path):
+    """Three tokens under top_k=3: each outcome within 5 standard errors of its probability by the other engine."""
+    ours, count = fresh.with_sampling(top_k=3, max_tokens=3), 1000
+    drafts = ours.extend([ours.start("one")] * count, keys(count, seed=2))
+    outcomes = list(dict.fromkeys(drafts))
+    scores = load(f"hf:{model_folder}", top_k=3, max_tokens=3).score(outcomes)
+    law = {draft.tokens: math.exp(score.sum()) for draft, score in zip(outcomes, scores, strict=True)}
+    check_law(drafts, law, lambda draft: draft.tokens)
+    assert sum(law.values()) > 1 - 40 / count, "what never came is improbable"
+    assert len(outcomes) > 15
+
+
+# -------------------------------------------------------------------------------------------------- batches and seeds
+
+
+def test_a_batch_gives_what_single_calls_give(fresh: LlamaCppEngine):
+    started = [fresh.start(PROMPTS[i % 4]) for i in range(16)]
+    together = fresh.extend(started, keys(16))
+    alone = [fresh.extend([draft], [key])[0] for draft, key in zip(started, keys(16), strict=True)]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.tokens, one.text, one.finish) == (other.tokens, other.text, other.finish)
+        np.testing.assert_allclose(logq(one), logq(other), atol=2e-5)
+    assert len({draft.tokens for draft in fresh.extend([fresh.start("one")] * 16, keys(16))}) == 16, "other keys, other drafts"
+
+
+def test_seeds_give_the_same_drafts_among_threads(fresh: LlamaCppEngine):
+    def draw(i: int) -> list[tuple[tuple[int, ...], list[float]]]:
+        law = fresh.with_sampling(temperature=0.5 + i % 3)
+        drafts = law.extend([law.start(PROMPTS[(i + j) % 4]) for j in range(3)], [Key(7, i, j) for j in range(3)])
+        return [(draft.tokens, score.round(3).tolist()) for draft, score in zip(drafts, law.score(drafts), strict=True)]
+
+    alone = [draw(i) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(draw, range(8)))
+    assert [[tokens for tokens, _ in drafts] for drafts in together] == [[tokens for tokens, _ in drafts] for drafts in alone]
+
+
+@pytest.mark.parametrize(("max_rows", "cells"), [(3, 200), (64, 130)])
+def test_rows_wait_for_room_and_never_fail(fresh: LlamaCppEngine, file: Path, max_rows: int, cells: int):
+    """Few rows at once, or memory for two or three of them: the same drafts and scores come, later."""
+    per_cell = MEMORY // fresh.weights.network.cells
+    small = LlamaCppEngine(
+        read_weights(file, name="small", memory=cells * per_cell, max_rows=max_rows, threads=1), fresh.sampling
+    )
+    assert small.weights.network.cells == cells
+    started = [fresh.start(PROMPTS[i % 4]) for i in range(12)]
+    wide, narrow = fresh.extend(started, keys(12)), small.extend(started, keys(12))
+    assert [draft.tokens for draft in wide] == [draft.tokens for draft in narrow]
+    with ThreadPoolExecutor(2) as pool:
+        scored, drawn = pool.submit(small.score, narrow), pool.submit(small.extend, started, keys(12))
+        for scores, draft in zip(scored.result(), narrow, strict=True):
+            np.testing.assert_allclose(scores, logq(draft), atol=2e-5)
+        assert [draft.tokens for draft in drawn.result()] == [draft.tokens for draft in narrow]
+    decoder: Any = small.weights.scheduler.batch
+    assert not decoder.sequences
+    assert not decoder.waiting
+    while decoder.memory.kept:
+        decoder.memory._evict()
+    assert decoder.memory.free == cells, "every cell comes back"
+    small.weights.close()
+
+
+def test_an_error_of_llamacpp_reaches_the_caller_and_leaves_room(fresh: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(network.llama_cpp, "llama_decode", lambda *_: -3)
+    with pytest.raises(ModelError, match=r"llama.cpp failed to evaluate .* \(code -3\)"):
+        fresh.extend([fresh.start("one")] * 3, keys(3))
+    with pytest.raises(ModelError, match="code -3"):
+        fresh.score([Draft("one", (40, 41), None)])
+    monkeypatch.undo()
+    decoder: Any = fresh.weights.scheduler.batch
+    [draft] = fresh.extend([fresh.start("one")], keys(1))
+    np.testing.assert_allclose(fresh.score([draft])[0], logq(draft), atol=1e-5)
+    assert not decoder.sequences
+
+
+# ------------------------------------------------------------------------------------------------------------ endings
+
+
+def test_the_cap_is_an_outcome_and_an_end_drawn_last_is_a_stop(fresh: LlamaCppEngine):
+    law = fresh.with_sampling(max_tokens=3)
+    [end] = fresh.weights.text.ends
+    drafts = law.extend([law.start("one")] * 300, keys(300))
+    for draft in drafts:
+        assert draft.finish == ("stop" if draft.tokens[-1] == end else "length")
+        assert len(draft.tokens) == 3 or draft.tokens[-1] == end
+        assert end not in draft.tokens[:-1]
+        assert "<end>" not in draft.text
+    assert any(draft.finish == "stop" for draft in drafts)
+
+
+def test_stop_strings_end_rows_while_they_decode(tiny: LlamaCppEngine):
+    """A stop string that straddles tokens: the text ends before it, and what follows is never drawn."""
+    law = tiny.with_sampling(stop=["= ", "\n"])
+    plain = tiny.extend([tiny.start(question) for question in QUESTIONS * 3], keys(9))
+    stopped = law.extend([law.start(question) for question in QUESTIONS * 3], keys(9))
+    assert any("= " in draft.text for draft in plain)
+    for long, short in zip(plain, stopped, strict=True):
+        assert short.text == law.sampling.before_stop(long.text)
+        assert short.tokens == long.tokens[: len(short.tokens)]
+        if short.text != long.text:
+            assert short.finish == "stop"
+            assert len(short.tokens) < len(long.tokens)
+
+
+# ------------------------------------------------------------------------------------------- prefixes and their cost
+
+
+def test_a_prompt_is_evaluated_once_for_all_its_rows(fresh: LlamaCppEngine):
+    work = Work()
+    law = fresh.metered(work)
+    length = len(law.weights.text.encode(PROMPTS[1], None, True)) - 1
+    begun = law.extend([law.start(PROMPTS[1])] * 8, keys(8), tokens=4)
+    assert (work.prompt, work.cached) == (length, 7 * length)
+    assert work.generated == sum(len(draft.tokens) for draft in begun)
+    assert work.forwards == work.generated + 1
+    assert work.scored == 0
+
+
+def test_rollouts_of_candidates_evaluate_nothing_again(fresh: LlamaCppEngine):
+    begun = [draft for draft in fresh.extend([fresh.start("one")] * 4, keys(4), tokens=6) if draft.finish is None]
+    work = Work()
+    rolled = fresh.metered(work).extend([draft for draft in begun for _ in range(3)], keys(3 * len(begun), seed=1))
+    assert work.prompt == 0
+    assert work.cached == 3 * sum(len(fresh.weights.text.encode("one", None, True)) + len(d.tokens) - 1 for d in begun)
+    work = Work()
+    scored = fresh.metered(work).score(rolled, [6] * len(rolled))
+    assert work.prompt == 0, "the candidates are known"
+    assert work.scored == sum(len(scores) for scores in scored)
+    for draft, scores in zip(rolled, scored, strict=True):
+        np.testing.assert_allclose(logq(draft)[6:], scores, atol=1e-5)
+
+
+def test_redrawing_from_a_finished_draft_evaluates_nothing_again(fresh: LlamaCppEngine):
+    [draft] = fresh.extend([fresh.start("one")], keys(1))
+    work = Work()
+    [redrawn] = fresh.metered(work).extend([draft.cut(len(draft.tokens) // 2)], keys(1, seed=1))
+    assert work.prompt == 0
+    np.testing.assert_allclose(logq(redrawn), fresh.score([redrawn])[0], atol=1e-5)
+
+
+def test_what_several_rows_share_is_evaluated_once(fresh: LlamaCppEngine, file: Path):
+    """Drafts of another engine over the same weights: nothing is known; prompt, stem and branches count once each."""
+    other = LlamaCppEngine(read_weights(file, name="other", memory=MEMORY, threads=1), fresh.sampling)
+    [stem] = other.extend([other.start(PROMPTS[3])], [Key(5)], tokens=6)
+    grown = [draft for draft in other.extend([stem] * 6, keys(6), tokens=5) if draft.finish is None]
+    other.weights.close()
+    work = Work()
+    fresh.metered(work).extend(grown, keys(len(grown)), tokens=2)
+    prompt = fresh.weights.text.encode(PROMPTS[3], None, True)
+    prefixes = {(*prompt, *draft.tokens[:-1])[:length] for draft in grown for length in range(1, len(prompt) + 11)}
+    assert work.prompt == len(prefixes), "one evaluation for each distinct beginning"
+    assert work.prompt + work.cached == len(grown) * (len(prompt) + 10)
+
+
+def test_scores_from_some_token_on_are_the_end_of_the_whole_score(fresh: LlamaCppEngine):
+    drafts = fresh.extend([fresh.start(prompt) for prompt in PROMPTS], keys(4))
+    starts = [len(drafts[0].tokens), 1, 2, 0]
+    for whole, part, start in zip(fresh.score(drafts), fresh.score(drafts, starts), starts, strict=True):
+        np.testing.assert_allclose(part, whole[start:], atol=1e-5)
+    assert fresh.score([]) == []
+
+
+def test_long_drafts_are_rated_in_parts(fresh: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch):
+    drafts = fresh.extend([fresh.start(prompt) for prompt in PROMPTS], keys(4))
+    whole = fresh.score(drafts)
+    monkeypatch.setattr("exptilt.engines.llamacpp.decode.OUTPUTS", 7)
+    monkeypatch.setattr("exptilt.engines.llamacpp.decode.BATCH_TOKENS", 5)
+    for one, other in zip(whole, fresh.score(drafts), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------- drafts in and out
+
+
+def test_finished_empty_and_foreign_drafts(fresh: LlamaCppEngine):
+    [done] = fresh.extend([fresh.start("one")], keys(1))
+    drafts = fresh.extend([done, fresh.start("a third"), done], keys(3), tokens=0)
+    assert drafts == [done, fresh.start("a third"), done]
+    assert fresh.extend([], []) == []
+    assert fresh.score([fresh.start("one")])[0].shape == (0,)
+    [draft] = fresh.extend([Draft("one", (40, 41), None)], keys(1), tokens=2)
+    assert draft.logq is None
+    with pytest.raises(ValueError, match="tokens=-1"):
+        fresh.extend([draft], keys(1), tokens=-1)
+    for tokens in ((5, 100_000), (5, MASK)):
+        with pytest.raises(ValueError, match="same alphabet"):
+            fresh.score([Draft("one", tokens, None)])
+    with pytest.raises(PromptError, match="the context of fresh has 256"):
+        fresh.start("far too long " * 40)
+    with pytest.raises(PromptError, match="is empty"):
+        fresh.start(" ")
+
+
+# ---------------------------------------------------------------------------------------- tokenizer, template, loading
+
+
+@pytest.mark.parametrize("folder", ["model_folder", "chat_folder"])
+def test_prompts_texts_and_alphabet_are_those_of_transformers(folder: str, request: pytest.FixtureRequest, tmp_path: Path):
+    theirs = load(f"hf:{request.getfixturevalue(folder)}", max_tokens=8)
+    ours = load(f"llamacpp:{write_gguf(request.getfixturevalue(folder), tmp_path / 'm.gguf')}", max_tokens=8, memory=MEMORY)
+    assert isinstance(theirs, HFEngine)
+    assert isinstance(ours, LlamaCppEngine)
+    assert ours.alphabet == theirs.alphabet
+    assert {2} <= ours.weights.text.ends <= theirs.weights.text.ends
+    for prompt in ["hello", "naïve 思考\n\n  and <end> 1234 ", "<bos>twice"]:
+        for system, template in [(None, True), (None, False), ("be brief", True)][: 3 if folder == "chat_folder" else 2]:
+            ids = theirs.weights.text.encode(prompt, system, template)
+            assert ours.weights.text.encode(prompt, system, template) == ids
+            assert ours.weights.text.decode([ids, ids[:-3]]) == theirs.weights.text.decode([ids, ids[:-3]])
+    if folder == "model_folder":
+        with pytest.raises(ValueError, match="chat template"):
+            replace(ours, system="be brief")
+    ours.weights.close()
+
+
+def test_a_template_that_refuses_is_a_prompt_error(fresh: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fresh.weights.text.tokenizer, "chat_template", "{{ raise_exception('no system turn here') }}")
+    with pytest.raises(PromptError, match="no system turn here"):
+        fresh.start("one")
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path: Path, file: Path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(ModelError, match=r"cannot be read by llama.cpp: .*whole GGUF file"):
+        load(f"llamacpp:{broken}")
+    with pytest.raises(ModelError, match="there is no file"):
+        load("llamacpp:/no/such/file.gguf")
+    with pytest.raises(ModelError, match="cannot be read by transformers"):
+        load(f"llamacpp:{file}", tokenizer=str(tmp_path))
+    with pytest.raises(ModelError, match=r"has 768 tokens and the model .* 260"):
+        load(f"llamacpp:{file}", tokenizer=TINY, max_tokens=8)
+    for options, message in [
+        ({"dtype": "bfloat16"}, "dtype='bfloat16'"),
+        ({"device": "tpu"}, "device='tpu'"),
+        ({"max_rows": 500}, "max_rows=500"),
+        ({"memory": 10}, "memory=10 bytes hold no token"),
+        ({"max_tokens": 256}, "max_tokens=256 leaves no room"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load(f"llamacpp:{file}", **{"max_tokens": 8, **options})
+
+
+def test_a_closed_engine_says_so(file: Path):
+    engine = load(f"llamacpp:{file}", max_tokens=8, memory=MEMORY)
+    assert isinstance(engine, LlamaCppEngine)
+    engine.weights.close()
+    with pytest.raises(ModelError, match="is closed"):
+        engine.extend([Draft("one")], keys(1))
