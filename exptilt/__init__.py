@@ -12,12 +12,14 @@ A *target* is the mathematics, a *sampler* yields weighted *populations* for it,
 
 from exptilt import answers, engines, rewards
 from exptilt.calibrate import choose_beta
+from exptilt.cluster import Cluster
 from exptilt.core import Draft, Target
 from exptilt.engines.load import load
 from exptilt.errors import (
     AllWeightsZero,
     BudgetSpent,
     CapabilityError,
+    ClusterError,
     ExptiltError,
     ModelError,
     PromptError,
@@ -43,6 +45,8 @@ __all__ = [
     "Budget",
     "BudgetSpent",
     "CapabilityError",
+    "Cluster",
+    "ClusterError",
     "Draft",
     "ExptiltError",
     "Failure",

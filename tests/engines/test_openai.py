@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from exptilt.run import run, sample
 from exptilt.samplers import ETS, Independent, SuffixMCMC
 from exptilt.usage import Work
 from tests.engines.fake_server import MODEL, PROMPT, Fake, serving
+from tests.engines.laws import check_law
 from tests.exact import gamma
 from tests.toys import random_table, reward_of
 
@@ -64,28 +65,6 @@ def serve() -> Iterator[Callable[..., Any]]:
 
 def draw(engine: Engine, count: int, tokens: int | None = None, prompt: str = "Q?") -> list[Draft]:
     return engine.extend([engine.start(prompt)] * count, [Key(0, i) for i in range(count)], tokens)
-
-
-def check_law(drafts: Sequence[Draft], law: Mapping[Any, float], name: Callable[[Draft], Any]) -> None:
-    """Every count as likely as five standard errors of a normal law at least, and nothing outside the support.
-
-    The binomial tail itself: a rare outcome that came once is many standard errors away without being unlikely, and
-    drafts drawn without seeds differ from run to run.
-    """
-    counts, n = Counter(map(name, drafts)), len(drafts)
-    assert not set(counts) - set(law)
-    for outcome, probability in law.items():
-        assert binomial_tail(counts[outcome], n, probability) > math.erfc(5 / math.sqrt(2)), outcome
-
-
-def binomial_tail(count: int, n: int, probability: float) -> float:
-    """Twice the probability of a count at least as far out on its side."""
-    if probability in (0.0, 1.0):
-        return float(count == n * probability)
-    k = np.arange(n + 1)
-    choices = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(n + 1)])
-    mass = np.exp(choices + k * math.log(probability) + (n - k) * math.log1p(-probability))
-    return 2 * min(float(mass[: count + 1].sum()), float(mass[count:].sum()))
 
 
 def as_text(law: dict[tuple[int, ...], float]) -> dict[Any, float]:
@@ -127,6 +106,23 @@ def test_logq_is_the_score_and_the_law(serve: Callable[..., Any]) -> None:
         assert draft.logq == pytest.approx(score, abs=1e-9)
         assert math.fsum(draft.logq) == pytest.approx(law[draft.tokens], abs=1e-9)
     assert engine.score([engine.start("Q?")])[0].shape == (0,)
+
+
+def test_a_score_from_some_token_on_is_the_end_of_the_whole_and_what_is_not_wanted_is_not_asked(
+    serve: Callable[..., Any],
+) -> None:
+    fake = Fake(table())
+    engine = serve(fake)
+    drafts = draw(engine, 12)
+    starts = [i % (len(draft.tokens) + 1) for i, draft in enumerate(drafts)]
+    whole, before, work = engine.score(drafts), len(fake.seen), Work()
+    for score, part, start in zip(whole, engine.metered(work).score(drafts, starts), starts, strict=True):
+        assert part.tolist() == score[start:].tolist()
+    wanted = [len(draft.tokens) - start for draft, start in zip(drafts, starts, strict=True)]
+    assert 0 in wanted
+    assert len(fake.seen) - before == sum(count > 0 for count in wanted)
+    assert {body["prompt_logprobs"] for _, body, _ in fake.seen[before:]} == {0}, "of the given tokens alone"
+    assert work.scored == sum(wanted)
 
 
 @pytest.mark.parametrize("changes", [{"temperature": 0.7}, {"top_k": 2}, {"top_p": 0.8, "temperature": 1.5}])
@@ -506,6 +502,35 @@ def test_several_servers_share_the_load_and_a_dead_one_is_reported(caplog: pytes
         ]
         assert len(reports) == 1
         assert reports[0].startswith(urls[1])
+
+
+def test_a_server_that_dies_during_a_run_costs_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    """Its share goes to the other, also the requests under way: the answers are those of a run on one server."""
+    prompts, sampler = [f"Q{number}?" for number in range(16)], ETS(candidates=2, rollouts=2, block=2)
+    kept, dying = Fake(table(), delay=0.002), Fake(table(), delay=0.002)
+    seeds = [Counter[tuple[str, int]](), Counter[tuple[str, int]]()]
+    with ExitStack() as stack, ExitStack() as life:
+        urls = [stack.enter_context(serving(kept)), life.enter_context(serving(dying))]
+        engine, alone = load_from(urls), load_from(urls[:1])
+        stack.callback(engine.server.close)
+        stack.callback(alone.server.close)
+
+        def reward(_: str, drafts: Sequence[Draft]) -> list[float]:
+            if len(dying.requests("/v1/completions")) > 20:
+                dying.dead = True  # connections break off first, then nobody answers
+                life.close()
+            return [float(len(draft.text)) for draft in drafts]
+
+        outcomes = run(Target(engine, reward, 1.0), prompts, sampler, store=tmp_path / "store.jsonl")
+        assert dying.dead
+        for fake, found in zip((kept, dying), seeds, strict=True):
+            found.update((repr(body["prompt"]), body["seed"]) for body in fake.requests("/v1/completions") if "seed" in body)
+        expected = run(Target(alone, reward, 1.0), prompts, sampler)
+    assert [cast(Any, one).draft for one in outcomes] == [cast(Any, other).draft for other in expected]
+    assert all(kinds.total() > 20 for kinds in seeds)
+    assert set((seeds[0] + seeds[1]).values()) == {1}, "every draft was answered once"
+    lines = [json.loads(line) for line in (tmp_path / "store.jsonl").read_text().splitlines()]
+    assert sorted(line["prompt"] for line in lines if "prompt" in line) == sorted(prompts)
 
 
 def test_servers_must_offer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

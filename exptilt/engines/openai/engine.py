@@ -173,14 +173,18 @@ class OpenAIEngine:
         return results
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
-        """Log-probability (nats) under this law of the tokens of each draft, from number `starts[i]` on."""
+        """Log-probability (nats) under this law of the tokens of each draft, from number `starts[i]` on.
+
+        One request for each draft of which something is wanted. vLLM reads and rates the whole of it whatever is wanted,
+        past its cache of prefixes: its protocol knows no start.
+        """
         if "score" not in self.can:
             raise CapabilityError(
                 f"{self.name} cannot rate given drafts under this law: that takes vLLM, temperature 1 and no truncation, "
                 "or a local model"
             )
-        scores = self.server.each([partial(self._score, draft) for draft in drafts])  # a server rates from the beginning
-        return [score[start:] for score, start in zip(scores, starts or [0] * len(drafts), strict=True)]
+        pairs = zip(drafts, starts or [0] * len(drafts), strict=True)
+        return self.server.each([partial(self._score, draft, start) for draft, start in pairs])
 
     def _room(self, draft: Draft, tokens: int | None) -> int:
         left = max(0, self.max_tokens - len(draft.tokens))
@@ -276,21 +280,23 @@ class OpenAIEngine:
         """How a draft ended that was drawn `room` tokens further at most: "length" is an end only at the engine's own cap."""
         return None if finish == "length" and len(draft.tokens) + room < self.max_tokens else finish
 
-    def _score(self, draft: Draft) -> Floats:
-        if not draft.tokens:
+    def _score(self, draft: Draft, start: int) -> Floats:
+        wanted = draft.tokens[start:]
+        if not wanted:
             return np.zeros(0)
         prompt = self.server.prompt(draft.prompt, self.system, self.template)
         if min(draft.tokens) < 0:
             raise ValueError("a draft has masked positions: give drafts of an engine with the same alphabet")
         body = law_fields(replace(self.sampling, stop=()), self.server.abilities.make)
-        body |= {"prompt": [*prompt, *draft.tokens], "max_tokens": 1, "prompt_logprobs": 1}
+        # 0: of the tokens given alone, not of the likeliest beside them
+        body |= {"prompt": [*prompt, *draft.tokens], "max_tokens": 1, "prompt_logprobs": 0}
         answer = self.server.ask("completions", body, Key(0, "score"))
         told = answer["choices"][0].get("prompt_logprobs") if answer.get("choices") else None
         if not isinstance(told, list) or len(told) != len(prompt) + len(draft.tokens):
             raise malformed(answer, "prompt_logprobs of another length than the prompt")
-        self.server.count(self.work, [spent(answer)], scored=len(draft.tokens))
+        self.server.count(self.work, [spent(answer)], scored=len(wanted))
         try:
-            values = [float(entry[str(token)]["logprob"]) for entry, token in zip(told[len(prompt) :], draft.tokens, strict=True)]
+            values = [float(entry[str(token)]["logprob"]) for entry, token in zip(told[-len(wanted) :], wanted, strict=True)]
         except (KeyError, TypeError) as error:
             raise ModelError(
                 f"{self.name} rates other tokens than those of the draft ({error!r}): it must run the same model"

@@ -1,0 +1,102 @@
+"""Start vLLM in this process for a model: a hub id, or a folder as `save_pretrained` writes it.
+
+Unless the environment says otherwise (VLLM_ENABLE_V1_MULTIPROCESSING=1), vLLM's engine runs in this very process and
+starts no other for one device, so that scripts need no `if __name__ == "__main__"`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from exptilt.engines.hf.loading import told
+from exptilt.engines.text import Text
+from exptilt.engines.vllm.engine import Model
+
+OWN_OPTIONS = frozenset({"model", "dtype", "max_num_seqs", "logprobs_mode", "enable_prefix_caching", "skip_tokenizer_init"})
+SPEED_OPTIONS = frozenset(  # change how fast the law is drawn from, not the law: a run may be resumed with others
+    {"tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "kv_cache_memory_bytes", "block_size"}
+    | {"max_model_len", "max_num_batched_tokens", "enforce_eager", "disable_log_stats", "enable_chunked_prefill"}
+)
+
+
+class VLLM:
+    """vLLM's engine as a `Backend`."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    def add(self, name: str, tokens: Sequence[int], parameters: Mapping[str, Any], *, gradual: bool) -> None:
+        from vllm import SamplingParams, TokensPrompt  # pyright: ignore[reportAttributeAccessIssue]
+        from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
+
+        kind = RequestOutputKind.DELTA if gradual else RequestOutputKind.FINAL_ONLY
+        wanted = SamplingParams(**parameters, output_kind=kind, detokenize=False, flat_logprobs=True)
+        self.engine.add_request(name, TokensPrompt(prompt_token_ids=list(tokens)), wanted)
+
+    def step(self) -> Sequence[Any]:
+        return self.engine.step()
+
+    def abort(self, names: Sequence[str]) -> None:
+        self.engine.abort_request(list(names))
+
+    def close(self) -> None:
+        self.engine.engine_core.shutdown()
+
+
+def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_rows: int | None = None, **options: Any) -> Model:
+    """Load a model into vLLM.
+
+    max_rows: sequences that decode at once (vLLM's max_num_seqs; None: vLLM's default). options: anything else that
+    vLLM's engine takes, such as tensor_parallel_size, gpu_memory_utilization, max_model_len, quantization,
+    enforce_eager or block_size (sharing of prefixes goes by whole blocks). Those that may change the law are part of
+    `settings`.
+
+    Raises ModelError where the model cannot be read, ValueError for options that vLLM does not have.
+    """
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    from vllm import EngineArgs, LLMEngine  # pyright: ignore[reportAttributeAccessIssue]
+    from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
+
+    known = {each.name for each in fields(EngineArgs)} - OWN_OPTIONS
+    if unknown := sorted(set(options) - known):
+        raise ValueError(f"{', '.join(unknown)}: vLLM has no such option, or exptilt sets it itself; leave it out")
+    given: dict[str, Any] = {"disable_log_stats": True, **options}
+    if current_platform.is_cpu():
+        # A prompt read in two parts rewinds the request's generator, which those of the CPU cannot: vLLM 0.32 breaks down.
+        given.setdefault("enable_chunked_prefill", False)
+    if max_rows is not None:
+        given["max_num_seqs"] = max_rows
+    with told(name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        arguments = EngineArgs(
+            model=str(source),
+            dtype=dtype,
+            logprobs_mode="processed_logprobs",
+            enable_prefix_caching=True,
+            skip_tokenizer_init=True,
+            **given,
+        )
+        engine = LLMEngine.from_engine_args(arguments)
+        generation = engine.model_config.try_get_generation_config()
+    config = engine.model_config
+    ends = _ends(config.hf_text_config.eos_token_id, generation.get("eos_token_id"), tokenizer.eos_token_id)
+    return Model(
+        VLLM(engine),
+        Text(tokenizer, ends),
+        name=name,
+        context=config.max_model_len,
+        vocabulary=config.get_vocab_size(),
+        max_rows=engine.vllm_config.scheduler_config.max_num_seqs,
+        settings={"dtype": dtype, "options": {key: str(options[key]) for key in sorted(options.keys() - SPEED_OPTIONS)}},
+    )
+
+
+def _ends(*named: int | Iterable[int] | None) -> set[int]:
+    """The end-of-text ids that configurations and tokenizer name, each one id or several."""
+    return {token for some in named if some is not None for token in ([some] if isinstance(some, int) else some)}

@@ -1,0 +1,59 @@
+"""A vLLM server on loopback, with the bundled tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from exptilt.core import Engine
+from exptilt.engines.load import load
+from exptilt.errors import CapabilityError
+from tests.servers.conftest import CAP
+from tests.servers.contract import (
+    draw,
+    test_caps_stops_and_blocks,
+    test_guided_search_and_the_markov_chain_run_and_repeat,
+    test_it_can_all_that_samplers_need,
+    test_other_laws_record_their_own_log_probabilities,
+    test_prefixes_are_reused_and_work_is_counted,
+    test_recorded_log_probabilities_are_its_scores_and_those_of_transformers,
+    test_seeds_repeat_copies_differ_and_a_batch_gives_what_single_calls_give,
+    test_three_tokens_follow_the_law_of_transformers,
+)
+
+__all__ = [
+    "test_caps_stops_and_blocks",
+    "test_guided_search_and_the_markov_chain_run_and_repeat",
+    "test_it_can_all_that_samplers_need",
+    "test_other_laws_record_their_own_log_probabilities",
+    "test_prefixes_are_reused_and_work_is_counted",
+    "test_recorded_log_probabilities_are_its_scores_and_those_of_transformers",
+    "test_seeds_repeat_copies_differ_and_a_batch_gives_what_single_calls_give",
+    "test_three_tokens_follow_the_law_of_transformers",
+]
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def engine(vllm_url: str) -> Iterator[Engine]:
+    found: Any = load("openai:tiny", base_url=vllm_url, max_tokens=CAP, concurrency=32)
+    yield found
+    found.server.close()
+
+
+def test_what_the_server_can_is_measured(engine: Any) -> None:
+    abilities = engine.server.abilities
+    assert (abilities.mode, abilities.make, abilities.processed, abilities.context) == ("ids", "vllm", True, 512)
+    with pytest.raises(CapabilityError, match="temperature 1 and no truncation"):
+        engine.with_sampling(temperature=0.7).score(draw(engine, 1))
+
+
+def test_without_seeds_copies_of_a_prefix_are_one_request(engine: Engine, vllm_url: str) -> None:
+    bare: Any = load("openai:tiny", base_url=vllm_url, max_tokens=CAP, seeds=False, temperature=1.5)
+    drafts = draw(bare, 16)
+    assert len({draft.tokens for draft in drafts}) > 4
+    assert all(draft.logq is not None and len(draft.logq) == len(draft.tokens) for draft in drafts)
+    bare.server.close()
