@@ -6,13 +6,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := .venv-servers
+GSM := --task gsm-symbolic --cap 256 --block 64 --rounds 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-servers lint types check format bench figures train clean help
+.PHONY: demo test test-servers lint types check format bench bench-file figures train clean help
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
-	@echo "also: test-servers, lint, types, check, format, bench, figures, train, clean"
+	@echo "also: test-servers, lint, types, check, format, bench, bench-file, figures, train, clean"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "exptilt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -59,7 +60,19 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python bench/ets_against_generate.py
+	$(BIN)/python bench/guidance.py --questions 32 --plain-questions 8 --parts
+	$(BIN)/python bench/guidance.py --questions 64 --plain-questions 8 --flight 32 --label guidance-tiny-32
+	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/results_page.py
+
+# The same on a real model, for example: make bench-file FILE=SmolLM2-135M-Instruct.Q4_1.gguf NAME=smollm2 (half an hour or more)
+bench-file: $(VENV)/.dev
+	$(PIP) --editable '.[gym,llamacpp]'
+	$(BIN)/python bench/guidance.py --model gguf:$(FILE) $(GSM) --questions 16 --plain-questions 3 --label guidance-$(NAME)
+	$(BIN)/python bench/guidance.py --model gguf:$(FILE) $(GSM) --questions 8 --plain-questions 1 --shots 8 --label guidance-$(NAME)-8shot
+	$(BIN)/python bench/engines.py $(FILE)
+	$(BIN)/python bench/results_page.py
 
 figures: $(VENV)/.dev
 	$(BIN)/python reproduce/exactness.py

@@ -107,7 +107,7 @@ def watched(engine: HFEngine) -> Iterator[list[int]]:
 
 
 def static_seconds(engine: HFEngine, prompts: Sequence[str], options: argparse.Namespace) -> dict[int, float]:
-    """Seconds of one step of a static batch, by rows: the rows of ETS, half-way to the cap, none of which ends."""
+    """Seconds of one step of a static batch, by rows: as many from each prompt, as in ETS, and none of them ends."""
     from exptilt.engines.hf.decode import Row
     from exptilt.engines.hf.network import Context
     from exptilt.engines.hf.prefixes import Prefixes
@@ -115,10 +115,12 @@ def static_seconds(engine: HFEngine, prompts: Sequence[str], options: argparse.N
     weights, generator = engine.weights, np.random.default_rng(0)
     ends, weights.text.ends = weights.text.ends, frozenset()
     contexts = [Context(ids, ids) for ids in (weights.text.encode(prompt, None, True) for prompt in prompts[: options.flight])]
-    steps, seconds = options.cap // 2, {}
+    steps, seconds = min(options.cap, 32), {}
     try:
         for count in STATIC_ROWS:
-            rows = [Row(contexts[i % len(contexts)], engine.sampling, generator.random(2 * steps).tolist()) for i in range(count)]
+            rows = [
+                Row(contexts[i % len(contexts)], engine.sampling, generator.random(options.cap).tolist()) for i in range(count)
+            ]
             weights.decoder.join(rows)
             times = [_timed(weights.decoder.step) for _ in range(steps)]
             weights.decoder.leave(rows)

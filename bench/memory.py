@@ -63,8 +63,8 @@ def main() -> None:
     for rows_cap, prefixes_cap in reversed(CAPS):  # small ones first: what a process grew by is never given back
         rows.append(measure(options.model, rows_cap, prefixes_cap, questions))
         print(
-            "caps {rows_cap:>13,} + {prefixes_cap:>13,}: rows {rows:>3}, {rows_bytes:>13,} bytes; prefixes {prefixes_bytes:>13,}; "
-            "process + {process_growth:>13,}; {seconds:.1f} s".format(**rows[-1]),
+            "caps {rows_cap:>13,} + {prefixes_cap:>13,}: rows {rows:>3}, {rows_bytes:>13,} bytes; "
+            "prefixes {prefixes_bytes:>13,}; process + {process_growth:>13,}; {seconds:.1f} s".format(**rows[-1]),
             flush=True,
         )
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}

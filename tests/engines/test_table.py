@@ -12,7 +12,6 @@ from exptilt.core import MASK
 from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
 from exptilt.errors import PromptError
 from exptilt.keys import Key
-from exptilt.usage import Work
 from tests.exact import distance, paths
 from tests.toys import autoregressive, random_fill, random_table
 
@@ -67,17 +66,6 @@ def test_finish_tells_end_from_cap() -> None:
     for draft in drafts:
         assert (draft.finish == "stop") == (draft.tokens[-1] == 1)
         assert draft.text == " ".join(str(token) for token in draft.tokens if token != 1)
-
-
-def test_work_is_counted() -> None:
-    work = Work()
-    engine = autoregressive(0, cap=3).target.engine.metered(work)
-    [draft] = engine.extend([engine.start("x")], [Key(0)], 1)
-    drafts = engine.extend([draft] * 2, [Key(1), Key(2)])
-    engine.score(drafts)
-    longer = sum(len(done.tokens) for done in drafts)
-    assert work.generated == 1 + longer - 2 * draft.decided
-    assert work.scored == longer
 
 
 def test_masked_text_shows_only_what_is_decided() -> None:

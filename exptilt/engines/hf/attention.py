@@ -1,9 +1,10 @@
 """Attention of rows that decode, over beginnings that several of them share: read once for all rows, not once for each.
 
-A row's keys lie in two places: the *trunk*, a beginning it shares with other rows, and columns of its own. With both
-scores side by side one softmax is taken, so this is ordinary attention, whatever is shared. Products over a trunk are
-matrix by matrix, where ordinary decoding has matrix by vector for each row: that, and not reading the trunk again
-for each row, is the gain; grouped heads are multiplied without a copy of the keys for each query head.
+A row's keys lie in two places: the *trunk*, a beginning it shares with other rows, and columns of its own. Over each
+the weighted values and their total are taken, and the two are put together as one softmax would have: this is ordinary
+attention, whatever is shared. Products over a trunk are matrix by matrix, where ordinary decoding has matrix by vector for
+each row: that, and not reading the trunk again for each row, is the gain; grouped heads are multiplied without a copy of
+the keys for each query head.
 
 transformers calls `attend` in place of its own attention, and everything else of a model is left to it.
 """
@@ -31,13 +32,17 @@ LEAST_TRUNK = 16  # tokens from which a beginning is worth a trunk
 class Shared:
     """What `attend` must know of the trunks in one step.
 
-    layers: per layer keys and values [trunks, heads, tokens, size], padded at the end. members: int64 [trunks, most],
-    the rows of each trunk, padded with row 0. places: int64 [rows], where each row stands in members.flatten().
+    layers: per layer keys and values [trunks, heads, tokens, size], padded at the end. hidden: float32 [trunks, 1, 1,
+    tokens], -inf at the padding, to be added to scores. members: int64 [trunks, most], the rows of each trunk, padded with
+    row 0. places: int64 [rows], where each row stands in members.flatten(). bare: float32 [rows, 1, 1, 1], -inf for rows
+    without a trunk, else 0.
     """
 
     layers: Sequence[tuple[Tensor, Tensor] | None]
+    hidden: Tensor
     members: Tensor
     places: Tensor
+    bare: Tensor
 
 
 def attend(
@@ -54,38 +59,43 @@ def attend(
     """Attention as transformers' interface has it; with `shared` for one token per row, over trunk and own columns.
 
     query: [rows, heads, 1, size]; key, value: [rows, key heads, own columns, size]; attention_mask: what is added to
-    the scores, [rows, 1, 1, trunk tokens + own columns]. Returns [rows, 1, heads, size].
+    the scores of own columns, [rows, 1, 1, own columns]. Returns [rows, 1, heads, size].
     """
     if shared is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    assert attention_mask is not None
     rows, heads, _, size = query.shape
     kept = key.shape[1]
     queries = (query * (scaling or size**-0.5)).view(rows, kept, heads // kept, size)
-    scores = queries @ key.transpose(-1, -2)
+    scores = (queries @ key.transpose(-1, -2)).float().add_(attention_mask)
+    most = scores.amax(-1, keepdim=True)
     trunk = shared.layers[module.layer_idx] if len(shared.members) else None
-    if trunk is not None:
-        over = _by_trunk(queries, shared) @ trunk[0].transpose(-1, -2)
-        scores = torch.cat([_by_row(over, shared, heads // kept), scores], -1)
-    weights = scores.add_(attention_mask).softmax(-1, dtype=torch.float32).to(query.dtype)
     if trunk is None:
-        return (weights @ value).view(rows, 1, heads, size), None
-    length = trunk[0].shape[2]
-    mixed = weights[..., length:] @ value
-    mixed += _by_row(_by_trunk(weights[..., :length], shared) @ trunk[1], shared, heads // kept)
-    return mixed.view(rows, 1, heads, size), None
+        weights = scores.sub_(most).exp_()
+        mixed, total = weights.to(value.dtype) @ value, weights.sum(-1, keepdim=True)
+    else:
+        over, over_total, over_most = _over_trunks(queries, trunk, shared).split([size, 1, 1], -1)
+        over_most = over_most + shared.bare
+        most = torch.maximum(most, over_most)
+        weights, share = scores.sub_(most).exp_(), (over_most - most).exp_()
+        mixed = (weights.to(value.dtype) @ value).float().add_(over * share)
+        total = weights.sum(-1, keepdim=True).add_(over_total * share)
+    return (mixed / total).to(query.dtype).view(rows, 1, heads, size), None
 
 
-def _by_trunk(states: Tensor, shared: Shared) -> Tensor:
-    """[rows, key heads, group, any] to [trunks, key heads, most · group, any]."""
-    gathered = states[shared.members].transpose(1, 2)
-    return gathered.reshape(*gathered.shape[:2], -1, states.shape[-1])
+def _over_trunks(queries: Tensor, trunk: tuple[Tensor, Tensor], shared: Shared) -> Tensor:
+    """Of each row [rows, key heads, group, size] over its trunk: weighted values, total weight and greatest score.
 
-
-def _by_row(states: Tensor, shared: Shared, group: int) -> Tensor:
-    """[trunks, key heads, most · group, any] to [rows, key heads, group, any]."""
-    trunks, kept, _, size = states.shape
-    return states.view(trunks, kept, -1, group, size).transpose(1, 2).flatten(0, 1)[shared.places]
+    float32 [rows, key heads, group, size + 2]; the weights are relative to the greatest score.
+    """
+    _, kept, group, size = queries.shape
+    trunks = len(shared.members)
+    gathered = queries[shared.members].transpose(1, 2).reshape(trunks, kept, -1, size)
+    scores = (gathered @ trunk[0].transpose(-1, -2)).float().add_(shared.hidden)
+    most = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(most).exp_()
+    values = (weights.to(queries.dtype) @ trunk[1]).float()
+    found = torch.cat([values, weights.sum(-1, keepdim=True), most], -1)
+    return found.view(trunks, kept, -1, group, size + 2).transpose(1, 2).flatten(0, 1)[shared.places]
 
 
 class Trunks:
@@ -129,11 +139,11 @@ class Trunks:
         if not self._users[place]:
             self.tokens[place] = ()
 
-    def shared(self, places: Sequence[int | None]) -> tuple[Shared, Tensor]:
-        """For rows at these places: what `attend` needs, and what masks their trunks, [rows, tokens] to be added.
+    def shared(self, places: Sequence[int | None]) -> Shared:
+        """What `attend` needs of rows at these places.
 
         Free places among those in use take part without rows: leaving them out would mean copying the others. A row
-        without a trunk stands with those of the first and masks all of it.
+        without a trunk stands with those of the first, and what it finds there counts for nothing.
         """
         used = [place for place in places if place is not None]
         groups: list[list[int]] = [[] for _ in range(max(used, default=-1) + 1)]
@@ -142,16 +152,21 @@ class Trunks:
             where.append((place or 0, len(groups[place or 0])))
             groups[place or 0].append(row)
         most = max(map(len, groups), default=0)
-        members = torch.tensor([group + [0] * (most - len(group)) for group in groups], dtype=torch.int64, device=self.device)
-        flat = torch.tensor([number * most + index for number, index in where], dtype=torch.int64, device=self.device)
-        length = max((len(self.tokens[place]) for place in used), default=0)
-        layers = [
-            None if pair is None else (pair[0][: len(groups), :, :length], pair[1][: len(groups), :, :length])
-            for pair in self._layers
-        ]
-        own = torch.tensor([0 if place is None else len(self.tokens[place]) for place in places], device=self.device)
-        visible = torch.arange(length, device=self.device) < own[:, None]
-        return Shared(layers, members, flat), torch.where(visible, 0.0, -math.inf)
+        members = [group + [0] * (most - len(group)) for group in groups]
+        lengths = [len(tokens) for tokens in self.tokens[: len(groups)]]
+        longest = max(lengths, default=0)
+        columns = torch.arange(longest, device=self.device)
+        seen = columns < torch.tensor([length or longest for length in lengths], device=self.device)[:, None]  # free: any
+        bare = torch.tensor([place is None for place in places], device=self.device)
+        count = len(groups)
+        layers = [None if pair is None else (pair[0][:count, :, :longest], pair[1][:count, :, :longest]) for pair in self._layers]
+        return Shared(
+            layers,
+            torch.where(seen, 0.0, -math.inf)[:, None, None],
+            torch.tensor(members, dtype=torch.int64, device=self.device),
+            torch.tensor([number * most + index for number, index in where], dtype=torch.int64, device=self.device),
+            torch.where(bare, -math.inf, 0.0)[:, None, None, None],
+        )
 
     def _reserve(self, number: int, pair: tuple[Tensor, Tensor]) -> None:
         """Make room for all places and their tokens in a layer; padding is zero, since it must be finite."""

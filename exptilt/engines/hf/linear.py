@@ -11,6 +11,7 @@ import platform
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -24,7 +25,20 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, states: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(states, self.packed, self.bias, "none", [], "")
+        flat = states.reshape(-1, states.shape[-1])
+        rows = len(flat)
+        padded = functional.pad(flat, (0, 0, 0, round_up(rows) - rows))
+        products = torch.ops.mkldnn._linear_pointwise(padded, self.packed, self.bias, "none", [], "")
+        return products[:rows].view(*states.shape[:-1], -1)
+
+
+def round_up(rows: int) -> int:
+    """The number of rows to compute for so many: few numbers, since oneDNN compiles and keeps a product for each.
+
+    Compiling takes 0.6 ms and 0.6 MB for each shape of the tiny model, and the rows in flight change with every step.
+    """
+    step = 4 if rows <= 32 else max(16, 1 << (rows.bit_length() - 4))
+    return -(-rows // step) * step
 
 
 @torch.inference_mode()

@@ -105,7 +105,7 @@ class Slots:
         self.trunks = Trunks(layers, device) if share else None
         self._trunk_of: list[int | None] = []  # the place of each row's trunk
         self._skipped = torch.zeros(0, dtype=torch.int64, device=device)  # tokens of each row's trunk
-        self._shared: tuple[Shared, Tensor] | None = None  # of the rows as they are now
+        self._shared: Shared | None = None  # of the rows as they are now
         self.layers = [_Layer(self) for _ in range(layers)]
         self.cache = Cache(layers=list(self.layers))
 
@@ -197,9 +197,8 @@ class Slots:
             return {"attention_mask": own, "position_ids": positions}
         if self._shared is None:
             self._shared = self.trunks.shared(self._trunk_of)
-        shared, trunk_mask = self._shared
-        mask = torch.cat([trunk_mask, torch.where(own, 0.0, -math.inf)], -1)
-        return {"attention_mask": mask[:, None, None], "position_ids": positions, "shared": shared}
+        mask = torch.where(own, 0.0, -math.inf)[:, None, None]
+        return {"attention_mask": mask, "position_ids": positions, "shared": self._shared}
 
     def _set_rows(self, starts: list[int], trunk_of: list[int | None]) -> None:
         self.starts, self._trunk_of = starts, trunk_of
