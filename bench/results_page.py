@@ -39,15 +39,17 @@ def guidance(found: Found) -> str:
         "",
         "| | |",
         "|---|---:|",
-        f"| straightforward, seconds per question | {spread([second for each in rounds for second in each['plain']], '.2f')} |",
         f"| exptilt, seconds per question | {spread([run['seconds'] / run['questions'] for run in runs], '.2f')} |",
-        f"| **ratio** | **{spread(found['ratios'])}** |",
         f"| tokens per second | {spread([run['generated'] / run['seconds'] for run in runs], '.0f')} |",
         f"| rows in a step, on average | {spread([run['mean_rows'] for run in runs], '.0f')} |",
         f"| of the static-batch peak, % | {spread([100 * run['ceiling_seconds'] / run['seconds'] for run in runs], '.0f')} |",
         f"| of static batches of as many rows, % | {spread(at_rows, '.0f')} |",
         f"| prefilled tokens over the fewest possible | {spread([run['prefilled'] / run['fewest'] for run in runs], '.3f')} |",
     ]
+    if found["ratios"]:
+        plain = [second for each in rounds for second in each["plain"]]
+        lines.append(f"| straightforward, seconds per question | {spread(plain, '.2f')} |")
+        lines.append(f"| **ratio** | **{spread(found['ratios'])}** |")
     if "without" in found:
         lines += ["", "Without one part, a question takes as long, times:", ""]
         lines += [f"- {name}: {times:.2f}" for name, times in found["without"].items()]
@@ -110,7 +112,7 @@ PARTS: list[tuple[str, str, Callable[[Found], str]]] = [
     ("(a) to (c) ETS against the straightforward version: the tiny model", "guidance-tiny", guidance),
     ("(a) to (c) SmolLM2-135M, zero-shot", "guidance-smollm2", guidance),
     ("(a) to (c) SmolLM2-135M, eight examples", "guidance-smollm2-8shot", guidance),
-    ("(a) to (c) Qwen2.5-Coder-0.5B, zero-shot", "guidance-qwen", guidance),
+    ("(b) SmolLM2-135M, zero-shot, exptilt alone", "guidance-smollm2-peak", guidance),
     ("(b) 32 prompts in flight, the tiny model", "guidance-tiny-32", guidance),
     ("(d) transformers against llama.cpp", "engines", engines),
     ("(e) Sampler, session and scheduler", "overhead", overhead),

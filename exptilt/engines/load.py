@@ -57,7 +57,7 @@ def load(
         For "llamacpp:": max_rows, memory, threads, tokenizer, ends (see `exptilt.engines.llamacpp.loading.read_weights`).
         For "vllm:": max_rows, and any option of vLLM's engine (see `exptilt.engines.vllm.loading.read_model`).
         For "mdlm:": block, per_step, order, threshold, cache, guidance, of `exptilt.engines.diffusion.DiffusionSampling`, and
-        trust_remote_code, mask, shifted, max_rows (see `exptilt.engines.diffusion.loading.read_masked_weights`).
+        trust_remote_code, mask, shifted, max_rows, rows_memory (see `exptilt.engines.diffusion.loading.read_masked_weights`).
 
     Raises ModelError where the model is unknown, cannot be read or needs a package that is not installed; ValueError
     for parameters out of range.

@@ -100,6 +100,37 @@ class Text:
         return self._pieces[token]
 
 
+def end_ids(*named: int | Iterable[int] | None) -> set[int]:
+    """The end-of-text ids that configurations and tokenizers name, each one id, several or none."""
+    return {token for some in named if some is not None for token in ([some] if isinstance(some, int) else some)}
+
+
+def check_system(text: Text, system: str | None, template: bool, name: str) -> None:
+    """Refuse a text for the system turn where there is no chat template to put it in."""
+    if system is not None and not (template and text.has_template):
+        raise ValueError(
+            f"a system text needs a chat template, and {name} {'has none' if template else 'runs without'}: "
+            "put the text at the beginning of the prompt instead"
+        )
+
+
+def check_cap(max_tokens: int, context: int | None, name: str) -> None:
+    """Refuse a cap on responses as long as the model's context (None: no limit)."""
+    if context is not None and max_tokens >= context:
+        raise ValueError(
+            f"max_tokens={max_tokens} leaves no room for a prompt in the {context} tokens of {name}'s context: give fewer"
+        )
+
+
+def check_tokens(tokens: Sequence[int], vocabulary: int, name: str) -> None:
+    """Refuse a draft's tokens where the model has no such ids."""
+    if tokens and not 0 <= min(tokens) <= max(tokens) < vocabulary:
+        raise ValueError(
+            f"a draft has tokens from {min(tokens)} to {max(tokens)}, but {name} has 0 to {vocabulary - 1}: "
+            "give it drafts of engines with the same alphabet, without masked positions"
+        )
+
+
 def check_room(prompt: int, max_tokens: int, context: int | None, name: str) -> None:
     """Refuse a prompt of so many tokens that a whole response no longer fits the model's context (None: no limit)."""
     if context is not None and prompt + max_tokens > context:

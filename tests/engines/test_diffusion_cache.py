@@ -187,6 +187,32 @@ def test_work_tells_what_was_fed_and_what_was_kept(weights: dict[bool, MaskedWei
         assert (work.forwards, work.prompt, work.prompt + work.cached) == (4, fed, 4 * 6)
 
 
+def test_rows_wait_for_memory_and_come_out_the_same(weights: dict[bool, MaskedWeights]) -> None:
+    """Room for three rows with prompts of two; what the rows in flight keep stays within it, and ends with them."""
+    law = DiffusionSampling(max_tokens=6, block=2, cache="dual", guidance=0.5)
+    position = 2 * 2 * 16 * 4  # keys and values, layers, width of all heads, bytes
+    room = 3 * 2 * (2 + 6) * position  # with the prompt and with it masked
+    narrow = MaskedWeights(weights[True].model, word_tokenizer(), mask=MASKED, ends=[END], name="narrow", rows_memory=room)
+    wide = MaskedWeights(weights[True].model, word_tokenizer(), mask=MASKED, ends=[END], name="wide")
+    decoder: Any = narrow.scheduler.batch
+    step, seen = decoder.step, []
+
+    def watched() -> Any:
+        rows = list(decoder.rows)
+        done = step()
+        kept = {id(part): part.nbytes for row in rows for part in row.kept.values()}
+        seen.append((len(rows), sum(kept.values())))
+        assert not any(row.kept for row in done)
+        return done
+
+    decoder.step = watched
+    engines = [DiffusionEngine(one, law) for one in (narrow, wide)]
+    few, many = (engine.extend([engine.start("a b")] * 12, keys(12)) for engine in engines)
+    assert [draft.tokens for draft in few] == [draft.tokens for draft in many]
+    assert max(rows for rows, _ in seen) == 3
+    assert 0 < max(kept for _, kept in seen) <= room
+
+
 def test_a_cached_proposal_is_rescored_by_the_exact_law(weights: dict[bool, MaskedWeights]) -> None:
     """E_q[p/q] = 1 where the order is fixed, q the dual cache of the same network."""
     exact = DiffusionEngine(weights[True], DiffusionSampling(max_tokens=4, block=2, order="left"))

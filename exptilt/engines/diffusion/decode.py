@@ -32,6 +32,7 @@ class MaskedDecoder:
     def leave(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self.rows.pop(row, None)
+            row.kept.clear()  # its caller holds the row itself until all of the call are done
 
     @torch.inference_mode()
     def step(self) -> list[Row]:

@@ -33,8 +33,8 @@ from exptilt.engines.diffusion.decode import MaskedDecoder
 from exptilt.engines.diffusion.network import MaskedNetwork
 from exptilt.engines.diffusion.row import Path, Row
 from exptilt.engines.diffusion.sampling import DiffusionSampling
-from exptilt.engines.hf.engine import digest
-from exptilt.engines.text import Text, check_room
+from exptilt.engines.hf.engine import ROWS_MEMORY, digest
+from exptilt.engines.text import Text, check_cap, check_room, check_system
 from exptilt.errors import CapabilityError, ModelError
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
@@ -48,7 +48,8 @@ class MaskedWeights:
 
     model: maps token ids [rows, length] to an object with `.logits`, reading in both directions; it has a `config`.
     tokenizer: of transformers. mask: the id of the mask token; ends: ids of end-of-text tokens; name: what errors call
-    it. max_rows: rows that decode at once. shifted, thin: see `MaskedNetwork`.
+    it. max_rows: rows that decode at once. rows_memory: bytes that their block caches may take, each row reckoned without
+    what it shares; rows beyond either number wait. shifted, thin: see `MaskedNetwork`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class MaskedWeights:
         ends: Iterable[int],
         name: str,
         max_rows: int | None = None,
+        rows_memory: int = ROWS_MEMORY,
         shifted: bool = False,
         thin: bool = True,
     ) -> None:
@@ -69,7 +71,9 @@ class MaskedWeights:
         self.network = MaskedNetwork(model, mask, shifted=shifted, thin=thin)
         self.text = Text(tokenizer, ends)
         decoder = MaskedDecoder(self.network, self.text.ends)
-        self.scheduler: Scheduler[Row] = Scheduler(decoder, max_rows=max_rows or MOST_ROWS, name=name)
+        self.scheduler: Scheduler[Row] = Scheduler(
+            decoder, max_rows=max_rows or MOST_ROWS, max_memory=rows_memory, size=self._kept_bytes, name=name
+        )
         self._counting = threading.Lock()
 
     @property
@@ -92,6 +96,12 @@ class MaskedWeights:
                 scored=scored,
                 forwards=sum(row.forwards for row in rows),
             )
+
+    def _kept_bytes(self, row: Row) -> int:
+        """The most that a row keeps between steps: keys and values of prompt and response, twice with guidance."""
+        if row.sampling.cache == "none":
+            return 0
+        return self.network.kept_bytes * (len(row.prompt) + row.sampling.max_tokens) * (2 if row.sampling.guidance else 1)
 
     def close(self) -> None:
         """Stop the worker; calls under way and calls to come raise ModelError."""
@@ -116,13 +126,8 @@ class DiffusionEngine:
     work: Work = field(default_factory=Work, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.system is not None and not (self.template and self.weights.text.has_template):
-            raise ValueError(
-                f"a system text needs a chat template, and {self.name} has none or runs without: put it in the prompt"
-            )
-        room = self.weights.network.context
-        if room is not None and self.max_tokens >= room:
-            raise ValueError(f"max_tokens={self.max_tokens} leaves no room for a prompt in the {room} tokens of {self.name}")
+        check_system(self.weights.text, self.system, self.template, self.name)
+        check_cap(self.max_tokens, self.weights.network.context, self.name)
         if self.sampling.cache != "none" and (reason := self.weights.network.no_cache):
             raise ModelError(
                 f'{self.name} cannot decode with cache="{self.sampling.cache}": {reason}. Give cache="none", or a model whose '

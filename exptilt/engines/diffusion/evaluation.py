@@ -4,7 +4,7 @@ Rows with the same prompt and state (candidates of one chain, rollouts of one ca
 of the first of them. With a block cache the first step of a block evaluates the whole response and keeps keys and values;
 the steps after it feed a window alone. What is kept depends on the prompt and the decisions before the block and on
 nothing else, so a draft that goes on in the middle of a block, or a path that is scored, has it made again and is in the
-same state as if it had never been interrupted. Rows in one such state share what is kept, and it lives as long as they do.
+same state as if it had never been interrupted. Rows in one such state share what is kept, while one of them is in flight.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Evaluation:
         for i, (row, state, start) in enumerate(zip(rows, now, began, strict=True)):
             if state.window is None or state == start:
                 whole.ask(state, row, i)
+                row.kept.pop(blind, None)  # that of the block before
                 continue
             blocks.ask(state, row, i)
             if kept[start] is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,9 @@ import torch
 import transformers
 
 from exptilt.engines.diffusion.engine import MaskedWeights
+from exptilt.engines.hf.engine import ROWS_MEMORY
 from exptilt.engines.hf.loading import DTYPES, quiet, told
+from exptilt.engines.text import end_ids
 from exptilt.errors import ModelError
 
 SHIFTED = ("Dream",)  # config.model_type of models whose logits stand one position early
@@ -23,15 +24,17 @@ def read_masked_weights(
     dtype: str = "float32",
     device: str | None = None,
     max_rows: int | None = None,
+    rows_memory: int = ROWS_MEMORY,
     trust_remote_code: bool = False,
     mask: int | None = None,
     shifted: bool | None = None,
 ) -> MaskedWeights:
     """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
 
-    trust_remote_code: whether to run the Python code that comes with the model (LLaDA and Dream need it); off unless you
-    say so. mask: the id of the mask token, None to read it from tokenizer or configuration. shifted: whether logits stand
-    one position early, None to tell by the configuration (its `shifted_logits`, or the type of the model).
+    max_rows, rows_memory: see `MaskedWeights`. trust_remote_code: whether to run the Python code that comes with the model
+    (LLaDA and Dream need it); off unless you say so. mask: the id of the mask token, None to read it from tokenizer or
+    configuration. shifted: whether logits stand one position early, None to tell by the configuration (its
+    `shifted_logits`, or the type of the model).
     Raises ModelError where the model cannot be read or used.
     """
     if dtype not in DTYPES:
@@ -54,6 +57,7 @@ def read_masked_weights(
         ends=find_ends(config, tokenizer, model),
         name=name,
         max_rows=max_rows,
+        rows_memory=rows_memory,
         shifted=getattr(config, "shifted_logits", config.model_type in SHIFTED) if shifted is None else shifted,
     )
 
@@ -70,9 +74,4 @@ def find_ends(config: Any, tokenizer: Any, model: Any) -> frozenset[int]:
     """The end-of-text ids that configurations and tokenizer name; a BERT's separator where there is no other."""
     generation = getattr(model, "generation_config", None)
     named = [getattr(owner, "eos_token_id", None) for owner in (config, tokenizer, generation)]
-    found = frozenset(_ids(named))
-    return found or frozenset(_ids([getattr(tokenizer, "sep_token_id", None)]))
-
-
-def _ids(named: Iterable[Any]) -> list[int]:
-    return [int(token) for some in named if some is not None for token in (some if isinstance(some, list) else [some])]
+    return frozenset(end_ids(*named) or end_ids(getattr(tokenizer, "sep_token_id", None)))

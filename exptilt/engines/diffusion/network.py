@@ -50,7 +50,8 @@ class MaskedNetwork:
 
     mask: the id of the mask token, which is never drawn. shifted: whether the logits of a position stand one place before
     it, as in models that grew out of autoregressive ones (Dream). thin: whether to catch hidden states at all.
-    no_cache: why block caches cannot be had of this model, found out by a trial; None where they can.
+    no_cache: why block caches cannot be had of this model, found out by a trial; None where they can. kept_bytes: what the
+    keys and values of one position take there.
     Not thread-safe: the scheduler's worker calls it.
     """
 
@@ -66,6 +67,7 @@ class MaskedNetwork:
         find = getattr(model, "get_output_embeddings", None)
         self._head: Callable[[Tensor], Tensor] | None = find() if thin and find is not None else None
         self.vocabulary = self._try_out()
+        self.kept_bytes = 0
         self.no_cache = prepare(model) or self._try_cache()
 
     # ------------------------------------------------------------------------------------------------ evaluation
@@ -214,7 +216,8 @@ class MaskedNetwork:
             whole, [kept] = self.features([View(tokens, window=window)], [0, 0], asked)
             part, _ = self.features([View(tokens[2:5], 2, kept=kept)], [0, 0], asked)
             off = float((whole - part).abs().max() / whole.abs().max())
-            if off <= self._tolerance:
+            if kept is not None and off <= self._tolerance:
+                self.kept_bytes = kept[:, :, :, 0].nbytes
                 return None
             reason = f"a block with kept keys and values is told apart from the whole, by {off:.2g} of the largest value"
         except (ModelError, RuntimeError, ValueError, IndexError, TypeError) as error:

@@ -63,6 +63,7 @@ def attend(
     """
     if shared is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    assert attention_mask is not None
     rows, heads, _, size = query.shape
     kept = key.shape[1]
     queries = (query * (scaling or size**-0.5)).view(rows, kept, heads // kept, size)

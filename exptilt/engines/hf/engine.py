@@ -12,8 +12,7 @@ of the support may for the same reason be inside it when drawn and outside (-inf
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
@@ -24,13 +23,15 @@ from torch import Tensor
 
 from exptilt.certainty import Certainty
 from exptilt.core import Draft
-from exptilt.engines.hf.decode import Decoder, Row
+from exptilt.engines.hf.decode import Decoder
 from exptilt.engines.hf.law import Laws, certainty, log_probability
 from exptilt.engines.hf.linear import pack
-from exptilt.engines.hf.network import Context, Cost, Network, groups
+from exptilt.engines.hf.network import Network, groups
 from exptilt.engines.hf.slots import SPARE_COLUMNS
+from exptilt.engines.ledger import Cost, Ledger
+from exptilt.engines.row import Row, begun, extended
 from exptilt.engines.sampling import Sampling
-from exptilt.engines.text import Text, check_room
+from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens, end_ids
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
@@ -76,23 +77,11 @@ class Weights:
             size=lambda row: token * (len(row.context.tokens) + len(row.uniforms) + SPARE_COLUMNS),
             name=name,
         )
-        self._counting = threading.Lock()
+        self.ledger = Ledger()
 
     @property
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
-
-    def count(self, work: Work, costs: Iterable[Cost], *, generated: int = 0, scored: int = 0) -> None:
-        """Add to `work`, which several threads may share."""
-        costs = list(costs)
-        with self._counting:
-            work.add(
-                prompt=sum(cost.prompt for cost in costs),
-                cached=sum(cost.cached for cost in costs),
-                generated=generated,
-                scored=scored,
-                forwards=sum(cost.forwards for cost in costs) + generated,
-            )
 
     def close(self) -> None:
         """Stop the worker; calls under way and calls to come raise ModelError."""
@@ -119,17 +108,8 @@ class HFEngine:
     can = frozenset({"continue", "logq", "score", "seed", "certainty"})
 
     def __post_init__(self) -> None:
-        if self.system is not None and not (self.template and self.weights.text.has_template):
-            raise ValueError(
-                f"a system text needs a chat template, and {self.name} {'has none' if self.template else 'runs without'}: "
-                "put the text at the beginning of the prompt instead"
-            )
-        room = self.weights.network.context
-        if room is not None and self.max_tokens >= room:
-            raise ValueError(
-                f"max_tokens={self.max_tokens} leaves no room for a prompt in the {room} tokens of {self.name}'s context: "
-                "give fewer"
-            )
+        check_system(self.weights.text, self.system, self.template, self.name)
+        check_cap(self.max_tokens, self.weights.network.context, self.name)
 
     @property
     def name(self) -> str:
@@ -177,12 +157,8 @@ class HFEngine:
         rows = [self._row(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
         drawn = [row for row in rows if row is not None]
         self.weights.scheduler.run([row for row in drawn if row.uniforms])
-        self.weights.count(self.work, (row.cost for row in drawn), generated=sum(len(row.tokens) for row in drawn))
-        texts = iter(self.weights.text.decode([row.response for row in drawn]))
-        return [
-            draft if row is None else _extended(draft, row, self.sampling.before_stop(next(texts)))
-            for draft, row in zip(drafts, rows, strict=True)
-        ]
+        self.weights.ledger.count(self.work, (row.cost for row in drawn), generated=sum(len(row.tokens) for row in drawn))
+        return extended(drafts, rows, self.weights.text)
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         """Log-probability (nats) of the tokens of each draft from number `starts[i]` on; -inf outside the law's support."""
@@ -211,21 +187,8 @@ class HFEngine:
         if draft.finish is not None:
             return None
         prompt = self._encode(draft.prompt)
-        self._check_tokens(draft)
-        left = max(0, self.max_tokens - len(draft.tokens))
-        uniforms = key.rng().random(left if tokens is None else min(left, tokens)).tolist()
-        row = Row(Context(prompt, prompt + draft.tokens), self.sampling, uniforms)
-        if not left:
-            row.finish = "length"
-        return row
-
-    def _check_tokens(self, draft: Draft) -> None:
-        size = self.weights.network.vocabulary
-        if draft.tokens and (min(draft.tokens) < 0 or max(draft.tokens) >= size):
-            raise ValueError(
-                f"a draft has tokens from {min(draft.tokens)} to {max(draft.tokens)}, but {self.name} has 0 to {size - 1}: "
-                "give it drafts of engines with the same alphabet, without masked positions"
-            )
+        check_tokens(draft.tokens, self.weights.network.vocabulary, self.name)
+        return begun(draft, prompt, self.sampling, key, tokens)
 
     def _rate(
         self, drafts: Sequence[Draft], starts: Sequence[int], measure: Callable[[Tensor, Tensor], Tensor]
@@ -237,7 +200,7 @@ class HFEngine:
         results = [np.zeros((0, 3))] * len(drafts)
         full = [i for i, (draft, start) in enumerate(zip(drafts, starts, strict=True)) if len(draft.tokens) > start]
         for i in full:
-            self._check_tokens(drafts[i])
+            check_tokens(drafts[i].tokens, self.weights.network.vocabulary, self.name)
         prompts = {i: self._encode(drafts[i].prompt) for i in full}
         sizes = [(len(drafts[i].tokens) - starts[i], len(prompts[i]) + len(drafts[i].tokens) - 1) for i in full]
         costs: list[Cost] = []
@@ -251,14 +214,8 @@ class HFEngine:
             costs += spent
             for i, value in zip(members, values, strict=True):
                 results[i] = value
-        self.weights.count(self.work, costs, scored=sum(len(drafts[i].tokens) - starts[i] for i in full))
+        self.weights.ledger.count(self.work, costs, scored=sum(len(drafts[i].tokens) - starts[i] for i in full))
         return results
-
-
-def _extended(draft: Draft, row: Row, text: str) -> Draft:
-    """The draft with what its row drew; without log-probabilities where it had none before."""
-    logq = None if draft.logq is None else (*draft.logq, *row.logq)
-    return Draft(draft.prompt, (*draft.tokens, *row.tokens), logq, text, row.finish)
 
 
 def digest(model: Any) -> str:
@@ -274,11 +231,10 @@ def digest(model: Any) -> str:
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:
-    """The end-of-text ids that the model's configurations and the tokenizer name, each one id or several."""
+    """The end-of-text ids that the model's configurations and the tokenizer name."""
     generation = model.generation_config
-    named = [model.config.get_text_config(decoder=True).eos_token_id, tokenizer.eos_token_id]
-    named.append(None if generation is None else generation.eos_token_id)
-    return {token for some in named if some is not None for token in (some if isinstance(some, list) else [some])}
+    named = None if generation is None else generation.eos_token_id
+    return end_ids(model.config.get_text_config(decoder=True).eos_token_id, tokenizer.eos_token_id, named)
 
 
 def _token_bytes(model: Any) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,28 +18,14 @@ from torch import Tensor
 from exptilt.engines.hf.attention import NAME
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
 from exptilt.engines.hf.slots import Slots
+from exptilt.engines.ledger import Cost
+from exptilt.engines.row import Context
 from exptilt.errors import ModelError
 
 BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
 BLOCK_COLUMNS = 32768  # key-value columns in use at once when prefilling or scoring, all rows together
 BLOCK_LOGITS = 2**25  # logits computed at once when scoring: 128 MiB in float32
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
-
-
-class Context(NamedTuple):
-    """A prompt's token ids, and all token ids so far, the prompt's included."""
-
-    prompt: tuple[int, ...]
-    tokens: tuple[int, ...]
-
-
-@dataclass
-class Cost:
-    """What one context took: tokens evaluated, tokens whose key-values were known, evaluations of the network."""
-
-    prompt: int = 0
-    cached: int = 0
-    forwards: int = 0
 
 
 @dataclass(frozen=True)

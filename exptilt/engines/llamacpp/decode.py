@@ -13,82 +13,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from exptilt.core import Finish
+from exptilt.engines.ledger import Cost
 from exptilt.engines.llamacpp.law import draw
 from exptilt.engines.llamacpp.memory import Memory, common_length
 from exptilt.engines.llamacpp.network import BATCH_TOKENS, OUTPUTS, Feed, Logits, Network
-from exptilt.engines.sampling import Sampling
+from exptilt.engines.row import Context, Row
 from exptilt.engines.text import Text
 from exptilt.keys import Floats
 
 Measure = Callable[[Logits, Sequence[int]], Floats]
 """Takes logits [tokens, vocabulary] and the tokens that came; returns float64 [tokens, values]."""
-
-
-class Context(NamedTuple):
-    """The number of a prompt's tokens, and all token ids so far, the prompt's included."""
-
-    prompt: int
-    tokens: tuple[int, ...]
-
-
-@dataclass
-class Cost:
-    """What a row's prefix took: tokens evaluated, tokens known before, evaluations of the network."""
-
-    prompt: int = 0
-    cached: int = 0
-    forwards: int = 0
-
-
-@dataclass(eq=False)
-class Drawn:
-    """One response that is being drawn: where it starts, its law, one uniform for each token it may draw."""
-
-    context: Context
-    sampling: Sampling
-    uniforms: list[float]
-    tokens: list[int] = field(default_factory=list)  # drawn so far
-    logq: list[float] = field(default_factory=list)
-    finish: Finish | None = None
-    cost: Cost = field(default_factory=Cost)
-
-    @property
-    def left(self) -> int:
-        """Tokens it may yet feed."""
-        return len(self.uniforms) - len(self.tokens)
-
-    @property
-    def done(self) -> bool:
-        return self.finish is not None or not self.left
-
-    @property
-    def fed(self) -> tuple[int, ...]:
-        """All tokens evaluated so far, if it has fed at least one."""
-        return (*self.context.tokens, *self.tokens[:-1])
-
-    @property
-    def response(self) -> list[int]:
-        """All tokens after the prompt."""
-        return [*self.context.tokens[self.context.prompt :], *self.tokens]
-
-    def next(self, room: int) -> Sequence[int]:
-        """The tokens to feed now: the latest one."""
-        return self.tokens[-1:] or self.context.tokens[-1:]
-
-    def take(self, token: int, logq: float, text: Text) -> None:
-        """Add a drawn token."""
-        self.tokens.append(token)
-        self.logq.append(logq)
-        length = len(self.context.tokens) - self.context.prompt + len(self.tokens)
-        if token in text.ends or (self.sampling.stop and text.stops(self.response, self.sampling.stop)):
-            self.finish = "stop"
-        elif length >= self.sampling.max_tokens:
-            self.finish = "length"
 
 
 @dataclass(eq=False)
@@ -128,7 +66,7 @@ class Rated:
         self.measured += count
 
 
-Row = Drawn | Rated
+AnyRow = Row | Rated
 
 
 class Decoder:
@@ -138,25 +76,25 @@ class Decoder:
         self.network = network
         self.text = text
         self.memory = Memory(network)
-        self.waiting: deque[Row] = deque()
-        self.sequences: dict[Row, int] = {}  # of the rows in flight, in their order
+        self.waiting: deque[AnyRow] = deque()
+        self.sequences: dict[AnyRow, int] = {}  # of the rows in flight, in their order
 
-    def join(self, rows: Sequence[Row]) -> None:
+    def join(self, rows: Sequence[AnyRow]) -> None:
         """Take rows in where there is room."""
         self.waiting.extend(rows)
         self._admit()
 
-    def step(self) -> list[Row]:
+    def step(self) -> list[AnyRow]:
         """Draw one token of each drawn row, measure tokens of rated ones; rows that are done leave and are returned."""
         self._admit()
-        drawn = [row for row in self.sequences if isinstance(row, Drawn)]
+        drawn = [row for row in self.sequences if isinstance(row, Row)]
         rated: list[Rated] = []
-        feeds = [self._feed(row, 1) for row in drawn]
+        feeds = [self._feed(row, [row.last]) for row in drawn]
         room = OUTPUTS - len(drawn)
         for row in self.sequences:
             if isinstance(row, Rated) and room:
                 rated.append(row)
-                feeds.append(self._feed(row, room))
+                feeds.append(self._feed(row, row.next(room)))
                 room -= len(feeds[-1].tokens)
         logits = self.network.evaluate(feeds)
         chosen = draw(logits[: len(drawn)], [row.sampling for row in drawn], [row.uniforms[len(row.tokens)] for row in drawn])
@@ -167,20 +105,20 @@ class Decoder:
             row.take(logits[end - len(feed.tokens) : end])
         return self._release([*drawn, *rated])
 
-    def leave(self, rows: Sequence[Row]) -> None:
+    def leave(self, rows: Sequence[AnyRow]) -> None:
         """Drop rows that nobody waits for."""
         gone = set(rows)
         self.waiting = deque(row for row in self.waiting if row not in gone)
         for row in [row for row in self.sequences if row in gone]:
             self.memory.drop(self.sequences.pop(row))
 
-    def _feed(self, row: Row, room: int) -> Feed:
-        tokens, sequence = row.next(room), self.sequences[row]
+    def _feed(self, row: AnyRow, tokens: Sequence[int]) -> Feed:
+        sequence = self.sequences[row]
         start = self.memory.length(sequence)
         self.memory.grow(sequence, len(tokens))
         return Feed(sequence, start, tokens, logits=True)
 
-    def _release(self, rows: Sequence[Row]) -> list[Row]:
+    def _release(self, rows: Sequence[AnyRow]) -> list[AnyRow]:
         """Part with the rows that are done; their sequences are kept, to be continued or redrawn from some token on."""
         done = [row for row in rows if row.done]
         for row in done:
@@ -200,10 +138,10 @@ class Decoder:
                     self.memory.share(self.sequences[first], self.sequences[row], len(tokens))
                     row.cost.cached = len(tokens)
 
-    def _next_group(self) -> dict[tuple[int, ...], list[Row]]:
+    def _next_group(self) -> dict[tuple[int, ...], list[AnyRow]]:
         """Rows that enter now, by their prefixes: all that is to be fed before their first step."""
-        group: dict[tuple[int, ...], list[Row]] = {}
-        back: list[Row] = []
+        group: dict[tuple[int, ...], list[AnyRow]] = {}
+        back: list[AnyRow] = []
         while self.waiting:
             row = self.waiting.popleft()
             prefix = row.context.tokens[:-1]
@@ -227,7 +165,7 @@ class Decoder:
         self.waiting.extendleft(reversed(back))
         return group
 
-    def _prefill(self, rows: Sequence[tuple[Row, tuple[int, ...]]]) -> None:
+    def _prefill(self, rows: Sequence[tuple[AnyRow, tuple[int, ...]]]) -> None:
         """Evaluate the new tokens of these rows' prefixes, in blocks, and keep them for others."""
         feeds = [
             Feed(self.sequences[row], row.cost.cached, prefix[row.cost.cached :], logits=False)

@@ -12,7 +12,6 @@ batch. With top_p or top_k, a token at the very edge of the support may be insid
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -24,12 +23,14 @@ import numpy as np
 from exptilt.certainty import Certainty
 from exptilt.core import Draft
 from exptilt.engines.files import file_digest
-from exptilt.engines.llamacpp.decode import Context, Cost, Decoder, Drawn, Rated, Row
+from exptilt.engines.ledger import Ledger
+from exptilt.engines.llamacpp.decode import AnyRow, Decoder, Rated
 from exptilt.engines.llamacpp.law import certainty, log_probability
 from exptilt.engines.llamacpp.network import DTYPES, SEQUENCES, Network
 from exptilt.engines.llamacpp.tokenizer import GGUFTokenizer
+from exptilt.engines.row import Context, Row, begun, extended
 from exptilt.engines.sampling import Sampling
-from exptilt.engines.text import Text, check_room
+from exptilt.engines.text import Text, check_room, check_system, check_tokens
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
@@ -75,25 +76,13 @@ class Weights:
         self.network = Network(file, name, memory=memory, dtype=dtype, device=device, threads=threads)
         own = GGUFTokenizer(self.network)
         self.text = Text(own if tokenizer is None else tokenizer, own.ends if ends is None else ends)
-        self.scheduler: Scheduler[Row] = Scheduler(Decoder(self.network, self.text), max_rows=max_rows, name=name)
-        self._counting = threading.Lock()
+        self.scheduler: Scheduler[AnyRow] = Scheduler(Decoder(self.network, self.text), max_rows=max_rows, name=name)
+        self.ledger = Ledger()
 
     @cached_property
     def digest(self) -> str:
         """A digest of the file: the same wherever it lies."""
         return file_digest(self.file)
-
-    def count(self, work: Work, costs: Iterable[Cost], *, generated: int = 0, scored: int = 0) -> None:
-        """Add to `work`, which several threads may share."""
-        costs = list(costs)
-        with self._counting:
-            work.add(
-                prompt=sum(cost.prompt for cost in costs),
-                cached=sum(cost.cached for cost in costs),
-                generated=generated,
-                scored=scored,
-                forwards=sum(cost.forwards for cost in costs) + generated,
-            )
 
     def close(self) -> None:
         """Stop the worker and free the key-values; calls under way and calls to come raise ModelError."""
@@ -121,11 +110,7 @@ class LlamaCppEngine:
     can = frozenset({"continue", "logq", "score", "seed", "certainty"})
 
     def __post_init__(self) -> None:
-        if self.system is not None and not (self.template and self.weights.text.has_template):
-            raise ValueError(
-                f"a system text needs a chat template, and {self.name} {'has none' if self.template else 'runs without'}: "
-                "put the text at the beginning of the prompt instead"
-            )
+        check_system(self.weights.text, self.system, self.template, self.name)
         if self.max_tokens >= self.weights.network.context:
             raise ValueError(
                 f"max_tokens={self.max_tokens} leaves no room for a prompt in the {self.weights.network.context} tokens that "
@@ -180,12 +165,8 @@ class LlamaCppEngine:
         rows = [self._row(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
         drawn = [row for row in rows if row is not None]
         self.weights.scheduler.run([row for row in drawn if row.uniforms])
-        self.weights.count(self.work, (row.cost for row in drawn), generated=sum(len(row.tokens) for row in drawn))
-        texts = iter(self.weights.text.decode([row.response for row in drawn]))
-        return [
-            draft if row is None else _extended(draft, row, self.sampling.before_stop(next(texts)))
-            for draft, row in zip(drafts, rows, strict=True)
-        ]
+        self.weights.ledger.count(self.work, (row.cost for row in drawn), generated=sum(len(row.tokens) for row in drawn))
+        return extended(drafts, rows, self.weights.text)
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         """Log-probability (nats) of the tokens of each draft from number `starts[i]` on; -inf outside the law's support."""
@@ -202,42 +183,28 @@ class LlamaCppEngine:
         check_room(len(ids), self.max_tokens, self.weights.network.context, self.name)
         return ids
 
-    def _context(self, draft: Draft, count: int) -> Context:
-        """The prompt and the first `count` tokens of a draft, which must be of this vocabulary and fit the memory."""
-        prompt, tokens, network = self._encode(draft.prompt), draft.tokens, self.weights.network
-        if tokens and (min(tokens) < 0 or max(tokens) >= network.vocabulary):
-            raise ValueError(
-                f"a draft has tokens from {min(tokens)} to {max(tokens)}, but {self.name} has 0 to {network.vocabulary - 1}: "
-                "give it drafts of engines with the same alphabet, without masked positions"
-            )
-        check_room(len(prompt), max(self.max_tokens, len(tokens)), network.context, self.name)
-        return Context(len(prompt), prompt + tokens[:count])
+    def _prompt(self, draft: Draft) -> tuple[int, ...]:
+        """The prompt of a draft, whose tokens must be of this vocabulary and fit the memory."""
+        prompt, network = self._encode(draft.prompt), self.weights.network
+        check_tokens(draft.tokens, network.vocabulary, self.name)
+        check_room(len(prompt), max(self.max_tokens, len(draft.tokens)), network.context, self.name)
+        return prompt
 
-    def _row(self, draft: Draft, key: Key, tokens: int | None) -> Drawn | None:
-        if draft.finish is not None:
+    def _row(self, draft: Draft, key: Key, tokens: int | None) -> Row | None:
+        return begun(draft, self._prompt(draft), self.sampling, key, tokens) if draft.finish is None else None
+
+    def _rating(self, draft: Draft, start: int, measure: Callable[..., Floats]) -> Rated | None:
+        if len(draft.tokens) <= start:
             return None
-        left = max(0, self.max_tokens - len(draft.tokens))
-        uniforms = key.rng().random(left if tokens is None else min(left, tokens)).tolist()
-        row = Drawn(self._context(draft, len(draft.tokens)), self.sampling, uniforms)
-        if not left:
-            row.finish = "length"
-        return row
+        prompt = self._prompt(draft)
+        return Rated(Context(prompt, prompt + draft.tokens[:start]), draft.tokens[start:], measure)
 
     def _rate(self, drafts: Sequence[Draft], starts: Sequence[int], measure: Callable[..., Floats], size: int) -> list[Floats]:
         """Measure `size` values of each token of each draft from `starts[i]` on: float64 [tokens, size]."""
-        rows = [
-            Rated(self._context(draft, start), draft.tokens[start:], measure) if len(draft.tokens) > start else None
-            for draft, start in zip(drafts, starts, strict=True)
-        ]
+        rows = [self._rating(draft, start, measure) for draft, start in zip(drafts, starts, strict=True)]
         rated = [row for row in rows if row is not None]
         self.weights.scheduler.run(rated)
         for row in rated:
             row.cost.forwards += 1
-        self.weights.count(self.work, (row.cost for row in rated), scored=sum(len(row.targets) for row in rated))
+        self.weights.ledger.count(self.work, (row.cost for row in rated), scored=sum(len(row.targets) for row in rated))
         return [np.zeros((0, size)) if row is None else np.concatenate(row.values) for row in rows]
-
-
-def _extended(draft: Draft, row: Drawn, text: str) -> Draft:
-    """The draft with what its row drew; without log-probabilities where it had none before."""
-    logq = None if draft.logq is None else (*draft.logq, *row.logq)
-    return Draft(draft.prompt, (*draft.tokens, *row.tokens), logq, text, row.finish)

@@ -30,6 +30,7 @@ from exptilt.engines.openai.pieces import END, split
 from exptilt.engines.openai.server import Server, turns
 from exptilt.engines.openai.wire import Choice, choices, law_fields, malformed, spent
 from exptilt.engines.sampling import Sampling
+from exptilt.engines.text import check_cap, check_room
 from exptilt.errors import CapabilityError, ModelError, PromptError
 from exptilt.keys import Floats, Key
 from exptilt.usage import Work
@@ -78,11 +79,7 @@ class OpenAIEngine:
         if taken := sorted(OWN_FIELDS & set(self.extra)):
             raise ValueError(f"extra holds {', '.join(taken)}, which the engine sets itself: leave them out")
         json.dumps(self.extra)  # says what is wrong now rather than at the first request
-        if abilities.context is not None and self.max_tokens >= abilities.context:
-            raise ValueError(
-                f"max_tokens={self.max_tokens} leaves no room for a prompt in the {abilities.context} tokens of {self.name}'s "
-                "context: give fewer"
-            )
+        check_cap(self.max_tokens, abilities.context, self.name)
 
     @property
     def name(self) -> str:
@@ -140,13 +137,8 @@ class OpenAIEngine:
             raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
         if self.server.abilities.mode == "chat":
             return Draft(prompt)
-        encoded, room = self.server.prompt(prompt, self.system, self.template), self.server.abilities.context
-        if room is not None and len(encoded) + self.max_tokens > room:
-            raise PromptError(
-                f"the prompt has {len(encoded)} tokens and max_tokens is {self.max_tokens}, together "
-                f"{len(encoded) + self.max_tokens}, but the context of {self.name} has {room}: shorten the prompt or "
-                "lower max_tokens"
-            )
+        encoded = self.server.prompt(prompt, self.system, self.template)
+        check_room(len(encoded), self.max_tokens, self.server.abilities.context, self.name)
         return Draft(prompt)
 
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:

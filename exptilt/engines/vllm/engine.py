@@ -22,7 +22,7 @@ import numpy as np
 
 from exptilt.core import Draft, Finish
 from exptilt.engines.sampling import Sampling
-from exptilt.engines.text import Text, check_room
+from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens
 from exptilt.engines.vllm.batch import Backend, Batch, Request
 from exptilt.errors import ModelError
 from exptilt.keys import Floats, Key
@@ -105,16 +105,8 @@ class VLLMEngine:
     can = frozenset({"continue", "logq", "score", "seed"})
 
     def __post_init__(self) -> None:
-        if self.system is not None and not (self.template and self.model.text.has_template):
-            raise ValueError(
-                f"a system text needs a chat template, and {self.name} {'has none' if self.template else 'runs without'}: "
-                "put the text at the beginning of the prompt instead"
-            )
-        if self.max_tokens >= self.model.context:
-            raise ValueError(
-                f"max_tokens={self.max_tokens} leaves no room for a prompt in the {self.model.context} tokens of {self.name}'s "
-                "context: give fewer"
-            )
+        check_system(self.model.text, self.system, self.template, self.name)
+        check_cap(self.max_tokens, self.model.context, self.name)
         least, most = TEMPERATURES
         if not least <= self.sampling.temperature <= most:
             raise ValueError(
@@ -203,7 +195,7 @@ class VLLMEngine:
         """The request that extends a draft by up to `room` tokens; None where nothing is to be drawn."""
         if draft.finish is not None or not room:
             return None
-        self._check_tokens(draft)
+        check_tokens(draft.tokens, self.model.vocabulary, self.name)
         stop, text = self.sampling.stop, self.model.text
         parameters = self._law() | {
             "max_tokens": room,
@@ -235,7 +227,7 @@ class VLLMEngine:
         count = len(draft.tokens)
         if start >= count:
             return []
-        self._check_tokens(draft)
+        check_tokens(draft.tokens, self.model.vocabulary, self.name)
         prompt, plain = self._encode(draft.prompt), self.sampling.temperature == 1 and not self.sampling.truncated
         law = self._law() | {"max_tokens": 1}
         before = {"prompt_logprobs": 0} if plain and count - start > 1 else {}
@@ -251,11 +243,3 @@ class VLLMEngine:
         if len(requests) > back:
             return requests[back].after[draft.tokens[place]]
         return requests[0].before[-back]
-
-    def _check_tokens(self, draft: Draft) -> None:
-        size = self.model.vocabulary
-        if draft.tokens and not 0 <= min(draft.tokens) <= max(draft.tokens) < size:
-            raise ValueError(
-                f"a draft has tokens from {min(draft.tokens)} to {max(draft.tokens)}, but {self.name} has 0 to {size - 1}: "
-                "give it drafts of engines with the same alphabet, without masked positions"
-            )

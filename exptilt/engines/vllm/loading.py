@@ -7,7 +7,7 @@ starts no other for one device, so that scripts need no `if __name__ == "__main_
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import transformers
 
 from exptilt.engines.hf.loading import told
-from exptilt.engines.text import Text
+from exptilt.engines.text import Text, end_ids
 from exptilt.engines.vllm.engine import Model
 
 OWN_OPTIONS = frozenset({"model", "dtype", "max_num_seqs", "logprobs_mode", "enable_prefix_caching", "skip_tokenizer_init"})
@@ -85,7 +85,7 @@ def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_row
         engine = LLMEngine.from_engine_args(arguments)
         generation = engine.model_config.try_get_generation_config()
     config = engine.model_config
-    ends = _ends(config.hf_text_config.eos_token_id, generation.get("eos_token_id"), tokenizer.eos_token_id)
+    ends = end_ids(config.hf_text_config.eos_token_id, generation.get("eos_token_id"), tokenizer.eos_token_id)
     return Model(
         VLLM(engine),
         Text(tokenizer, ends),
@@ -95,8 +95,3 @@ def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_row
         max_rows=engine.vllm_config.scheduler_config.max_num_seqs,
         settings={"dtype": dtype, "options": {key: str(options[key]) for key in sorted(options.keys() - SPEED_OPTIONS)}},
     )
-
-
-def _ends(*named: int | Iterable[int] | None) -> set[int]:
-    """The end-of-text ids that configurations and tokenizer name, each one id or several."""
-    return {token for some in named if some is not None for token in ([some] if isinstance(some, int) else some)}
