@@ -144,9 +144,10 @@ def guided(engine: HFEngine, task: Any, options: argparse.Namespace, static: dic
         began = time.monotonic()
         results = list(xt.run(target, prompts, sampler, seed=seed, concurrency=options.flight))
         seconds = time.monotonic() - began
-    if missing := [result for result in results if isinstance(result, xt.Failure)]:
-        raise SystemExit(f"{len(missing)} questions have no answer: {missing[0].message}")
-    usage = [result.usage.reference for result in results]
+    answered = [result for result in results if isinstance(result, xt.Result)]
+    if len(answered) < len(results):
+        raise SystemExit(f"{len(results) - len(answered)} of {len(results)} questions have no answer: see {results}")
+    usage = [result.usage.reference for result in answered]
     generated, prefilled = sum(work.generated for work in usage), sum(work.prompt for work in usage)
     encoded = [engine.weights.text.encode(prompt, None, True)[:-1] for prompt in prompts]
     per_row = np.interp(rows, list(static), list(static.values()))
@@ -159,7 +160,7 @@ def guided(engine: HFEngine, task: Any, options: argparse.Namespace, static: dic
         mean_rows=float(np.mean(rows)),
         static_seconds=float(per_row.sum()),
         ceiling_seconds=generated * min(seconds / rows for rows, seconds in static.items()),
-        correct=float(np.mean([task.correct(r.text, ref) for r, ref in zip(results, task.references, strict=True)])),
+        correct=float(np.mean([task.correct(r.text, ref) for r, ref in zip(answered, task.references, strict=True)])),
     )
 
 
@@ -211,9 +212,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             f"prefill {run.prefilled / run.fewest:.3f} of the fewest, right {run.correct:.0%}",
             flush=True,
         )
-    ratios = [
-        float(np.mean(each["plain"]) / (each["run"]["seconds"] / each["run"]["questions"])) for each in rounds if each["plain"]
-    ]
+    ours = [each["run"]["seconds"] / each["run"]["questions"] for each in rounds]
+    ratios = [float(np.mean(each["plain"]) / mine) for each, mine in zip(rounds, ours, strict=True) if each["plain"]]
     if ratios:
         print(f"ratio: median {np.median(ratios):.1f}, from {min(ratios):.1f} to {max(ratios):.1f}", flush=True)
     found: dict[str, Any] = {"ratios": ratios, "rounds": rounds}
