@@ -43,7 +43,10 @@ class Decoder:
         self._laws = None
 
     def _trunks(self, known: Mapping[Row, KeyValues | None]) -> dict[tuple[int, ...], int]:
-        """The trunk of each context: what the rows of a prompt that join now have in common, or a trunk there is already."""
+        """The trunk of each context: what the rows of a prompt that join now have in common, or a trunk there is already.
+
+        A row that joins alone has its prompt for a trunk, so that it does not widen the columns of all other rows.
+        """
         slots = self.slots
         if slots.trunks is None:
             return {}
@@ -51,11 +54,12 @@ class Decoder:
         for row in known:
             families.setdefault(row.context.prompt, []).append(row)
         places: dict[tuple[int, ...], int] = {}
-        for family in families.values():
-            common = common_beginning([row.context.tokens[:-1] for row in family])
+        for prompt, family in families.items():
+            common, state = common_beginning([row.context.tokens[:-1] for row in family]), known[family[0]]
             place = slots.trunks.find(common)
-            state = known[family[0]]
-            if len(family) > 1 and len(common) >= self._length(place) + LEAST_TRUNK and state is not None:
+            if len(family) == 1:
+                common = () if place is not None else common[: len(prompt)]
+            if len(common) >= self._length(place) + LEAST_TRUNK and state is not None:
                 place = slots.trunks.add(common, state)
             if place is not None:
                 places |= {row.context.tokens[:-1]: place for row in family}

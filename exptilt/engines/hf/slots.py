@@ -117,10 +117,10 @@ class Slots:
             return
         used = self.end - self.begin
         width = max(used, longest)
-        places = rows + rows // 4 if rows > self.places else self.places
-        columns = self.columns
-        if width + max(after, SPARE_COLUMNS // 2) > columns:
-            columns = width + max(after, SPARE_COLUMNS)
+        places, columns = self.places, self.columns
+        if rows > places or width + max(after, SPARE_COLUMNS // 2) > columns:
+            places = rows + rows // 4 if rows > places else places
+            columns = width + max(after, SPARE_COLUMNS)  # not those that longer rows needed once
         for layer in self.layers:
             layer.rearrange(places, columns, slice(self.begin, self.end), slice(width - used, width))
         moved = width - self.end
