@@ -23,7 +23,7 @@ def spread(values: list[float], form: str = ".1f") -> str:
 
 
 def stamp(found: Found) -> str:
-    return f"{found['date'][:10]}, {found['machine']}."
+    return f"{found['date'][:10]}, {found['machine'].split(', Python')[0]}."
 
 
 def guidance(found: Found) -> str:
@@ -112,7 +112,6 @@ PARTS: list[tuple[str, str, Callable[[Found], str]]] = [
     ("(a) to (c) ETS against the straightforward version: the tiny model", "guidance-tiny", guidance),
     ("(a) to (c) SmolLM2-135M, zero-shot", "guidance-smollm2", guidance),
     ("(a) to (c) SmolLM2-135M, eight examples", "guidance-smollm2-8shot", guidance),
-    ("(b) SmolLM2-135M, zero-shot, exptilt alone", "guidance-smollm2-peak", guidance),
     ("(b) 32 prompts in flight, the tiny model", "guidance-tiny-32", guidance),
     ("(d) transformers against llama.cpp", "engines", engines),
     ("(e) Sampler, session and scheduler", "overhead", overhead),
