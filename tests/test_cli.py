@@ -11,7 +11,7 @@ import pytest
 
 from exptilt.cli import main, parts
 from exptilt.cli.flags import field_help
-from exptilt.cli.parts import SAMPLERS
+from exptilt.cli.parts import SAMPLERS, UsageError, model_options
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
 from tests.toys import random_table
@@ -259,3 +259,29 @@ def test_the_tiny_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert main(["sample", "tiny", prompts.read_text().strip(), *law, "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["text"] == json.loads(store.read_text().splitlines()[1])["text"]
+
+
+def test_a_models_options_stand_after_its_name():
+    assert model_options("tiny-mdlm?cache=dual&threshold=0.9&per_step=2") == (
+        "tiny-mdlm",
+        {"cache": "dual", "threshold": 0.9, "per_step": 2},
+    )
+    assert model_options("hf:some/model") == ("hf:some/model", {})
+    with pytest.raises(UsageError, match=r"'cache' in 'tiny-mdlm\?cache' is no option"):
+        model_options("tiny-mdlm?cache")
+
+
+def test_ets_is_with_another_law_of_the_same_masked_model(capsys: pytest.CaptureFixture[str]):
+    words = [
+        "sample",
+        "tiny-mdlm",
+        "Mia has 4 pens and buys 3 more. How many has she?",
+        "--reward",
+        "arithmetic",
+        "--beta",
+        "0.1",
+    ]
+    options = ["--candidates", "2", "--block", "16", "--proposal", "tiny-mdlm?cache=dual", "--max-tokens", "32", "--json"]
+    assert main([*words, *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["usage"]["proposal"]["generated"] > 0

@@ -149,7 +149,10 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         help="β > 0, in units of the reward: small trusts the reward, large stays near the model",
     )
     group.add_argument(
-        "--proposal", metavar="MODEL", help="a cheaper model with the same tokens to draw from; weights correct for it"
+        "--proposal",
+        metavar="MODEL",
+        help="a cheaper model with the same tokens to draw from, or the same under another law, such as "
+        '"tiny-mdlm?cache=dual" (options of exptilt.load after "?", joined by "&"); weights correct for it',
     )
     law = parser.add_argument_group("law of the model")
     law.add_argument("--temperature", type=float, metavar="X", help="default 1")

@@ -72,9 +72,27 @@ def make_target(args: argparse.Namespace, answer: answers.Answer | None = None) 
     given = {name: value for name, value in law.items() if value is not None}
 
     def named(model: str) -> Engine:
-        return load(model, **given)
+        name, options = model_options(model)
+        return load(name, **{**given, **options})
 
     return Target(named(args.model), reward, args.beta, named(args.proposal) if args.proposal else None)
+
+
+def model_options(model: str) -> tuple[str, dict[str, Any]]:
+    """A model's name and the options of `exptilt.load` after it, as in "tiny-mdlm?cache=dual&threshold=0.9"."""
+    name, _, rest = model.partition("?")
+    options: dict[str, Any] = {}
+    for part in rest.split("&") if rest else ():
+        key, sign, value = part.partition("=")
+        if not (key.isidentifier() and sign):
+            raise UsageError(
+                f"{part!r} in {model!r} is no option: write MODEL?NAME=VALUE&NAME=VALUE, such as tiny-mdlm?cache=dual"
+            )
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value  # a word
+    return name, options
 
 
 def make_sampler(args: argparse.Namespace) -> Sampler:
