@@ -11,21 +11,18 @@ attention in float32, `llamacpp-float16` the same with flash attention. Prints t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.record import RESULTS, machine, record
 from exptilt.core import Engine
 from exptilt.engines.load import load
 from exptilt.keys import Key
 
-RESULTS = Path(__file__).parent / "results" / "engines.json"
 PROMPT = "Explain in a few sentences why the sky is blue and why sunsets are red."
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gguf": ("gguf", {}),
@@ -56,7 +53,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--engines", nargs="+", choices=KINDS, default=list(KINDS))
     given = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")
+    print(f"{machine()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}")
     print(f"{'engine':18}{'rows':>6}{'tokens/s':>10}   range over {given.repeats}")
     speeds = []
     for kind in given.engines:
@@ -66,9 +63,7 @@ def main() -> None:
             found = measure(engine, rows, given.tokens, given.repeats)
             print(f"{kind:18}{rows:6}{statistics.median(found):10.1f}   {min(found):.1f}-{max(found):.1f}", flush=True)
             speeds.append({"engine": kind, "rows": rows, "tokens per second": list(found)})
-    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**about, "model": Path(given.file).name, "speeds": speeds}, indent=1) + "\n")
+    record(RESULTS / "engines.json", {"model": Path(given.file).name, "speeds": speeds})
 
 
 if __name__ == "__main__":

@@ -18,28 +18,24 @@ With --parts the ratio is measured again with one thing taken away at a time.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import exptilt as xt
+from bench.record import RESULTS, record
 from exptilt.core import Draft
 from exptilt.tasks import load_task
 
 if TYPE_CHECKING:
     from exptilt.engines.hf import HFEngine
 
-RESULTS = Path(__file__).parent / "results"
 REWARD, BETA = xt.rewards.Arithmetic(), 0.1
 STATIC_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
 
@@ -111,9 +107,8 @@ def static_seconds(engine: HFEngine, prompts: Sequence[str], options: argparse.N
 
     The rows stand on the prompts in flight, each on one of M continuations of half the cap, as rollouts do.
     """
-    from exptilt.engines.hf.decode import Row
-    from exptilt.engines.hf.network import Context
     from exptilt.engines.hf.prefixes import Prefixes
+    from exptilt.engines.row import Context, Row
 
     weights, generator = engine.weights, np.random.default_rng(0)
     ends, weights.text.ends = weights.text.ends, frozenset()
@@ -288,13 +283,8 @@ def main() -> None:
     if options.plain_questions is None:
         options.plain_questions = options.questions
     found = measure(options)
-    about = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "settings": {**vars(options), "model": options.model.rsplit("/", 1)[-1]},
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{options.label}.json").write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    settings = {**vars(options), "model": options.model.rsplit("/", 1)[-1]}
+    record(RESULTS / f"{options.label}.json", {"settings": settings, **found})
 
 
 if __name__ == "__main__":

@@ -9,19 +9,14 @@ so the first figure may stay far below the cap; padding can carry it above, by w
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import exptilt as xt
+from bench.record import RESULTS, record
 from exptilt.word_problems import word_problems
 
-RESULTS = Path(__file__).parent / "results" / "memory.json"
 CAPS = ((2**32, 2**30), (2**26, 2**26), (2**24, 2**24), (2**22, 2**22), (2**22, 0))  # rows, prefixes; bytes
 
 
@@ -67,9 +62,7 @@ def main() -> None:
             "prefixes {prefixes_bytes:>13,}; process + {process_growth:>13,}; {seconds:.1f} s".format(**rows[-1]),
             flush=True,
         )
-    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**about, "model": options.model, "runs": rows}, indent=1) + "\n")
+    record(RESULTS / "memory.json", {"model": options.model, "runs": rows})
 
 
 if __name__ == "__main__":

@@ -10,27 +10,23 @@ changes little; the figure of each sampler is the median over `--rounds`. The re
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import exptilt as xt
+from bench.record import RESULTS, record
 from exptilt.core import Draft
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
 from exptilt.word_problems import word_problems
 
-RESULTS = Path(__file__).parent / "results" / "overhead.json"
 CAP = 64
 SAMPLERS: dict[str, Any] = {
     "Independent": xt.Independent(24),
@@ -173,7 +169,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=32)
     parser.add_argument("--flight", type=int, default=16, help="prompts at a time")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "overhead.json")
     options = parser.parse_args()
     engine = xt.load("tiny", max_tokens=CAP)
     questions = [problem.question for problem in word_problems("test", options.problems, seed=31)]
@@ -190,11 +186,8 @@ def main() -> None:
             f"{name:34} {row['engine']:6.3f}   {row['overhead']:8.4f}   {row['scheduler']:8.4f}   {row['share']:5.1%}   "
             f"({row['from']:.1%}, {row['to']:.1%})   {row['rows']:.0f}"
         )
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    found = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "machine": machine, "problems": options.problems}
-    found |= {"flight": options.flight, "rounds": options.rounds, "per 1,000 rows": table}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
+    settings = {"problems": options.problems, "flight": options.flight, "rounds": options.rounds}
+    record(options.out, {**settings, "per 1,000 rows": table})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def spread(values: list[float], form: str = ".1f") -> str:
 
 
 def stamp(found: Found) -> str:
-    return f"{found['date'][:10]}, {found['machine'].split(', Python')[0]}."
+    return f"{found['date'][:10]}, {found['machine']}."
 
 
 def guidance(found: Found) -> str:

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import os
-import platform
 import signal
 import sys
 import threading
@@ -28,7 +26,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +33,9 @@ import numpy as np
 
 import exptilt as xt
 from bench.chaos import MOST_HELD, Abandoned, Chaos, Log, Rates
+from bench.record import RESULTS, record
 from exptilt.word_problems import word_problems
 
-RESULTS = Path(__file__).parent / "results" / "soak.json"
 CAP = 48  # tokens of a response
 MEMORY = 2**25  # bytes of prefixes that are kept: little, so that the store is full, and flat, after the warm-up
 WARM_UP = 0.2  # of the run: buffers grow and the store of prefixes fills
@@ -227,8 +224,6 @@ def figures(
         "threads did not grow in number": max(threads[len(threads) // 2 :]) <= max(threads[: len(threads) // 2]) + 2,
     }
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "seconds": seconds,
         "jobs": jobs.taken,
         "answered": int(log.answered),
@@ -252,13 +247,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--flight", type=int, default=64, help="prompts at a time")
     parser.add_argument("--again", type=int, default=60, help="prompts that are answered once more")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "soak.json")
     options = parser.parse_args()
     found = soak(60 * options.minutes, options.flight, options.again, Rates())
     for name, value in found.items():
         print(f"{name:28} {value}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
+    record(options.out, found)
     sys.exit(not all(found["checks"].values()))
 
 

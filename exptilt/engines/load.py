@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,8 @@ def _served(
     from exptilt.engines.openai import OpenAIEngine, connect
 
     server = connect(model, template=template, **connection)
-    try:
+    with _closed_on_error(server):
         return OpenAIEngine(server, sampling, system, template, seeds, extra or {})
-    except BaseException:
-        server.close()
-        raise
 
 
 def _in_llamacpp(
@@ -119,11 +117,8 @@ def _in_llamacpp(
     from exptilt.engines.llamacpp.loading import read_weights
 
     read = read_weights(path, name=name, **weights)
-    try:
+    with _closed_on_error(read):
         return LlamaCppEngine(read, sampling, system, template)
-    except BaseException:
-        read.close()
-        raise
 
 
 def _in_vllm(name: str, rest: str, sampling: Sampling, system: str | None, template: bool, weights: Mapping[str, Any]) -> Engine:
@@ -132,10 +127,17 @@ def _in_vllm(name: str, rest: str, sampling: Sampling, system: str | None, templ
     from exptilt.engines.vllm.loading import read_model
 
     model = read_model(_source(rest, name), name=name, **weights)
-    try:
+    with _closed_on_error(model):
         return VLLMEngine(model, sampling, system, template)
+
+
+@contextmanager
+def _closed_on_error(opened: Any) -> Iterator[None]:
+    """Close what was opened for an engine that then refuses its parameters."""
+    try:
+        yield
     except BaseException:
-        model.close()
+        opened.close()
         raise
 
 

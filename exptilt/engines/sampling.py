@@ -73,3 +73,9 @@ class Sampling:
         """The part of `text` before the first of the stop strings; all of it where there is none."""
         places = [place for stop in self.stop if (place := text.find(stop)) >= 0]
         return text[: min(places)] if places else text
+
+
+def check_count(tokens: int | None) -> None:
+    """Refuse to draw a negative number of tokens; None means to the end."""
+    if tokens is not None and tokens < 0:
+        raise ValueError(f"cannot draw tokens={tokens}: give a number of 0 or more, or None to go to the end")

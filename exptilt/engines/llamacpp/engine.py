@@ -29,7 +29,7 @@ from exptilt.engines.llamacpp.law import certainty, log_probability
 from exptilt.engines.llamacpp.network import DTYPES, SEQUENCES, Network
 from exptilt.engines.llamacpp.tokenizer import GGUFTokenizer
 from exptilt.engines.row import Context, Row, begun, extended
-from exptilt.engines.sampling import Sampling
+from exptilt.engines.sampling import Sampling, check_count
 from exptilt.engines.text import Text, check_room, check_system, check_tokens
 from exptilt.keys import Floats, Key
 from exptilt.scheduler import Scheduler
@@ -160,8 +160,7 @@ class LlamaCppEngine:
 
         Token t of the call is drawn with the t-th uniform of its key's generator, by inverse CDF in the order of ids.
         """
-        if tokens is not None and tokens < 0:
-            raise ValueError(f"cannot draw tokens={tokens}: give a number of 0 or more, or None to go to the end")
+        check_count(tokens)
         rows = [self._row(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
         drawn = [row for row in rows if row is not None]
         self.weights.scheduler.run([row for row in drawn if row.uniforms])

@@ -29,7 +29,7 @@ from exptilt.core import Draft, Finish
 from exptilt.engines.openai.pieces import END, split
 from exptilt.engines.openai.server import Server, turns
 from exptilt.engines.openai.wire import Choice, choices, law_fields, malformed, spent
-from exptilt.engines.sampling import Sampling
+from exptilt.engines.sampling import Sampling, check_count
 from exptilt.engines.text import check_cap, check_room
 from exptilt.errors import CapabilityError, ModelError, PromptError
 from exptilt.keys import Floats, Key
@@ -146,8 +146,7 @@ class OpenAIEngine:
 
         Raises CapabilityError where a chat server would have to stop early or go on from a prefix.
         """
-        if tokens is not None and tokens < 0:
-            raise ValueError(f"cannot draw tokens={tokens}: give a number of 0 or more, or None to go to the end")
+        check_count(tokens)
         results = list(drafts)
         rows: list[int] = []
         for row, (draft, _) in enumerate(zip(drafts, keys, strict=True)):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import Draft, Finish
-from exptilt.engines.sampling import Sampling
+from exptilt.engines.sampling import Sampling, check_count
 from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens
 from exptilt.engines.vllm.batch import Backend, Batch, Request
 from exptilt.errors import ModelError
@@ -151,8 +151,7 @@ class VLLMEngine:
 
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
         """Draw up to `tokens` more tokens of each draft (None: to its end), one key per draft."""
-        if tokens is not None and tokens < 0:
-            raise ValueError(f"cannot draw tokens={tokens}: give a number of 0 or more, or None to go to the end")
+        check_count(tokens)
         asked = [self._drawing(draft, key, self._room(draft, tokens)) for draft, key in zip(drafts, keys, strict=True)]
         requests = [request for request in asked if request is not None]
         self.model.run(requests)
