@@ -13,13 +13,14 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from exptilt import answers, rewards, utilities
 from exptilt.core import Engine, PromptReward, Reward, Sampler, Target
+from exptilt.cost import Parameters
 from exptilt.engines.load import load
 from exptilt.errors import ExptiltError
 from exptilt.run import Select
@@ -52,6 +53,14 @@ REWARDS: dict[str, type[Any]] = {
     "negative-entropy": rewards.NegativeEntropy,
 }
 _ABOUT_ANSWERS = ("agreement", "running-majority")
+MODEL_REWARDS: dict[str, type[Any]] = {
+    "classifier": rewards.ClassifierReward,
+    "process": rewards.ProcessReward,
+    "endpoint": rewards.EndpointReward,
+    "judge": rewards.Judge,
+    "pairwise": rewards.PairwiseJudge,
+}
+_JUDGES = ("judge", "pairwise")
 
 
 _WANTED = "give a function (text) -> float or (prompt, drafts) -> floats"
@@ -121,18 +130,44 @@ def make_budget(args: argparse.Namespace) -> Budget | None:
     return None if limits == (None, None, None) else Budget(*limits)
 
 
+def parameters(text: str) -> Parameters:
+    """How many parameters the model, its proposal and a reward model have, such as "5e8,0,1e9"."""
+    return Parameters(*(float(part) for part in text.split(",")))
+
+
 # --------------------------------------------------------------------------------------------------------- rewards
 
 
 def find_reward(spec: str, answer: answers.Answer) -> Reward | PromptReward:
-    """A reward by its built-in name, or the user's own object: see `as_reward`."""
+    """A reward by its built-in name, a model as KIND:NAME?OPTION=VALUE, or the user's own object: see `as_reward`."""
     if spec in REWARDS:
         return REWARDS[spec](answer) if spec in _ABOUT_ANSWERS else REWARDS[spec]()
-    if ":" not in spec:
+    kind, sign, rest = spec.partition(":")
+    if kind in MODEL_REWARDS and rest:
+        return _model_reward(kind, *model_options(rest))
+    if not sign:
         raise UsageError(
-            f"there is no reward {spec!r}: give {', '.join(REWARDS)}, or your own as FILE.py:NAME or package.module:NAME"
+            f"there is no reward {spec!r}: give {', '.join(REWARDS)}, {', '.join(f'{each}:NAME' for each in MODEL_REWARDS)}, "
+            "or your own as FILE.py:NAME or package.module:NAME"
         )
     return as_reward(find_object(spec), spec)
+
+
+def _model_reward(kind: str, name: str, options: dict[str, Any]) -> Reward | PromptReward:
+    """A model as a reward. Options are its fields; those that a judge does not have are of the judge's engine."""
+    made = MODEL_REWARDS[kind]
+    own = {item.name for item in fields(made) if item.init}
+    if kind in _JUDGES:
+        law = {key: value for key, value in options.items() if key not in own}
+        return made(load(name, **law), **{key: value for key, value in options.items() if key in own})
+    if kind == "process":
+        form = {key: options.pop(key) for key in [*options] if key in rewards.StepFormat.__dataclass_fields__}
+        preset = options.get("format", "trl")
+        if form and preset in rewards.FORMATS:
+            options["format"] = replace(rewards.FORMATS[preset], **form)
+    if unknown := sorted(options.keys() - own):
+        raise UsageError(f"{kind}:{name} has no option {', '.join(unknown)}: it has {', '.join(sorted(own - {'source', 'url'}))}")
+    return made(name, **options)
 
 
 def as_reward(found: Any, spec: str) -> Any:
@@ -184,6 +219,7 @@ def _load_file(path: Path) -> ModuleType:
         raise UsageError(f"{path} cannot be read as a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
+    sys.path.append(str(path.parent.resolve()))  # for the processes of rewards.Isolated, which import it by its name
     try:
         spec.loader.exec_module(module)
     except Exception as error:

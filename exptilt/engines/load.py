@@ -80,8 +80,8 @@ def load(
         return _in_vllm(name, rest, sampling, system, template, {"dtype": dtype, **weights})
     if not (name in SHIPPED or (kind in ("hf", "gguf") and rest)):
         raise ModelError(f"{name!r} is not the name of a model: exptilt knows {KNOWN}.")
-    _prepare(name)
-    source = _gguf(rest, name) if kind == "gguf" else _source(rest, name) if kind == "hf" else _shipped(name)
+    prepare_torch(name)
+    source = _gguf(rest, name) if kind == "gguf" else find_source(rest, name) if kind == "hf" else _shipped(name)
 
     from exptilt.engines.hf import HFEngine
     from exptilt.engines.hf.loading import read_weights
@@ -100,7 +100,7 @@ def _served(
     extra: Mapping[str, Any] | None = None,
     **connection: Any,
 ) -> Engine:
-    _require(name, "openai", ("httpx2",))
+    require(name, "openai", ("httpx2",))
     from exptilt.engines.openai import OpenAIEngine, connect
 
     server = connect(model, template=template, **connection)
@@ -112,7 +112,7 @@ def _in_llamacpp(
     name: str, file: str, sampling: Sampling, system: str | None, template: bool, weights: Mapping[str, Any]
 ) -> Engine:
     path = _file(file, name)
-    _require(name, "llamacpp", ("llama_cpp", "jinja2"))
+    require(name, "llamacpp", ("llama_cpp", "jinja2"))
     from exptilt.engines.llamacpp import LlamaCppEngine
     from exptilt.engines.llamacpp.loading import read_weights
 
@@ -122,11 +122,11 @@ def _in_llamacpp(
 
 
 def _in_vllm(name: str, rest: str, sampling: Sampling, system: str | None, template: bool, weights: Mapping[str, Any]) -> Engine:
-    _require(name, "vllm", ("vllm", "transformers"))
+    require(name, "vllm", ("vllm", "transformers"))
     from exptilt.engines.vllm import VLLMEngine
     from exptilt.engines.vllm.loading import read_model
 
-    model = read_model(_source(rest, name), name=name, **weights)
+    model = read_model(find_source(rest, name), name=name, **weights)
     with _closed_on_error(model):
         return VLLMEngine(model, sampling, system, template)
 
@@ -149,7 +149,7 @@ def _masked(
         raise ValueError(
             f"stop={law['stop']!r}: {name!r} decides positions in any order and takes no stop strings; leave them out"
         )
-    _prepare(name)
+    prepare_torch(name)
     from exptilt.engines.diffusion import DiffusionEngine, DiffusionSampling
     from exptilt.engines.diffusion.loading import read_masked_weights
 
@@ -157,25 +157,25 @@ def _masked(
     more = {key: value for key, value in weights.items() if key in DiffusionSampling.__dataclass_fields__}
     sampling = DiffusionSampling(**{**SHIPPED_MASKED.get(name, {}), **given, **more})
     read = {key: value for key, value in weights.items() if key not in more}
-    source = _shipped(name) if name in SHIPPED_MASKED else _source(rest, name)
+    source = _shipped(name) if name in SHIPPED_MASKED else find_source(rest, name)
     return DiffusionEngine(read_masked_weights(source, name=name, **read), sampling, system, template)
 
 
-def _prepare(name: str) -> None:
+def prepare_torch(name: str) -> None:
     """See that torch and transformers are there, and set what must be set before torch is imported."""
-    _require(name, "hf", ("torch", "transformers"))
+    require(name, "hf", ("torch", "transformers"))
     # Threads that wait for each other should soon sleep: spinning makes small models many times slower on shared cores.
     if not {"torch", "OMP_WAIT_POLICY"} & {*sys.modules, *os.environ}:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def _require(name: str, extra: str, packages: Sequence[str]) -> None:
+def require(name: str, extra: str, packages: Sequence[str]) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ModelError(f"{name!r} needs {' and '.join(missing)}, not installed here. Install: pip install 'exptilt[{extra}]'")
 
 
-def _source(rest: str, name: str) -> str | Path:
+def find_source(rest: str, name: str) -> str | Path:
     """A folder where there is one of this name, else a hub id."""
     path = Path(rest).expanduser()
     if path.is_dir():
@@ -187,7 +187,7 @@ def _source(rest: str, name: str) -> str | Path:
 
 def _gguf(file: str, name: str) -> Path:
     path = _file(file, name)
-    _require(name, "gguf", ("gguf", "accelerate"))
+    require(name, "gguf", ("gguf", "accelerate"))
     from exptilt.engines.hf.loading import converted
 
     return converted(path)

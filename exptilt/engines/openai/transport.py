@@ -165,7 +165,7 @@ class Transport:
         if status >= 300 or not isinstance(answer, dict):
             raise ModelError(
                 f"{base} answers {self._scrub(response.text[:80])!r} (status {status}), which is no JSON object: it does not "
-                "speak OpenAI's protocol there. Give the base_url up to and with /v1."
+                "speak the protocol there. Check the URL; one of OpenAI's protocol goes up to and with /v1."
             )
         return answer
 
