@@ -1,4 +1,4 @@
-"""A sampler against plain sampling, votes and best-of-n at the same tokens, over several seeds; accuracy-compute curves.
+"""A sampler against plain sampling, votes, MBR and best-of-n at the same tokens, over several seeds; accuracy-compute curves.
 
 Every method draws from the same model at the same temperature and cap. The compared sampler sets the price; the others
 choose from one pool of independent draws per problem, and the same pool tells what fewer draws would have achieved.
@@ -24,7 +24,7 @@ from exptilt.population import Population
 from exptilt.result import Result
 from exptilt.run import Progress, Select
 from exptilt.samplers import Independent
-from exptilt.select import best, draw, vote
+from exptilt.select import best, draw, mbr, vote
 from exptilt.tasks.task import Task
 
 
@@ -51,14 +51,16 @@ def compare(
     concurrency: int = 32,
     store: str | Path | None = None,
     announce: Announce = lambda title, total: None,
+    reward_timeout: float | None = None,
 ) -> Comparison:
-    """Set `sampler` against plain sampling, votes and best-of-n at the same tokens, temperature and cap.
+    """Set `sampler` against plain sampling, votes, MBR and best-of-n at the same tokens, temperature and cap.
 
     The sampler's own tokens set the price: the others, which draw from the reference model alone, choose from as many
     independent draws as cost the same; where the reward draws a pilot, those that use the reward get fewer draws, by the
     cost of the pilot. An Independent sampler is itself the pool. Problems are the same for each seed; a problem's share
     of right seeds is what intervals resample.
     store: a folder; each sampler and seed has a results file in it, and the same call goes on where it was stopped.
+    reward_timeout: as in `run`.
     Raises what `evaluate` raises.
     """
     name = type(sampler).__name__
@@ -69,13 +71,13 @@ def compare(
         guided: list[Score] = []
         if not isinstance(sampler, Independent):
             selects = {f"{name}, draw": draw, f"{name}, vote": vote(task.answer)}
-            guided, results = _evaluated(target, task, sampler, selects, seed, concurrency, store, announce)
+            guided, results = _evaluated(target, task, sampler, selects, seed, concurrency, store, announce, reward_timeout)
             draws = draws or equal_samples(guided[0].tokens, results)  # one number for all seeds
         plain = Independent(draws)
         title = f"{draws} independent draws, seed {seed}"
         file = _file(store, plain, seed)
         alone, progress = replace(target, proposal=None), announce(title, len(task))
-        pool, seconds = run_all(alone, task.prompts, plain, seed, concurrency, progress, file)
+        pool, seconds = run_all(alone, task.prompts, plain, seed, concurrency, progress, file, reward_timeout)
         runs.append([*_pool_scores(task, pool, seconds, seed), *guided])
         pools.append(tuple(pool))
     return Comparison(tuple(_over_seeds(parts) for parts in zip(*runs, strict=True)), tuple(pools), draws)
@@ -90,6 +92,7 @@ def _evaluated(
     concurrency: int,
     store: str | Path | None,
     announce: Announce,
+    reward_timeout: float | None,
 ) -> tuple[list[Score], list[Result]]:
     progress = announce(f"{type(sampler).__name__}, seed {seed}", len(task))
     return evaluate(
@@ -103,6 +106,7 @@ def _evaluated(
         concurrency=concurrency,
         progress=progress,
         store=_file(store, sampler, seed),
+        reward_timeout=reward_timeout,
     )
 
 
@@ -114,15 +118,17 @@ def _file(store: str | Path | None, sampler: Sampler, seed: int) -> Path | None:
 
 
 def _pool_scores(task: Task, pool: Sequence[Result], seconds: float, seed: int) -> list[Score]:
-    """The methods that choose among independent draws; those without a reward are charged for the draws alone."""
+    """The methods that choose among independent draws; those without a reward do not see it, and pay for draws alone."""
     count = len(pool[0].population)
     whole, drawn = mean_cost(pool), mean_cost(pool).draws_alone(mean_length(pool) * count)
     fewer = max(1, count - round((whole.tokens - drawn.tokens) / mean_length(pool)))
     cut = [replace(result, population=head(result.population, fewer)) for result in pool]
     price = whole.plus(drawn.plus(drawn.share(fewer / count), -1), -1)  # without the draws that are left out
+    bare = [replace(result, population=without_reward(result.population)) for result in pool]
     methods: list[tuple[str, Sequence[Result], Select | None, Cost]] = [
         ("plain sampling", pool, None, drawn.share(1 / count)),
-        (f"majority of {count}", pool, vote(task.answer, weighted=False), drawn),
+        (f"majority of {count}", bare, vote(task.answer), drawn),
+        (f"MBR of {count}", bare, mbr(task.utility), drawn),
         (f"weighted vote of {fewer}", cut, vote(task.answer), price),
         (f"soft best-of-{fewer}", cut, draw, price),
         (f"best-of-{fewer}", cut, best, price),
@@ -142,6 +148,11 @@ def head(population: Population, count: int) -> Population:
     if np.all(log_w == -math.inf):  # the reward excludes all of these: any of them is as good as another
         return Population.unweighted(population.drafts[:count], population.rewards[:count])
     return Population(population.drafts[:count], log_w, population.rewards[:count], population.proper)
+
+
+def without_reward(population: Population) -> Population:
+    """The same drafts as a method that knows no reward has them: none excluded, none heavier, none better."""
+    return Population.unweighted(population.drafts, np.zeros(len(population)))
 
 
 def _over_seeds(parts: Sequence[Score]) -> Score:

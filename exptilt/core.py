@@ -168,9 +168,9 @@ def rate(reward: Reward, prompt: str, drafts: Sequence[Draft]) -> Floats:
     name = reward_name(reward)
     try:
         values = np.asarray(list(reward(prompt, list(drafts))), dtype=np.float64)
-    except ExptiltError:
+    except (ExptiltError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a reward that calls exit() must not end the run
         raise RewardError(
             f"reward {name} raised {type(error).__name__}: {error}. Mend the reward; no score is assumed."
         ) from error
@@ -230,7 +230,7 @@ class Target:
 
     def rate(self, prompt: str, drafts: Sequence[Draft]) -> Floats:
         """Rewards r(x, y) of the drafts, checked; float64 of shape [len(drafts)]."""
-        if isinstance(self.reward, PromptReward):
+        if not callable(self.reward):
             raise TargetError(f"reward {reward_name(self.reward)} must be bound to a prompt first: call target.bind(prompt, key)")
         return rate(self.reward, prompt, drafts)
 

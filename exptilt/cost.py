@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from exptilt.result import Result
-from exptilt.usage import Work
+from exptilt.usage import Usage, Work
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Parameters:
     reference: float
     proposal: float = 0.0
     reward: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, count in vars(self).items():
+            if not 0 <= count < math.inf:
+                raise ValueError(f"Parameters({name}={count}): give how many there are, 0 for no model")
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,12 @@ class Cost:
 
 def mean_cost(results: Sequence[Result]) -> Cost:
     """The cost of one problem in the mean over results."""
-    usages = [result.usage for result in results]
-    lengths = [np.mean([draft.decided for draft in result.population.drafts]) for result in results]
+    lengths = [float(np.mean([draft.decided for draft in result.population.drafts])) for result in results]
+    return cost_of([result.usage for result in results], lengths)
+
+
+def cost_of(usages: Sequence[Usage], lengths: Sequence[float]) -> Cost:
+    """The mean cost of problems, given what each used and the mean length in tokens of the drafts that it rated."""
     return Cost(
         _mean_load([usage.reference for usage in usages]),
         _mean_load([usage.proposal for usage in usages]),

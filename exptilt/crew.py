@@ -133,15 +133,18 @@ class Crew:
             self._hear(nothing)
         return self._first[1]
 
-    def finish(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Outcome]]:
-        """Jobs with their outcomes, each once, as they finish. Raises what goes wrong with more than one prompt."""
+    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
+        """Jobs with their outcomes, each once, as they finish. Raises what goes wrong with more than one prompt.
+
+        stop: end with the first failure; what is under way on the workers then is given up.
+        """
         waiting, left = _Jobs(self._attempts, deque(jobs)), len(jobs)
         while left:
             self._hand_out(waiting)
             done = self._hear(waiting)
             if done is not None:
-                left -= 1
                 yield done
+                left = 0 if stop and isinstance(done[1], Failure) else left - 1
 
     def close(self) -> None:
         for post in self._posts:

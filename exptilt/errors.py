@@ -49,3 +49,9 @@ class StoreError(ExptiltError):
 
 class ClusterError(ExptiltError):
     """The Ray cluster cannot be reached, has no room, or lost its last worker."""
+
+
+def error_named(name: str, message: str) -> ExptiltError:
+    """The error that was recorded by the name of its class, such as "RewardError", and its message."""
+    kind = globals().get(name, ExptiltError)
+    return kind(message) if isinstance(kind, type) and issubclass(kind, ExptiltError) else ExptiltError(message)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from exptilt import errors
 from exptilt.core import Sampler, Target
 from exptilt.cost import Cost, mean_cost
 from exptilt.describe import digest
+from exptilt.errors import error_named
 from exptilt.keys import Floats, Key
 from exptilt.result import Failure, Outcome, Result
 from exptilt.run import Progress, Select, run
@@ -87,14 +87,15 @@ def evaluate(
     concurrency: int = 64,
     progress: Progress | None = None,
     store: str | Path | None = None,
+    reward_timeout: float | None = None,
 ) -> tuple[list[Score], list[Result]]:
     """Run `sampler` once over all questions and judge each named select on its populations.
 
     A select of None stands for plain sampling: the mean accuracy of the equally weighted drafts of the population, at
-    the tokens of one of them. store: a results file to write and to resume from, as in `run`.
+    the tokens of one of them. store: a results file to write and to resume from, and reward_timeout: as in `run`.
     Raises ExptiltError where a question has no result: an accuracy over the rest would lie.
     """
-    results, seconds = run_all(target, questions, sampler, seed, concurrency, progress, store)
+    results, seconds = run_all(target, questions, sampler, seed, concurrency, progress, store, reward_timeout)
     scores = []
     for name, select in selects.items():
         judged = [judge(result, reference, select, correct, seed) for result, reference in zip(results, references, strict=True)]
@@ -111,6 +112,7 @@ def run_all(
     concurrency: int,
     progress: Progress | None,
     store: str | Path | None,
+    reward_timeout: float | None = None,
 ) -> tuple[list[Result], float]:
     """The results of all questions, and the seconds they took; see `Score` on those read from a file."""
     fresh = 0
@@ -123,8 +125,9 @@ def run_all(
 
     began = time.monotonic()
     outcomes = run(
-        target, questions, sampler, seed=seed, concurrency=concurrency, progress=hear, store=store, retry=store is not None
-    )
+        target, questions, sampler, seed=seed, concurrency=concurrency, progress=hear, store=store, retry=store is not None,
+        reward_timeout=reward_timeout,
+    )  # fmt: skip
     seconds = time.monotonic() - began
     results = all_results(outcomes)
     if fresh < len(results):
@@ -141,8 +144,8 @@ def all_results(outcomes: Sequence[Outcome]) -> list[Result]:
     """The results, if every prompt has one."""
     for outcome in outcomes:
         if isinstance(outcome, Failure):
-            kind = vars(errors).get(outcome.error, errors.ExptiltError)
-            raise kind(f"no accuracy without an answer to {outcome.prompt[:60]!r}: {outcome.error}: {outcome.message}")
+            said = f"no accuracy without an answer to {outcome.prompt[:60]!r}: {outcome.error}: {outcome.message}"
+            raise error_named(outcome.error, said)
     return [outcome for outcome in outcomes if isinstance(outcome, Result)]
 
 

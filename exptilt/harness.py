@@ -52,6 +52,7 @@ class ExptiltLM(LM):
         self._sampler: Sampler = make_sampler(args)
         self._select: Select = make_select(args)
         self._seed, self._concurrency, self._store = args.seed, concurrency, store
+        self._reward_timeout = args.reward_timeout
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One answer to each request, in their order. Raises ExptiltError where one has none."""
@@ -86,6 +87,7 @@ class ExptiltLM(LM):
             concurrency=self._concurrency,
             store=store,
             retry=True,
+            reward_timeout=self._reward_timeout,
         )
         return [result.text for result in all_results(outcomes)]
 

@@ -7,6 +7,7 @@ same text came before it in the list: its answer is the same wherever and beside
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,19 +58,26 @@ def number_jobs(prompts: Sequence[str]) -> list[Job]:
 
 @dataclass(frozen=True)
 class Request:
-    """What `sample` and `run` share: everything but the prompts. Checked when it is made."""
+    """What `sample` and `run` share: everything but the prompts. Checked when it is made.
+
+    reward_timeout: seconds that one call of the reward may take. It decides nothing that is drawn, so it is no setting:
+    a run that hung goes on from its file with a limit.
+    """
 
     target: Target
     sampler: Sampler
     select: Select
     seed: int
     budget: Budget | None
+    reward_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.sampler, type):
             raise TargetError(f"the sampler is the class {self.sampler.__name__}: give an instance, with its parameters")
         if isinstance(self.select, type) or not callable(self.select):
             raise TargetError(f"the select {self.select!r} cannot be called: give draw, best, vote(...), mbr(...) or a function")
+        if self.reward_timeout is not None and not 0 < self.reward_timeout < math.inf:
+            raise TargetError(f"reward_timeout={self.reward_timeout} must be a positive number of seconds, or None for no limit")
         check_capabilities(self.sampler, self.target)
 
     @property
@@ -90,7 +98,7 @@ class Request:
     def answer(self, prompt: str, occurrence: int, halt: Event | None = None) -> Result:
         """The result of one prompt; raises what went wrong. `halt` ends it at its next call, with `Halted`."""
         key = Key(self.seed, digest(prompt), occurrence)
-        session = Session(self.target, prompt, key, self.budget, halt)
+        session = Session(self.target, prompt, key, self.budget, halt, self.reward_timeout)
         population = session.run(self.sampler, key.child("sampler"))
         draft = self.select(population, key.child("select"))
         return Result(

@@ -241,14 +241,13 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
     prompt = line["prompt"]
     if "error" in line:
         return Failure(prompt, line["error"], line["message"])
-    usage = line["usage"] | {law: Work(**line["usage"][law]) for law in ("reference", "proposal")}
     draft = _draft(prompt, line["draft"])
     stats = line["trace"][-1]["stats"]
     return Result(
         prompt=prompt,
         draft=draft,
         population=stored_population(line) or _alone(draft, line, stats),
-        usage=Usage(**usage),
+        usage=stored_usage(line),
         trace=tuple(line["trace"]),
         sampler=sampler,
         seed=seed,
@@ -257,6 +256,11 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
         warnings=tuple(line["warnings"]),
         posterior=None if line["posterior"] is None else dict(line["posterior"]),
     )
+
+
+def stored_usage(line: Mapping[str, Any]) -> Usage:
+    """What a result cost."""
+    return Usage(**(line["usage"] | {law: Work(**line["usage"][law]) for law in ("reference", "proposal")}))
 
 
 def stored_population(line: Mapping[str, Any]) -> Population | None:

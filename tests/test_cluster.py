@@ -99,6 +99,25 @@ def test_the_answers_are_those_of_one_machine(ray: object, tmp_path: Path) -> No
     assert len(ids(store)) == 34
 
 
+def test_a_failure_stops_the_cluster_too(ray: object, tmp_path: Path) -> None:
+    """A reward that hangs over there fails its prompt, and where told the run: what comes after is not begun."""
+
+    def moody(prompt: str) -> None:
+        if prompt == "hangs":
+            time.sleep(30)
+
+    store, make, prompts = tmp_path / "a.jsonl", meddling(moody), ["hangs", *PROMPTS]
+    with pytest.raises(xt.RewardError, match=r"stopped at the prompt 'hangs': reward Meddling did not return within 0.5 s"):
+        xt.run(
+            make, prompts, SAMPLER, store=store, cluster=Cluster("local", workers=1), concurrency=1,
+            on_error="stop", reward_timeout=0.5,
+        )  # fmt: skip
+    assert [json.loads(line).get("error") for line in store.read_text().splitlines()[1:]] == ["RewardError"]
+    results = xt.run(make, prompts, SAMPLER, store=store, reward_timeout=0.5)
+    assert isinstance(results[0], Failure)
+    assert all(map(same, results[1:], xt.run(build(), PROMPTS, SAMPLER)))
+
+
 def test_a_run_goes_on_elsewhere(ray: object, tmp_path: Path) -> None:
     """Begun on one machine, continued on a cluster until it is interrupted there, ended on one machine."""
     store = tmp_path / "a.jsonl"

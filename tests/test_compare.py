@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from exptilt.cost import Cost, Load, Parameters
 from exptilt.engines import TableEngine
 from exptilt.evaluate import Score
 from exptilt.tasks import Task
+from exptilt.utilities import PairUtility
 from tests.toys import random_table
 
 
@@ -22,8 +24,8 @@ def first(text: str) -> str | None:
     return text[:1] or None
 
 
-def target(**law: float) -> xt.Target:
-    engine = TableEngine(random_table(5, 3), 4, 2, **law)  # type: ignore[arg-type]
+def target(seed: int = 5, **law: float) -> xt.Target:
+    engine = TableEngine(random_table(seed, 3), 4, 2, **law)  # type: ignore[arg-type]
     return xt.Target(engine, lambda prompt, drafts: [float(draft.tokens[0]) for draft in drafts], beta=0.5)
 
 
@@ -53,6 +55,32 @@ def test_methods_cost_the_same() -> None:
     for score in comparison.scores[1:]:
         assert abs(score.tokens - price) < 0.6 * length + 0.1 * price  # lengths of a random model spread
     assert by_name(comparison.scores, "majority").cost.reward_calls == 0  # type: ignore[union-attr]
+
+
+def test_methods_without_a_reward_do_not_see_it() -> None:
+    """The vote and MBR choose the same under any reward, one that excludes drafts included, and pay for draws alone."""
+
+    def exclusive(prompt: str, drafts: Sequence[xt.Draft]) -> list[float]:
+        return [-math.inf if draft.tokens[0] == 1 else 0.0 for draft in drafts]
+
+    one = compare(target(seed=7), TASK, xt.Independent(8))
+    other = compare(replace(target(seed=7), reward=exclusive), TASK, xt.Independent(8))
+    for name in ("plain", "majority of 8", "MBR of 8"):
+        assert by_name(one.scores, name).right.tolist() == by_name(other.scores, name).right.tolist()
+        assert by_name(one.scores, name).cost == by_name(other.scores, name).cost
+    assert by_name(one.scores, "MBR").cost == by_name(one.scores, "majority").cost
+    assert by_name(one.scores, "best-of").accuracy > 0
+    assert by_name(other.scores, "best-of").accuracy == 0
+
+
+def test_mbr_uses_the_utility_of_the_task() -> None:
+    """With one that likes right texts best, MBR is right wherever a draw is; with its opposite, only where all of them are."""
+    for sign, wanted in ((1, any), (-1, all)):
+        task = replace(TASK, utility=PairUtility(lambda candidate, reference, sign=sign: sign * float(candidate[:1] == "1")))
+        comparison = compare(target(seed=7), task, xt.Independent(2))
+        firsts = [[draft.text[:1] == "1" for draft in result.population.drafts] for result in comparison.pools[0]]
+        assert by_name(comparison.scores, "MBR").right.tolist() == [wanted(row) for row in firsts]
+        assert 0 < by_name(comparison.scores, "MBR").accuracy < 1
 
 
 def test_the_pilot_of_a_reward_is_paid_for() -> None:

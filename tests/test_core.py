@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from hashlib import blake2b
 
 import numpy as np
 import pytest
@@ -21,6 +22,13 @@ def test_same_key_same_stream_and_children_differ() -> None:
     assert Key(1, "a").rng().random() == Key(1).child("a").rng().random()
     streams = {Key(seed, *path).rng().random() for seed in (0, 1) for path in ((), ("a",), ("a", 1), ("a", "1"), (1, "a"))}
     assert len(streams) == 10
+
+
+def test_streams_are_philox_keyed_by_a_digest() -> None:
+    """What was drawn from a key yesterday is drawn from it today: results files are resumed on the strength of that."""
+    digest = blake2b(b"(7, ('a', 2))", digest_size=16).digest()
+    plain = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    np.testing.assert_array_equal(Key(7, "a", 2).rng().random(8), plain.random(8))
 
 
 def test_choices_follow_their_weights() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exptilt.answers import Answer
+from exptilt.cost import Parameters
 from exptilt.report.figures import summary, warning_kinds
 from exptilt.report.methods import Method, collect, reader
 from exptilt.report.page import render
@@ -35,6 +36,7 @@ def write_report(
     answer: Answer | None = None,
     title: str = "exptilt report",
     most_drafts: int = MOST_DRAFTS,
+    parameters: Sequence[Parameters] = (),
 ) -> Path:
     """Write the page and return its path.
 
@@ -42,12 +44,16 @@ def write_report(
     references: the right answer of each prompt, by the prompt's text; without them rewards take the place of accuracy.
     answer: reads the answer out of a text; where not given, the one that the files' own vote used, else `answers.number`.
     most_drafts: texts kept of one prompt and method, the heaviest drafts first; the weights of all are shown.
+    parameters: of the models, which the files do not tell, for a column of FLOPs: for each file, or once where all are
+        of the same models.
 
-    Raises StoreError for a file that cannot be used, ValueError for none, or for references that fit no prompt.
+    Raises StoreError for a file that cannot be used, ValueError for none, for references that fit no prompt, or for
+    parameters that cannot be those of all files.
     """
     methods = collect(stores)
     read = answer or reader(methods)
     known = references or {}
+    sizes = _of_each(methods, parameters)
     names = list(dict.fromkeys(name for method in methods for name in method.lines))
     prompts = {name: method.lines[name]["prompt"] for method in reversed(methods) for name in method.lines}
     if known and not set(prompts.values()) & set(known):
@@ -73,12 +79,27 @@ def write_report(
         for column, method in enumerate(methods)
         if name in method.lines
     )
-    overview = {"title": title, "methods": summary(methods, known, read), "warnings": list(kinds), "prompts": index}
+    overview = {"title": title, "methods": summary(methods, known, read, sizes), "warnings": list(kinds), "prompts": index}
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(render(title, overview, details))
     return path
+
+
+def _of_each(methods: Sequence[Method], parameters: Sequence[Parameters]) -> Sequence[Parameters]:
+    """The parameters of each method's models; none where none are given."""
+    if len(parameters) != 1:
+        if parameters and len(parameters) != len(methods):
+            raise ValueError(f"{len(parameters)} sets of parameters for {len(methods)} results files: give one for each, or one")
+        return parameters
+    for method in methods:
+        if method.models != methods[0].models:
+            raise ValueError(
+                f"{method.path} and {methods[0].path} are of other models ({method.models} and {methods[0].models}): "
+                "give the parameters of each"
+            )
+    return list(parameters) * len(methods)
 
 
 def _glance(

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from exptilt.answers import Answer
+from exptilt.cost import Parameters, cost_of
 from exptilt.evaluate import wilson
 from exptilt.report.methods import Method
 from exptilt.report.prompt import is_right, kind_of, posterior
-from exptilt.store import stored_population
+from exptilt.store import stored_population, stored_usage
 
 _BINS = 10
 _CAPS = 24  # points of an accuracy curve
@@ -29,9 +30,15 @@ def warning_kinds(methods: Sequence[Method]) -> dict[str, int]:
     return {kind: number for number, kind in enumerate(sorted(counts, key=lambda kind: -counts[kind]))}
 
 
-def summary(methods: Sequence[Method], references: Mapping[str, str], read: Answer) -> list[dict[str, Any]]:
-    """The figures of each method, in the order of the methods."""
-    return [_method(method, references, read) | {"differs": _differs(method, methods[0])} for method in methods]
+def summary(
+    methods: Sequence[Method], references: Mapping[str, str], read: Answer, parameters: Sequence[Parameters] = ()
+) -> list[dict[str, Any]]:
+    """The figures of each method, in the order of the methods. parameters: of the models of each; without them no FLOPs."""
+    sizes = parameters or [None] * len(methods)
+    return [
+        _method(method, references, read) | {"differs": _differs(method, methods[0]), "flops": _flops(method, size)}
+        for method, size in zip(methods, sizes, strict=True)
+    ]
 
 
 def _differs(method: Method, first: Method) -> list[str]:
@@ -99,6 +106,17 @@ def _cost(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     calls = {name: mean([usage[name] for usage in usages]) for name in ("reward_calls", "rated", "reused", "seconds")}
     proposal = mean([usage["proposal"]["generated"] + usage["proposal"]["scored"] for usage in usages])
     return {"tokens": both["generated"] + both["scored"], "proposal": proposal, **both, **calls}
+
+
+def _flops(method: Method, parameters: Parameters | None) -> list[float | None] | None:
+    """FLOPs of one answer on average: of reference, proposal and reward. A reward's None where no population tells its tokens."""
+    answered = [line for line in method.lines.values() if "error" not in line]
+    if parameters is None or not answered:
+        return None
+    populations = [stored_population(line) for line in answered]
+    lengths = [0.0 if each is None else float(np.mean([draft.decided for draft in each.drafts])) for each in populations]
+    *models, reward = cost_of([stored_usage(line) for line in answered], lengths).flops(parameters)
+    return [*models, None if parameters.reward and None in populations else reward]
 
 
 # ---------------------------------------------------------------------------------------------------- accuracy curve

@@ -42,6 +42,13 @@ class Method:
         """What methods must share to be compared: the law, the reward and β."""
         return {name: self.settings[name] for name in ("engine", "proposal", "reward", "beta")}
 
+    @property
+    def models(self) -> tuple[str | None, str | None]:
+        """The names of the model and of its proposal, as far as their engines have names."""
+        laws = (self.settings[name] for name in ("engine", "proposal"))
+        model, proposal = (law.get("model") if isinstance(law, Mapping) else None for law in laws)
+        return model, proposal
+
 
 def collect(paths: Sequence[str | Path]) -> list[Method]:
     """The methods of these files, named apart. Raises ValueError for no file, or the same one twice."""

@@ -12,6 +12,7 @@ from exptilt.errors import ExptiltError
 from exptilt.sandbox import Task as Trial
 from exptilt.sandbox import try_program
 from exptilt.tasks.task import Task
+from exptilt.utilities import chrf
 from exptilt.word_problems import word_problems
 
 _FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -58,7 +59,7 @@ def humaneval(problems: int | None, *, chat: bool) -> Task:
     references = tuple(json.dumps({name: each[name] for name in kept}) for each in drawn)
     answer, stop = (answers.code, ()) if chat else (answers.exact, _ENDS)
     name = "humaneval" if chat else "humaneval-completion"
-    return Task(name, prompts, references, answer, passes_tests, max_tokens=512, stop=stop).first(problems)
+    return Task(name, prompts, references, answer, passes_tests, max_tokens=512, stop=stop, utility=chrf).first(problems)
 
 
 def humaneval_program(text: str, reference: str) -> str:

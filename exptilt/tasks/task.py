@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from exptilt import answers
 from exptilt.answers import Answer
+from exptilt.utilities import Utility, rouge1
 
 OFFLINE = ("word-problems", "gsm-symbolic", "humaneval", "humaneval-completion")
 
@@ -19,6 +20,7 @@ class Task:
     answer: reads the canonical answer of a response, for votes and agreement rewards.
     correct: whether a response is right, given the reference; it may be slow, as running unit tests is.
     max_tokens: the cap on a response that suits the task. stop: strings that end a response.
+    utility: how well one response serves where another was wanted, for minimum Bayes risk.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Task:
     correct: Callable[[str, str], bool]
     max_tokens: int
     stop: tuple[str, ...] = ()
+    utility: Utility = rouge1
 
     def __post_init__(self) -> None:
         if not self.prompts or len(self.prompts) != len(self.references):

@@ -10,6 +10,7 @@ import pytest
 
 import exptilt as xt
 from exptilt.core import Draft, Target
+from exptilt.cost import Parameters
 from exptilt.engines import MaskedTableEngine
 from exptilt.report import write_report
 from tests.report.browser import CHROMIUM, Browser
@@ -96,6 +97,23 @@ def test_keys_search_and_filters(browser: Browser, page: Page, stores: list[Path
     assert browser.run("document.getElementById('help').open")
     browser.press("o")  # an open dialogue keeps the keys to itself
     assert browser.run("document.getElementById('overview-view').hidden")
+    assert not browser.errors
+
+
+@needs_chromium
+def test_flops_stand_in_the_table_of_costs(browser: Browser, page: Page, stores: list[Path], tmp_path: Path) -> None:
+    heads = "[...document.querySelectorAll('.cost thead th')].map(node => node.textContent)"
+    cells = "[...document.querySelector('.cost tbody tr').children].map(node => node.textContent)"
+    browser.open(stores[0].parent / "report.html")
+    plain = browser.run(heads)
+    assert "GFLOPs" not in plain
+    assert browser.run(cells)[plain.index("Prefilled")] == f"{page.data['overview']['methods'][0]['cost']['prompt']:.3g}"
+    browser.open(write_report(stores, tmp_path / "report.html", parameters=[Parameters(1e9, 0, 1e6)]))
+    made = Page(tmp_path / "report.html").data["overview"]["methods"][0]
+    model, _, reward = (part / 1e9 for part in made["flops"])
+    shown = dict(zip(browser.run(heads), browser.run(cells), strict=True))
+    assert shown["GFLOPs"] == f"{model + reward:.3g}{model:.3g} + {reward:.3g}"
+    assert shown["Rated"] == f"{made['cost']['rated']:.3g}"
     assert not browser.errors
 
 

@@ -21,12 +21,14 @@ def test_the_command_pairs_references_with_prompts(
     pages = []
     for given in (["--references", str(pairs)], ["--references", str(plain), "--prompts", str(prompts)]):
         out = tmp_path / "out" / "page.html"
-        assert main(["report", str(stores[0]), "--out", str(out), "--answer", "number", "--title", "A <b>", *given]) == 0
+        words = [str(stores[0]), "--out", str(out), "--answer", "number", "--title", "A <b>", "--parameters", "1e6", *given]
+        assert main(["report", *words]) == 0
         assert capsys.readouterr().out == f"{out}\n"
         pages.append(out.read_text())
     assert pages[0] == pages[1]
     assert "<title>A &lt;b&gt;</title>" in pages[0]
     overview = Page(tmp_path / "out" / "page.html").data["overview"]
+    assert overview["methods"][0]["flops"][0] > 0
     assert [prompt["reference"] for prompt in overview["prompts"]] == ["0", "1", "2", "3", "4", "5"]
 
 
@@ -41,6 +43,8 @@ def test_the_command_pairs_references_with_prompts(
         (["STORE", "--references", "PROMPTS"], "give --prompts as well"),
         (["STORE", "--references", "OTHERS", "--prompts", "PROMPTS"], "1 references for 6 prompts"),
         (["STORE", "--most-drafts", "-1"], "must be 0 or more"),
+        (["STORE", "--parameters", "-1"], "--parameters: invalid parameters value: '-1'"),
+        (["STORE", "--parameters", "1", "--parameters", "1"], "2 sets of parameters for 1 results files"),
         (["STORE", "--beta", "1"], "no option --beta"),
     ],
 )

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import exptilt as xt
 from exptilt.core import Draft, Target
+from exptilt.cost import Parameters, mean_cost
+from exptilt.engines import TableEngine
 from exptilt.report import write_report
 from exptilt.report.figures import summary
 from exptilt.report.methods import collect
 from exptilt.store import decode, encode
 from tests.report.stores import PROMPTS, Page, lines, target
+from tests.toys import random_table
 
 
 def known_store(path: Path, shares: Sequence[float], tokens: int = 10) -> Path:
@@ -47,6 +51,38 @@ def test_accuracy_and_calibration_by_hand(tmp_path: Path) -> None:
     assert (high["share"], high["accuracy"], high["n"]) == (pytest.approx(0.9), 0.75, 4)
     assert figures["calibration"]["error"] == pytest.approx((4 * 0.15 + 2 * 0.4) / 6)
     assert figures["calibration"]["brier"] == pytest.approx((3 * 0.1**2 + 0.9**2 + 2 * 0.4**2) / 6)
+
+
+def test_flops_are_those_of_the_results(tmp_path: Path) -> None:
+    """The same as `exptilt eval` makes of the results; what a file does not keep is not guessed; nothing without parameters."""
+    parameters = Parameters(1e6, 1e3, 10)
+    law = replace(target(), proposal=TableEngine(random_table(4, 4), 6, 3))
+    results = xt.run(law, PROMPTS, xt.ETS(3, 2, 2), store=tmp_path / "a.jsonl")
+    xt.run(law, PROMPTS, xt.ETS(3, 2, 2), store=tmp_path / "b.jsonl", store_population=False)
+    whole, bare = collect([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    wanted = mean_cost([result for result in results if isinstance(result, xt.Result)]).flops(parameters)
+    assert min(wanted) > 0
+    ours, theirs = summary([whole, bare], {}, xt.answers.number, [parameters] * 2)
+    assert ours["flops"] == pytest.approx(wanted)
+    assert theirs["flops"] == [*map(pytest.approx, wanted[:2]), None]
+    (modelless,) = summary([bare], {}, xt.answers.number, [replace(parameters, reward=0)])
+    assert modelless["flops"][2] == 0
+    assert summary([whole], {}, xt.answers.number)[0]["flops"] is None
+
+
+def test_parameters_are_not_those_of_other_models(tmp_path: Path) -> None:
+    law, files = target(), [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file, name in zip(files, ("small", "large"), strict=True):
+        xt.run(replace(law, engine=TableEngine(random_table(3, 4), 6, 3, name=name)), PROMPTS, xt.Independent(2), store=file)
+        header, *rows = file.read_text().splitlines()
+        file.write_text("\n".join([header.replace('"engine": {', f'"engine": {{"model": "{name}", '), *rows]) + "\n")
+    with pytest.raises(ValueError, match=r"b.jsonl and .*a.jsonl are of other models .*'large'.* give the parameters of each"):
+        write_report(files, tmp_path / "page.html", parameters=[Parameters(1e6)])
+    with pytest.raises(ValueError, match="3 sets of parameters for 2 results files"):
+        write_report(files, tmp_path / "page.html", parameters=[Parameters(1e6)] * 3)
+    made = Page(write_report(files, tmp_path / "page.html", parameters=[Parameters(1e6), Parameters(2e6)]))
+    small, large = (method["flops"][0] for method in made.data["overview"]["methods"])
+    assert large == pytest.approx(2 * small, rel=1e-4)
 
 
 def test_curves_end_where_the_vote_of_the_run_is(stores: list[Path]) -> None:

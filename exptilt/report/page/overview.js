@@ -21,7 +21,7 @@ function drawOverview() {
     lede(),
     ...[
       plot && section(judged ? "Accuracy for the tokens" : "Reward for the tokens", plotAbout(), el("div", { class: "scroll" }, plot)),
-      section("Cost", "Means per prompt that was answered. Tokens are generated and scored, by the model and its proposal together; reused are drafts whose reward was known already.", costTable()),
+      section("Cost", "Means per prompt that was answered. Tokens are generated and scored, by the model and its proposal together; reused are drafts whose reward was known already." + flopsAbout(), costTable()),
       calibration(),
       section("Diagnostics", "Each histogram holds one value per prompt; beside it the median, and the range that holds the middle half.", diagnostics()),
       warnings(),
@@ -55,20 +55,36 @@ function plotAbout() {
     + (curves ? " Lines: the weighted vote among what had been drawn by then, as if the run had ended there." : "");
 }
 
+function flopsAbout() {
+  if (!methods.some((method) => method.flops)) return "";
+  return " GFLOPs are 2 per parameter and token, prefilled ones included, of the model, its proposal and the reward model; attention is left out.";
+}
+
 function costTable() {
   const proposal = methods.some((method) => method.cost.proposal > 0);
-  const head = ["Method", judged ? "Accuracy" : "Reward", "Answered", "Tokens", proposal && "by proposal", "Forwards", "Prefilled", "from cache", "Reward calls", "Rated", "Reused", "Seconds"].filter(Boolean);
+  const flops = methods.some((method) => method.flops);
+  const head = ["Method", judged ? "Accuracy" : "Reward", "Answered", "Tokens", proposal && "by proposal", "Forwards", flops && "GFLOPs", "Prefilled", "from cache", "Reward calls", "Rated", "Reused", "Seconds"].filter(Boolean);
   return table("Cost", head, methods.map((method, number) => {
     const { cost } = method;
     const score = judged ? method.accuracy : method.reward;
     const write = judged ? (value) => percent(value, 1) : show;
-    const numbers = [cost.tokens, proposal && cost.proposal, cost.forwards, cost.prompt, cost.cached, cost.reward_calls, cost.rated, cost.reused, cost.seconds].filter((value) => value !== false);
+    const numbers = [cost.tokens, proposal && cost.proposal, cost.forwards].filter((value) => value !== false);
+    const more = [cost.prompt, cost.cached, cost.reward_calls, cost.rated, cost.reused, cost.seconds];
     return el("tr", {},
       el("th", { scope: "row" }, swatch(number), method.name, el("small", {}, method.label)),
       el("td", {}, score ? write(score.value) : "–", score && el("small", {}, `${write(score.low)} – ${write(score.high)}`)),
       el("td", {}, method.answered.toLocaleString("en"), method.failed + method.stopped > 0 && el("small", {}, [method.failed && `${method.failed} failed`, method.stopped && `${method.stopped} stopped`].filter(Boolean).join(", "))),
-      cells("td", numbers.map((value) => show(value))));
+      cells("td", numbers.map((value) => show(value))),
+      flops && el("td", {}, gigaflops(method.flops)),
+      cells("td", more.map((value) => show(value))));
   }));
+}
+
+/** The sum, and under it its parts where there are several: the model, its proposal, the reward. */
+function gigaflops(flops) {
+  if (flops === null) return "–";
+  const parts = flops.filter((value) => value !== 0).map((value) => (value === null ? NaN : num(value) / 1e9));
+  return [show(parts.reduce((sum, value) => sum + value, 0)), parts.length > 1 && el("small", {}, parts.map((value) => show(value)).join(" + "))];
 }
 
 function calibration() {
