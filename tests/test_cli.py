@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from exptilt.cli import main, parts
-from exptilt.cli.flags import field_help
 from exptilt.cli.parts import SAMPLERS, UsageError, model_options
+from exptilt.cli.sampler_flags import field_help
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
 from tests.toys import random_table
@@ -19,6 +19,8 @@ from tests.toys import random_table
 Run = Callable[..., tuple[int, str, str]]
 
 MINE = """
+import time
+
 def eager(text):
     return float(len(text))
 
@@ -38,6 +40,11 @@ def interrupted(prompt, drafts):
     if prompt == "stop":
         raise KeyboardInterrupt
     return [1.0 for _ in drafts]
+
+def slow(text):
+    if text:
+        time.sleep(5)
+    return 0.0
 
 class Ready:
     def __call__(self, prompt, drafts):
@@ -217,6 +224,41 @@ def test_runs_go_on_where_one_prompt_fails(run: Run) -> None:
     assert code == 1
     assert "1 prompt answered · 1 failed" in err
     assert "1 × RewardError" in err
+
+
+def test_runs_stop_where_one_prompt_fails_if_told(run: Run) -> None:
+    Path("prompts.txt").write_text("one\nbad\nthree\n")
+    flags = ("--stop-on-error", "--concurrency", "1")
+    code, out, err = run(*many(*flags, reward="mine.py:moody"))
+    assert (code, out) == (1, "")
+    assert "the run stopped at the prompt 'bad': reward moody returned nan" in " ".join(err.split())
+    assert "2 more prompts are in runs/a.jsonl" in err
+    assert len(Path("runs/a.jsonl").read_text().splitlines()) == 3
+    code, _, err = run(*many(*flags, reward="mine.py:moody"))
+    assert code == 1
+    assert "retry=True (--retry) runs the prompt again" in " ".join(err.split())
+    assert run(*many(reward="mine.py:moody"))[0] == 1
+    assert len(Path("runs/a.jsonl").read_text().splitlines()) == 4
+
+
+def test_rewards_that_take_too_long(run: Run) -> None:
+    code, _, err = run(*sample("--reward-timeout", "0.1", reward="mine.py:slow"))
+    assert code == 1
+    assert "reward Each(slow) did not return within 0.1 s" in " ".join(err.split())
+    Path("prompts.txt").write_text("one\n")
+    assert "1 × RewardError  reward Each(slow) did not" in run(*many("--reward-timeout", "0.1", reward="mine.py:slow"))[2]
+    code, _, err = run(*sample("--reward-timeout", "0", reward="mine.py:slow"))
+    assert code == 2
+    assert "reward_timeout=0.0 must be a positive number" in " ".join(err.split())
+
+
+def test_a_file_may_isolate_its_reward(run: Run) -> None:
+    """The file is no package that is installed, and yet the reward's process finds it."""
+    crash = "def crash(prompt, drafts):\n    os._exit(7)\n"
+    Path("fragile.py").write_text(f"import os\nimport exptilt as xt\n{crash}safe = xt.rewards.Isolated(crash)\n")
+    code, _, err = run(*sample(reward="fragile.py:safe"))
+    assert code == 1
+    assert "reward crash, in a process of its own, left with exit status 7" in " ".join(err.split())
 
 
 def test_json_lines_of_a_run(run: Run) -> None:

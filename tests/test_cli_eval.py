@@ -15,7 +15,7 @@ from exptilt.engines import TableEngine
 from tests.toys import random_table
 
 Run = Callable[..., tuple[int, str, str]]
-SCORES = ("plain sampling", "majority of", "weighted vote of", "soft best-of-", "best-of-", "ETS, draw", "ETS, vote")
+SCORES = ("plain sampling", "majority of", "MBR of", "weighted vote of", "soft best-of-", "best-of-", "ETS, draw", "ETS, vote")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_tables(run: Run) -> None:
     assert code == 0
     lines = out.splitlines()
     assert "word-problems  5 problems · 2 seeds · temperature 1 · cap 96 tokens · toy" in lines[1]
-    assert [line.strip().startswith(name) for line, name in zip(lines[3:10], SCORES, strict=True)] == [True] * 7
+    assert [line.strip().startswith(name) for line, name in zip(lines[3:11], SCORES, strict=True)] == [True] * 8
     assert "GFLOPs" in lines[2]
     assert max(map(len, lines)) <= 100
     assert "pass@k" in out
@@ -75,6 +75,13 @@ def test_results_are_kept_and_gone_on_with(run: Run) -> None:
     again = json.loads(run("--out", "runs", "--json")[1])
     assert {path.name: path.read_bytes() for path in Path("runs").iterdir()} == files
     assert [score["right"] for score in again["scores"]] == [score["right"] for score in first["scores"]]
+
+
+def test_rewards_that_take_too_long(run: Run) -> None:
+    Path("slow.py").write_text("import time\ndef slow(prompt, drafts):\n    time.sleep(5)\n")
+    code, _, err = run("--reward", "slow.py:slow", "--reward-timeout", "0.1")
+    assert code == 1
+    assert "reward slow did not return within 0.1 s" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

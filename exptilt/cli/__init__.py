@@ -1,4 +1,4 @@
-"""The commands `exptilt sample`, `exptilt run`, `exptilt eval` and `exptilt report`.
+"""The commands `exptilt sample`, `exptilt run`, `exptilt eval`, `exptilt doctor` and `exptilt report`.
 
 The exit code is 0 where all went well, 1 where an answer failed, 2 where the request was refused before any work, and
 130 after Ctrl-C. Errors are one paragraph on standard error: what was wrong, and the cure.
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from exptilt import __version__
+from exptilt.cli.doctor import diagnose
 from exptilt.cli.eval import evaluate_task
 from exptilt.cli.flags import parse
 from exptilt.cli.parts import UsageError, make_budget, make_sampler, make_select, make_target, read_prompts
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = stderr()
     try:
         args = parse(sys.argv[1:] if argv is None else argv, __version__)
-        return {"sample": _sample, "run": _run, "eval": evaluate_task, "report": _report}[args.command](args, console)
+        commands = {"sample": _sample, "run": _run, "eval": evaluate_task, "doctor": diagnose, "report": _report}
+        return commands[args.command](args, console)
     except ExptiltError as error:
         show_error(console, str(error))
         return 1 if isinstance(error, _FAILED) else 2
@@ -56,7 +58,9 @@ def _sample(args: argparse.Namespace, console: Console) -> int:
     with _status(console, f"loading {args.model}"):
         target = _target(args)
     with _status(console, "drawing"):
-        result = sample(target, args.prompt, sampler, select=select, seed=args.seed, budget=budget)
+        result = sample(
+            target, args.prompt, sampler, select=select, seed=args.seed, budget=budget, reward_timeout=args.reward_timeout
+        )
     print(encode(result_line(result)) if args.json else result.text, flush=True)
     if not args.json:
         show_result(console, result, target.beta)
@@ -71,11 +75,10 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     cluster = _cluster(args)
     with _status(console, f"loading {args.model}"):
         target = _target(args) if cluster is None else partial(_target, args)
-    began, fresh = time.monotonic(), 0
+    began, heard = time.monotonic(), list[Outcome]()
 
     def hear(done: int, total: int, outcome: Outcome) -> None:
-        nonlocal fresh
-        fresh += 1
+        heard.append(outcome)
         if args.json:
             print(encode(result_line(outcome)), flush=True)
         show(done, total, outcome)
@@ -84,17 +87,28 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         with progress_bar(console, len(prompts)) as show:
             outcomes = run(
                 target, prompts, sampler, select=select, seed=args.seed, store=args.out, concurrency=args.concurrency,
-                budget=budget, progress=hear, retry=args.retry, store_population=not args.no_population, cluster=cluster,
+                budget=budget, progress=hear, retry=args.retry, on_error="stop" if args.stop_on_error else "record",
+                reward_timeout=args.reward_timeout, store_population=not args.no_population, cluster=cluster,
             )  # fmt: skip
     except KeyboardInterrupt:
-        show_note(console, f"stopped; {fresh} more prompts are in {args.out}. The same command goes on from there.")
+        show_note(console, f"stopped; {len(heard)} more prompts are in {args.out}. The same command goes on from there.")
         return 130
-    failed = sum(isinstance(outcome, Failure) for outcome in outcomes)
+    except ExptiltError as error:
+        if not (args.stop_on_error and _failed(heard)):
+            raise
+        show_error(console, str(error))
+        show_note(console, f"stopped as told; {len(heard)} more prompts are in {args.out}")
+        return 1
+    failed, fresh = _failed(outcomes), len(heard)
     if args.json:
         print(encode({"prompts": len(outcomes), "failed": failed, "fresh": fresh, "store": args.out}))
     else:
         show_summary(console, outcomes, fresh, time.monotonic() - began, args.out)
     return 1 if failed else 0
+
+
+def _failed(outcomes: Sequence[Outcome]) -> int:
+    return sum(isinstance(outcome, Failure) for outcome in outcomes)
 
 
 def _report(args: argparse.Namespace, console: Console) -> int:

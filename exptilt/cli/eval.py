@@ -1,4 +1,4 @@
-"""`exptilt eval`: a sampler on a task, against plain sampling, votes and best-of-n at the same tokens."""
+"""`exptilt eval`: a sampler on a task, against plain sampling, votes, MBR and best-of-n at the same tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from exptilt.cli.parts import ANSWERS, UsageError, make_sampler, make_target
+from exptilt.cli.parts import ANSWERS, UsageError, make_sampler, make_target, parameters
 from exptilt.cli.terminal import progress_bar, show_note
 from exptilt.compare import Announce, Comparison, Point, compare, curve
 from exptilt.cost import Parameters
@@ -24,7 +24,7 @@ from exptilt.store import encode
 from exptilt.tasks import NAMED, OFFLINE, Task, load_task
 
 _WIDTH = 100  # of the tables
-ABOUT = """Run a sampler on problems with known answers, and plain sampling, votes and best-of-n at the same tokens,
+ABOUT = """Run a sampler on problems with known answers, and plain sampling, votes, MBR and best-of-n at the same tokens,
 temperature and cap. With --out the same command goes on where it was stopped."""
 
 
@@ -63,15 +63,11 @@ def add_eval(commands: argparse._SubParsersAction[Any], formatter: Any, shared: 
     group.add_argument("--concurrency", type=int, default=32, metavar="N", help="problems under way at once; default 32")
     group.add_argument(
         "--parameters",
-        type=_parameters,
+        type=parameters,
         metavar="N,N,N",
         help="parameters of the model, its proposal and a reward model, such as 5e8,0,1e9: shows FLOPs",
     )
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
-
-
-def _parameters(text: str) -> Parameters:
-    return Parameters(*(float(part) for part in text.split(",")))
 
 
 def evaluate_task(args: argparse.Namespace, console: Console) -> int:
@@ -93,7 +89,8 @@ def evaluate_task(args: argparse.Namespace, console: Console) -> int:
     seeds = tuple(range(args.seeds))
     with _bars(console) as announce:
         comparison = compare(
-            target, task, sampler, seeds=seeds, concurrency=args.concurrency, store=args.out, announce=announce
+            target, task, sampler, seeds=seeds, concurrency=args.concurrency, store=args.out, announce=announce,
+            reward_timeout=args.reward_timeout,
         )  # fmt: skip
     points = curve(comparison, task)
     if args.json:

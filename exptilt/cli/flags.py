@@ -1,37 +1,24 @@
 """The command line's words: which flags there are, and what they become.
 
-A sampler's flags are the fields of its dataclass, with the help of its docstring; `--sampler` is read first, so that
-only the flags of the chosen one are there. Everything that cannot be understood raises UsageError.
+`--sampler` is read first, so that only the flags of the chosen one are there (`exptilt.cli.sampler_flags`). Everything that
+cannot be understood raises UsageError.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
-import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Sequence
 from functools import partial
-from types import NoneType
-from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
+from typing import NamedTuple, NoReturn
 
+from exptilt.cli.doctor import add_doctor
 from exptilt.cli.eval import add_eval
-from exptilt.cli.parts import ANSWERS, REWARDS, SAMPLERS, UTILITIES, UsageError, find_object
+from exptilt.cli.parts import ANSWERS, MODEL_REWARDS, REWARDS, UTILITIES, UsageError
 from exptilt.cli.report import add_report
-from exptilt.core import Sampler
+from exptilt.cli.sampler_flags import add_sampler
 from exptilt.engines.load import KNOWN
-
-_ONE_LINE = {
-    "ets": "guided selection among candidate continuations, by the energy of their rollouts",
-    "independent": "n independent responses, importance-weighted: best-of-n, votes, MBR",
-    "mcmc": "redraw a random suffix, accept by the reward (QAlign): few tokens per step",
-    "smc": "a particle filter over partial responses",
-    "metropolised": "a Markov chain of runs of another sampler (--inner), exact in the limit",
-}
-# Where the class has no default, or none that is of use here.
-_START = {"n": 16, "candidates": 8, "particles": 16, "steps": 32, "block": 32}
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,8 +37,8 @@ def parse(argv: Sequence[str], version: str) -> argparse.Namespace:
     chosen = _chosen(argv)
     for command in _COMMANDS:
         _add_command(commands, command, chosen)
-    add_sampler = partial(_add_sampler, name=chosen[0], inner=chosen[1])
-    add_eval(commands, _formatter, (_add_target, add_sampler))
+    add_eval(commands, _formatter, (_add_target, partial(add_sampler, name=chosen[0], inner=chosen[1])))
+    add_doctor(commands, _formatter, _add_reward, _add_law)
     add_report(commands, _formatter)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -102,7 +89,7 @@ def _add_command(commands: argparse._SubParsersAction[Parser], command: _Command
     parser.add_argument("model", metavar="MODEL", help=KNOWN.replace(" and ", " or "))
     parser.add_argument(command.takes.lower(), metavar=command.takes, help=command.takes_help)
     _add_target(parser)
-    _add_sampler(parser, *chosen)
+    add_sampler(parser, *chosen)
     _add_select(parser)
     _add_limits(parser)
     if command.name == "run":
@@ -135,12 +122,7 @@ def _chosen(argv: Sequence[str]) -> tuple[str, str]:
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("target")
-    group.add_argument(
-        "--reward",
-        metavar="SPEC",
-        required=True,
-        help=f"{', '.join(REWARDS)}; or your own function (text) or (prompt, drafts) as FILE.py:NAME or package.module:NAME",
-    )
+    _add_reward(group)
     group.add_argument(
         "--beta",
         type=number,
@@ -154,6 +136,23 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         help="a cheaper model with the same tokens to draw from, or the same under another law, such as "
         '"tiny-mdlm?cache=dual" (options of exptilt.load after "?", joined by "&"); weights correct for it',
     )
+    _add_law(parser)
+
+
+def _add_reward(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--reward",
+        metavar="SPEC",
+        required=True,
+        help=f"{', '.join(REWARDS)}; a model as {', '.join(f'{kind}:NAME' for kind in MODEL_REWARDS)}, with ?OPTION=VALUE&... "
+        "after it; or your own function (text) or (prompt, drafts) as FILE.py:NAME or package.module:NAME",
+    )
+    group.add_argument(
+        "--reward-timeout", type=float, metavar="X", help="seconds after which one call of the reward has failed; default none"
+    )
+
+
+def _add_law(parser: argparse.ArgumentParser) -> None:
     law = parser.add_argument_group("law of the model")
     law.add_argument("--temperature", type=float, metavar="X", help="default 1")
     law.add_argument("--top-p", type=float, metavar="X", help="keep the likeliest tokens of this total probability; default all")
@@ -163,86 +162,10 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     law.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default float32")
 
 
-def _add_sampler(parser: argparse.ArgumentParser, name: str, inner: str) -> None:
-    listed = "\n".join(f"  {'*' if other == name else ' '} {other:<14}{line}" for other, line in _ONE_LINE.items())
-    below = "The flags below are those of *; --sampler NAME --help shows another's."
-    group = parser.add_argument_group("sampler", f"{listed}\n\n{below}")
-    group.add_argument("--sampler", choices=tuple(SAMPLERS), default="ets", help="default ets")
-    if name not in SAMPLERS:
-        return  # the parser will refuse it
-    if name == "metropolised":
-        group.add_argument(
-            "--inner",
-            choices=("ets", "independent", "smc"),
-            default="ets",
-            help="the sampler whose runs are the chain's proposals",
-        )
-    for kind in _kinds(name, inner):
-        described = field_help(kind)
-        for item, annotation in _fields(kind):
-            _add_field(group, item, annotation, described.get(item.name, ""))
-
-
-def _kinds(name: str, inner: str) -> list[type[Any]]:
-    return [SAMPLERS[name], *([SAMPLERS[inner]] if name == "metropolised" and inner in SAMPLERS else [])]
-
-
-def _fields(kind: type[Any]) -> Iterator[tuple[Field[Any], Any]]:
-    """The fields of a sampler that are flags, with their types; another sampler is not a flag but `--inner`."""
-    hints = get_type_hints(kind)
-    for item in fields(kind):
-        if hints[item.name] is not Sampler:
-            yield item, hints[item.name]
-
-
-def _add_field(group: argparse._ArgumentGroup, item: Field[Any], annotation: Any, text: str) -> None:
-    flag, default = "--" + item.name.replace("_", "-"), _default(item)
-    text = f"{text} (default {'none' if default is None else default})".replace("%", "%%")
-    bare, optional = _bare(annotation)
-    if bare is bool:
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text.split(" (default")[0])
-    elif get_origin(bare) is Literal:
-        group.add_argument(flag, choices=get_args(bare), default=default, help=text)
-    else:
-        read, metavar = _reader(bare)
-        group.add_argument(flag, type=_or_none(read) if optional else read, metavar=metavar, default=default, help=text)
-
-
-def _default(item: Field[Any]) -> Any:
-    return _START[item.name] if item.default is MISSING or (item.name == "block" and item.default is None) else item.default
-
-
-def _bare(annotation: Any) -> tuple[Any, bool]:
-    """The type without `| None`, and whether None was allowed."""
-    options = [option for option in get_args(annotation) if option is not NoneType]
-    is_optional = NoneType in get_args(annotation)
-    return (options[0], True) if is_optional else (annotation, False)
-
-
-def _reader(bare: Any) -> tuple[Callable[[str], Any], str]:
-    if bare in (int, float):
-        return bare, "N" if bare is int else "X"
-    if get_origin(bare) is tuple:
-        return numbers, "X,X,.."
-    return find_object, "SPEC"  # a function of partial drafts
-
-
 def number(text: str) -> float:
     if not 0 < float(text) < math.inf:
         raise argparse.ArgumentTypeError(f"{text} must be a positive number, because it divides the reward: π ∝ p·exp(r/β)")
     return float(text)
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
-
-
-def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    def read_or_none(text: str) -> Any:
-        return None if text == "none" else read(text)
-
-    read_or_none.__name__ = read.__name__  # argparse names the type by this
-    return read_or_none
 
 
 def _add_select(parser: argparse.ArgumentParser) -> None:
@@ -279,6 +202,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
         "--concurrency", type=int, default=32, metavar="N", help="prompts under way at once, per worker; default 32"
     )
     group.add_argument("--retry", action="store_true", help="run the prompts again that the file records as failed")
+    group.add_argument("--stop-on-error", action="store_true", help="end the run at the first prompt that fails")
     group.add_argument("--no-population", action="store_true", help="keep only each chosen response, for a small file")
     group.add_argument("--json", action="store_true", help="print one JSON line per prompt, and one with the totals")
 
@@ -293,11 +217,3 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         "--ray-gpus", type=float, default=0.0, metavar="X", help="GPUs for each worker, such as 1 or 0.5; default 0"
     )
     group.add_argument("--ray-cpus", type=float, default=1.0, metavar="X", help="cores for each worker; default 1")
-
-
-def field_help(kind: type[Any]) -> dict[str, str]:
-    """The help of each field: the docstring's "name: text." sentences, from one name to the next."""
-    names = "|".join(item.name for item in fields(kind))
-    paragraphs = [" ".join(paragraph.split()) for paragraph in (inspect.getdoc(kind) or "").split("\n\n")]
-    parts = [re.split(rf"(?:^|(?<=\. ))({names}): ", paragraph) for paragraph in paragraphs]
-    return {name: said.strip().rstrip(".") for part in parts for name, said in zip(part[1::2], part[2::2], strict=True)}

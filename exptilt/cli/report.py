@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exptilt.cli.parts import ANSWERS, UsageError, read_prompts
+from exptilt.cli.parts import ANSWERS, UsageError, parameters, read_prompts
 from exptilt.report import MOST_DRAFTS, write_report
 
 ABOUT = """Make one HTML page about one results file, or several of the same prompts to compare. The page needs no network.
@@ -38,6 +38,14 @@ def add_report(commands: argparse._SubParsersAction[Any], formatter: Any) -> Non
     parser.add_argument(
         "--answer", choices=tuple(ANSWERS), help="what counts as an answer; default as in the run's vote, or number"
     )
+    parser.add_argument(
+        "--parameters",
+        type=parameters,
+        action="append",
+        metavar="N,N,N",
+        help="parameters of the model, its proposal and a reward model, such as 5e8,0,1e9: shows FLOPs; "
+        "once for all files, or again for each",
+    )
     parser.add_argument("--title", metavar="TEXT", default="exptilt report", help="the page's title")
     parser.add_argument(
         "--most-drafts", type=int, metavar="N", default=MOST_DRAFTS, help=f"texts kept of one prompt; default {MOST_DRAFTS}"
@@ -54,7 +62,7 @@ def report(args: argparse.Namespace) -> Path:
     try:
         return write_report(
             args.stores, out, references=_references(args), answer=ANSWERS[args.answer] if args.answer else None,
-            title=args.title, most_drafts=args.most_drafts,
+            title=args.title, most_drafts=args.most_drafts, parameters=args.parameters or (),
         )  # fmt: skip
     except ValueError as error:
         raise UsageError(f"{error}; see exptilt report --help.") from error

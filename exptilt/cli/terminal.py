@@ -65,7 +65,7 @@ def show_result(console: Console, result: Result, beta: float) -> None:
 def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
     population, usage, stats = result.population, result.usage, result.population.stats
     yield "sampler", f"{describe_sampler(result.sampler)} · β {beta:g} · seed {result.seed}"
-    size = _count(len(population), "draft")
+    size = counted(len(population), "draft")
     if population.proper:
         yield "population", f"{size} · ESS {population.ess:.1f} · largest share {population.max_share:.0%}"
     else:  # equal weights: how many of the states differ says more
@@ -78,7 +78,7 @@ def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
     if "acceptance" in stats:
         mixing = stats.get("r_hat")
         yield "acceptance", f"{stats['acceptance']:.0%}" + ("" if mixing is None else f" · R̂ {mixing:.2f}")
-    yield "cost", f"{usage.tokens:,} tokens · {_count(usage.reward_calls, 'reward call')} · {usage.seconds:.1f} s"
+    yield "cost", f"{usage.tokens:,} tokens · {counted(usage.reward_calls, 'reward call')} · {usage.seconds:.1f} s"
     if result.limit is not None:
         yield "stopped", f"by the budget ({result.limit}): this is the last complete population"
 
@@ -167,10 +167,10 @@ def _pace(heard: int, missing: int, seconds: float, unit: str) -> str:
     """Rate and time left. What a results file held already took no time, so it does not count."""
     rate = heard / max(seconds, 1e-9)
     speed = f"{rate:.1f} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
-    return f"{speed} · {_clock(missing / rate)} left" if missing else f"{speed} · {_clock(seconds)}"
+    return f"{speed} · {clock(missing / rate)} left" if missing else f"{speed} · {clock(seconds)}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -181,10 +181,10 @@ def show_summary(console: Console, outcomes: Sequence[Outcome], fresh: int, seco
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     kept = len(outcomes) - fresh
     tokens = sum(outcome.usage.tokens for outcome in outcomes if isinstance(outcome, Result))
-    parts = [f"{_count(len(outcomes) - len(failures), 'prompt')} answered"]
+    parts = [f"{counted(len(outcomes) - len(failures), 'prompt')} answered"]
     parts += [f"{len(failures)} failed"] if failures else []
     parts += [f"{kept} of them before" if kept < len(outcomes) else "all of them before"] if kept else []
-    parts += [f"{tokens:,} tokens", _clock(seconds)]
+    parts += [f"{tokens:,} tokens", clock(seconds)]
     verdict = ("done  ", "bold green") if len(failures) < len(outcomes) else ("failed  ", "bold red")
     console.print(Text.assemble(verdict, " · ".join(parts)))
     kinds = Counter((failure.error, failure.message) for failure in failures)
@@ -195,5 +195,5 @@ def show_summary(console: Console, outcomes: Sequence[Outcome], fresh: int, seco
     console.print(Text.assemble(("results  ", "dim"), store), soft_wrap=True)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,214 @@
+"""`exptilt doctor`: a pilot, and what it says about β, the sampler and the cost of a long run."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from exptilt.cli.examination import show_examination
+from exptilt.cli.parts import ANSWERS, SAMPLERS, UsageError, make_target, read_prompts
+from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note
+from exptilt.core import Target
+from exptilt.doctor import Examination, Goal, examine
+from exptilt.doctor.plans import Plan
+from exptilt.doctor.tilt import Estimate
+from exptilt.engines.load import KNOWN
+from exptilt.keys import Key
+from exptilt.store import encode
+from exptilt.tasks import NAMED, OFFLINE, Task, load_task
+
+_PILOT = 8  # prompts
+ABOUT = """Draw a pilot, rate it, and say whether the reward is fit to tilt by, which β, which sampler
+reaches the wanted number of effective draws in the fewest tokens, and what the run would cost.
+It ends with the command for that run."""
+_LAW = ("temperature", "top_p", "top_k", "max_tokens", "dtype")
+
+
+def add_doctor(
+    commands: argparse._SubParsersAction[Any],
+    formatter: Any,
+    add_reward: Callable[[argparse._ArgumentGroup], None],
+    add_law: Callable[[argparse.ArgumentParser], None],
+) -> None:
+    """The command's flags. add_reward, add_law: what adds those that other commands have too."""
+    parser = commands.add_parser(
+        "doctor",
+        help="before a long run: the reward's health, β, the sampler, the cost",
+        description=ABOUT,
+        usage="exptilt doctor MODEL [PROMPT | --prompts FILE | --task NAME] --reward SPEC [options]",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help=KNOWN.replace(" and ", " or "))
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="one prompt; or many by --prompts or --task")
+    group = parser.add_argument_group("prompts")
+    group.add_argument("--prompts", metavar="FILE", help="the prompts of the planned run, a .jsonl or text file")
+    group.add_argument(
+        "--task", metavar="NAME", help=f"{', '.join((*OFFLINE, *NAMED))}; or lm-eval:NAME: accuracies are told too"
+    )
+    group.add_argument("--task-seed", type=int, metavar="N", default=0, help="seed of a generated set; default 0")
+    group.add_argument("--problems", type=int, metavar="N", help="how many prompts the run will have; default all")
+    group.add_argument("--answer", choices=tuple(ANSWERS), help="what counts as an answer; default as suits the task, or number")
+    add_reward(parser.add_argument_group("reward"))
+    _add_goal(parser)
+    add_law(parser)
+    group = parser.add_argument_group("pilot")
+    group.add_argument("--pilot-prompts", type=int, metavar="N", default=_PILOT, help=f"how many, at random; default {_PILOT}")
+    group.add_argument("--draws", type=int, metavar="N", default=32, help="responses for each of them; default 32")
+    group.add_argument(
+        "--pilot-tokens", type=int, metavar="N", help="the most tokens of the pilot, by one engine call per prompt"
+    )
+    group.add_argument("--concurrency", type=int, metavar="N", default=8, help="prompts under way at once; default 8")
+    group.add_argument("--seed", type=int, metavar="N", default=0, help="the same seed gives the same pilot; default 0")
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", metavar="FILE", help="write the examination as JSON here too")
+    group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+
+
+def _add_goal(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("goal")
+    group.add_argument("--ess", type=float, metavar="X", default=8.0, help="effective draws wanted for each prompt; default 8")
+    group.add_argument("--accuracy", type=float, metavar="X", help="share of problems to be solved, such as 0.8; with --task")
+    group.add_argument("--kl", type=float, metavar="X", help="how far to tilt: KL(π‖p) in nats; default 1, less where unseen")
+    group.add_argument("--ess-share", type=float, metavar="X", help="the same as a share of draws that stay effective")
+    group.add_argument("--beta", type=float, metavar="X", help="the same as a β that you have chosen")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the command was asked about: the prompts of the pilot, how many the run will have, and their task."""
+
+    prompts: tuple[str, ...]
+    problems: int
+    task: Task | None
+
+
+def diagnose(args: argparse.Namespace, console: Console) -> int:
+    """Run the command; what was found goes to standard output."""
+    if min(args.concurrency, args.pilot_prompts, args.pilot_tokens or 1, args.problems or 1) < 1:
+        raise UsageError("--concurrency, --pilot-prompts, --pilot-tokens and --problems must be at least 1")
+    try:
+        goal = Goal(args.ess, args.accuracy, args.beta, args.kl, args.ess_share)
+        if args.accuracy is not None and args.task is None:
+            raise UsageError("--accuracy needs problems with known answers: give --task")
+        request = _request(args)
+        target = _target(args, request.task)
+        _announce(console, args, request, target.engine.max_tokens)
+        with progress_bar(console, len(request.prompts)) as show:
+            found = examine(
+                target.engine, target.reward, request.prompts, goal, draws=args.draws, task=request.task, seed=args.seed,
+                concurrency=args.concurrency, tokens=args.pilot_tokens, reward_timeout=args.reward_timeout, progress=show,
+            )  # fmt: skip
+    except ValueError as error:  # ranges are checked at construction
+        raise UsageError(f"{str(error).rstrip('.')}; see exptilt doctor --help.") from error
+    command = None if found.chosen is None else _command(args, found, found.chosen)
+    row = _as_json(found, request, command)
+    if args.out:
+        Path(args.out).write_text(encode(row) + "\n", encoding="utf-8")
+    if args.json:
+        print(encode(row))
+    else:
+        show_examination(found, goal, request.problems, args.model, args.reward)
+        if command is not None:
+            Console(highlight=False).print(Text.assemble("\n", (command, "bold")), soft_wrap=True)
+    return 0
+
+
+def _request(args: argparse.Namespace) -> _Request:
+    if sum(given is not None for given in (args.prompt, args.prompts, args.task)) != 1:
+        raise UsageError("give one of PROMPT, --prompts FILE and --task NAME; see exptilt doctor --help.")
+    if args.prompt is not None:
+        return _Request((args.prompt,), args.problems or 1, None)
+    task = load_task(args.task, problems=args.problems, seed=args.task_seed) if args.task else None
+    if task is not None and args.answer:
+        task = replace(task, answer=ANSWERS[args.answer])
+    prompts = read_prompts(Path(args.prompts)) if task is None else task.prompts
+    chosen = sorted(Key(args.seed, "pilot").rng().permutation(len(prompts))[: args.pilot_prompts].tolist())
+    if task is not None:
+        task = replace(task, prompts=_at(task.prompts, chosen), references=_at(task.references, chosen))
+    return _Request(_at(prompts, chosen), args.problems or len(prompts), task)
+
+
+def _at(items: Sequence[str], rows: Sequence[int]) -> tuple[str, ...]:
+    return tuple(items[row] for row in rows)
+
+
+def _target(args: argparse.Namespace, task: Task | None) -> Target:
+    """The engine and the reward; no β is known yet, so the target's own says nothing."""
+    law = {} if task is None else {"max_tokens": args.max_tokens or task.max_tokens, "stop": args.stop or list(task.stop)}
+    known = {**vars(args), **law, "beta": 1.0, "proposal": None, "answer": args.answer or "number"}
+    return make_target(argparse.Namespace(**known), None if task is None else task.answer)
+
+
+def _announce(console: Console, args: argparse.Namespace, request: _Request, cap: int) -> None:
+    """What the pilot may cost, before it does."""
+    count = len(request.prompts)
+    most = args.pilot_tokens or count * cap * (args.draws + 4 * max(2, args.draws // 2))
+    show_note(
+        console,
+        f"pilot: {counted(count, 'prompt')} of {request.problems:,}, {args.draws} draws each and their beginnings finished anew, "
+        f"at most {most:,} tokens",
+    )
+
+
+# ----------------------------------------------------------------------------------------------- the planned command
+
+
+def _command(args: argparse.Namespace, found: Examination, plan: Plan) -> str:
+    """The command line of the long run."""
+    assert found.beta is not None
+    if args.task:
+        words = ["eval", args.model, "--task", args.task]
+        words += ["--task-seed", str(args.task_seed)] if args.task_seed else []
+        words += ["--problems", str(args.problems)] if args.problems else []
+    else:
+        words = ["run", args.model, args.prompts] if args.prompts else ["sample", args.model, args.prompt]
+    words += ["--reward", args.reward, "--beta", f"{found.beta.value:.3g}"]
+    words += [word for name in _LAW if (value := getattr(args, name)) is not None for word in (_flag(name), str(value))]
+    words += [word for text in args.stop or () for word in ("--stop", text)]
+    words += ["--answer", args.answer] if args.answer else []
+    words += _sampler_flags(plan.sampler)
+    words += ["--reward-timeout", f"{args.reward_timeout:g}"] if args.reward_timeout else []
+    words += ["--out", f"runs/{Path(args.prompts).stem}.jsonl"] if args.prompts else []
+    return shlex.join(["exptilt", *words])
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _sampler_flags(sampler: Any) -> list[str]:
+    name = next(name for name, kind in SAMPLERS.items() if isinstance(sampler, kind))
+    given = [(item.name, getattr(sampler, item.name)) for item in fields(sampler) if getattr(sampler, item.name) != item.default]
+    return ["--sampler", name, *(word for field, value in given for word in (_flag(field), str(value)))]
+
+
+def _as_json(found: Examination, request: _Request, command: str | None) -> dict[str, Any]:
+    row = asdict(found)
+    plans = {"plans": [_plan(found, plan, request) for plan in found.plans]}
+    chosen = None if found.chosen is None else _plan(found, found.chosen, request)
+    return _plain({**row, **plans, "chosen": chosen, "problems": request.problems, "command": command})
+
+
+def _plan(found: Examination, plan: Plan, request: _Request) -> dict[str, Any]:
+    named = {"sampler": describe_sampler(plan.sampler), "flags": _sampler_flags(plan.sampler)}
+    return {**asdict(plan), **named, "run": asdict(found.bill(plan, request.problems))}
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Estimate):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,162 @@
+"""The pilot: what is drawn and rated before a long run, so that its β, sampler and cost can be told.
+
+For each prompt n independent responses y_1..y_n are drawn from p and rated. Where the engine can continue drafts, the
+first half of them is used again, to learn what their beginnings say about their rewards:
+
+    moves   each is cut at a uniform place and redrawn from there, as `SuffixMCMC` does;
+    forks   each is cut at a quarter, a half and three quarters of the prompt's mean length and finished once more.
+
+A response and its fork are two independent completions of one beginning, so the covariance of anything between the two
+is the variance that the beginning explains. Together they cost about as much as the n draws.
+
+`Pilot` is a sampler, so `exptilt.run` serves many prompts at once, binds rewards, counts tokens and keeps to budgets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from exptilt.core import Draft, Target
+from exptilt.keys import Floats, Key
+from exptilt.population import Population
+from exptilt.result import Result
+from exptilt.samplers.rollout import at_least_one
+
+PLACES = (0.25, 0.5, 0.75)  # where drafts are forked, in mean lengths
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """n draws from p with equal weights; moves and forks in the stats (see `Sounding`).
+
+    draws: n, two or more. batch: how many are drawn before a budget is asked again; all at once where not given.
+    """
+
+    draws: int = 32
+    batch: int | None = None
+    weighted: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "draws", "batch")
+        if self.draws < 2:
+            raise ValueError(f"Pilot(draws={self.draws}): one draw shows no spread, give 2 or more")
+
+    def needs(self, target: Target) -> frozenset[str]:
+        """Nothing: without "continue" there are no moves and forks."""
+        return frozenset()
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        desk = _Desk(target, prompt)
+        drafts: list[Draft] = []
+        rewards = np.zeros(0)
+        while len(drafts) < self.draws:
+            count = min(self.batch or self.draws, self.draws - len(drafts))
+            keys = [key.child("draft", len(drafts) + number) for number in range(count)]
+            fresh, rated = desk.finish([target.engine.start(prompt)] * count, keys)
+            drafts, rewards = drafts + fresh, np.concatenate([rewards, rated])
+            yield desk.population(drafts, rewards)
+        if "continue" not in target.engine.can:
+            return
+        half = drafts[: max(2, self.draws // 2)]
+        places = [key.child("place", number).choose(np.ones(draft.decided)) for number, draft in enumerate(half)]
+        desk.stats["moves"] = desk.redraw(half, places, key.child("move"))
+        yield desk.population(drafts, rewards)
+        mean = float(np.mean([draft.decided for draft in drafts]))
+        for number, place in enumerate(PLACES):
+            at = max(1, round(place * mean))
+            desk.stats["forks"] += [desk.redraw(half, [at] * len(half), key.child("fork", number))]
+            yield desk.population(drafts, rewards)
+
+
+@dataclass
+class _Desk:
+    """Finishes and rates the drafts of one prompt, and keeps the seconds of both."""
+
+    target: Target
+    prompt: str
+    stats: dict[str, Any] = field(default_factory=lambda: {"drawing": 0.0, "rating": 0.0, "drawn": 0, "moves": None, "forks": []})
+
+    def finish(self, drafts: Sequence[Draft], keys: Sequence[Key]) -> tuple[list[Draft], Floats]:
+        began = time.monotonic()
+        finished = self.target.engine.extend(drafts, keys)
+        drawn = time.monotonic()
+        rewards = self.target.rate(self.prompt, finished)
+        self.stats["drawing"] += drawn - began
+        self.stats["rating"] += time.monotonic() - drawn
+        self.stats["drawn"] += sum(new.decided - old.decided for new, old in zip(finished, drafts, strict=True))
+        return finished, rewards
+
+    def redraw(self, drafts: Sequence[Draft], places: Sequence[int], key: Key) -> dict[str, list[float]]:
+        kept = [draft.cut(place) for draft, place in zip(drafts, places, strict=True)]
+        finished, rewards = self.finish(kept, [key.child(number) for number in range(len(kept))])
+        return {
+            "kept": [draft.decided for draft in kept],
+            "rewards": rewards.tolist(),
+            "lengths": [draft.decided for draft in finished],
+        }
+
+    def population(self, drafts: Sequence[Draft], rewards: Floats) -> Population:
+        return Population.unweighted(drafts, rewards, {**self.stats, "forks": list(self.stats["forks"])})
+
+
+# ------------------------------------------------------------------------------------------------- what came of it
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """The first drafts of a prompt, cut and finished once more. kept: tokens before the cut, the whole draft's where it had
+    ended by then; rewards, lengths (tokens): of the new responses. All float64 [half of the draws]."""
+
+    kept: Floats
+    rewards: Floats
+    lengths: Floats
+
+    @classmethod
+    def of(cls, stats: Mapping[str, Sequence[float]]) -> Branches:
+        return cls(*(np.array(stats[name], dtype=np.float64) for name in ("kept", "rewards", "lengths")))
+
+    def take(self, rows: np.ndarray) -> Branches:
+        return Branches(self.kept[rows], self.rewards[rows], self.lengths[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Sounding:
+    """What the pilot found for one prompt. rewards, lengths (tokens): of the draws, float64 [n].
+
+    moves: redrawn from uniform places. forks: from each of `PLACES`; both empty where the engine cannot continue drafts,
+    or the budget ended before.
+    """
+
+    rewards: Floats
+    lengths: Floats
+    moves: Branches | None = None
+    forks: tuple[Branches, ...] = ()
+
+    @classmethod
+    def of(cls, result: Result) -> Sounding:
+        """From the result of a run of `Pilot`."""
+        population, stats = result.population, result.population.stats
+        lengths = np.array([draft.decided for draft in population.drafts], dtype=np.float64)
+        moves = None if stats["moves"] is None else Branches.of(stats["moves"])
+        return cls(population.rewards, lengths, moves, tuple(Branches.of(fork) for fork in stats["forks"]))
+
+    @property
+    def varies(self) -> bool:
+        """Whether the draws differ in reward, and not all are excluded: only then has tilting anything to gain."""
+        return float(self.rewards.max()) > float(self.rewards.min())
+
+    def resampled(self, generator: np.random.Generator) -> Sounding:
+        """Draws with replacement, each with its moves and forks: for the bootstrap of a single prompt."""
+        half = 0 if self.moves is None else len(self.moves.rewards)
+        front, back = (
+            generator.integers(0, max(1, half), half),
+            generator.integers(half, len(self.rewards), len(self.rewards) - half),
+        )
+        rows = np.concatenate([front, back])
+        moves = None if self.moves is None else self.moves.take(front)
+        return Sounding(self.rewards[rows], self.lengths[rows], moves, tuple(fork.take(front) for fork in self.forks))

@@ -1,0 +1,254 @@
+"""What a pilot says about tilting p by exp(r/β): estimates in the mean over prompts, with their uncertainty.
+
+With h = exp(r/β)/Z, so that E_p[h] = 1, for one prompt:
+
+- ESS share 1/(1+χ²), χ² = Var_p(h), and KL(π‖p): as in `exptilt.calibrate`, from the draws;
+- what a beginning explains: Var_p(E[h | beginning])/χ², the correlation of h between a draft and its fork;
+- acceptance of `SuffixMCMC`, min(1, exp((r'-r)/β)·n/n') in the mean over π, and turnover, the same times the share of
+  the response that the move redraws: averages over drafts and their moves with weights h;
+- effective draws of a chain per step, of texts and of rewards, whichever are fewer. Texts: 1/E_π[(2-s)/s], s the share of a
+  state that a step replaces. One move for each draft cannot tell s of good drafts, which hold a chain up, so s is the
+  acceptance of all draws of the prompt as proposals, scaled to the turnover in the mean. Rewards: (1-c)/(1+c), c the
+  correlation under π of the rewards before and after a step.
+
+Prompts whose draws all have one reward tell nothing about β and are left out. Intervals are 95 % bootstrap intervals
+over prompts, or over the draws where there is one prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from exptilt.calibrate import tilt_ess, tilt_kl
+from exptilt.diagnostics import pareto_k
+from exptilt.doctor.pilot import PLACES, Branches, Sounding
+from exptilt.keys import Floats, Key
+from exptilt.pools import best_at_k
+
+_EDGE = 0.1  # of the range of KL or ESS, at whose ends β hardly matters
+_HIGHEST = 300.0  # of log h above the best draw's: its square is still finite
+
+
+class Estimate(NamedTuple):
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, others: Iterable[float]) -> Estimate:
+        """A value with the quantiles of its bootstrap resamples; those that are NaN have nothing to say."""
+        kept = [other for other in others if not math.isnan(other)]
+        if not kept:
+            return cls(value, value, value)
+        low, high = np.quantile(kept, [0.025, 0.975])
+        return cls(value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Tilt:
+    """Means over prompts at one β. share: ESS as a share of draws from p. kl: KL(π‖p), nats. explained: the share of
+    Var_p(exp(r/β)) that a beginning of each of `PLACES` mean lengths explains; empty without forks. acceptance, turnover: of
+    suffix redraws under π; redrawn: tokens that one draws; per_step: effective draws per step. NaN without moves."""
+
+    beta: float
+    share: float
+    kl: float
+    explained: tuple[float, ...] = ()
+    acceptance: float = math.nan
+    turnover: float = math.nan
+    redrawn: float = math.nan
+    per_step: float = math.nan
+
+
+def measure(soundings: Sequence[Sounding], beta: float) -> Tilt:
+    """The estimates at β from the prompts whose reward varies, of which there must be one."""
+    varied = [sounding for sounding in soundings if sounding.varies]
+    if not varied:
+        raise ValueError(f"no reward varies on any of {len(soundings)} prompts: no tilt can be measured")
+    acceptance, turnover, redrawn = _moves(varied, beta)
+    complete = [sounding for sounding in varied if len(sounding.forks) == len(PLACES)]
+    return Tilt(
+        beta,
+        float(np.mean([tilt_ess(sounding.rewards, beta) for sounding in varied])),
+        float(np.mean([tilt_kl(sounding.rewards, beta) for sounding in varied])),
+        tuple(_explained(complete, place, beta) for place in range(len(PLACES))) if complete else (),
+        acceptance,
+        turnover,
+        redrawn,
+        min(_texts_per_step(varied, beta, turnover), _rewards_per_step(varied, beta)),
+    )
+
+
+def tilted(rewards: Floats, among: Floats, beta: float) -> Floats:
+    """h of each reward: exp(r/β) over the mean of the same `among` draws from p."""
+    top = float(among.max())
+    powers = np.minimum((rewards - top) / beta, _HIGHEST)
+    return np.exp(powers) / float(np.mean(np.exp((among - top) / beta)))
+
+
+def _explained(soundings: Sequence[Sounding], place: int, beta: float) -> float:
+    """Cov(h, h')/Var(h) over drafts and forks, both summed over prompts before they are divided; between 0 and 1.
+
+    The common mean m of the G pairs is taken from them, which costs covariance and variance Var(m) = (variance +
+    covariance)/(2G) each; it is given back.
+    """
+    covariance = variance = 0.0
+    for sounding in soundings:
+        fork = sounding.forks[place]
+        count = len(fork.rewards)
+        old = tilted(sounding.rewards[:count], sounding.rewards, beta)
+        new = tilted(fork.rewards, sounding.rewards, beta)
+        centre = float(np.mean(old + new)) / 2
+        product = float(np.mean((old - centre) * (new - centre)))
+        square = float(np.mean((old - centre) ** 2 + (new - centre) ** 2)) / 2
+        lost = (product + square) / (2 * (count - 1))
+        covariance, variance = covariance + product + lost, variance + square + lost
+    return min(1.0, max(0.0, covariance / variance)) if variance > 0 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """Drafts of one prompt that are possible under π, as states of a chain, float64 [states]: their rewards, what their moves
+    made of them and how likely these are accepted, and the states' shares of π."""
+
+    lengths: Floats
+    rewards: Floats
+    moved: Branches
+    accepted: Floats
+    shares: Floats
+
+
+def _steps(soundings: Sequence[Sounding], beta: float) -> Iterator[_Steps]:
+    for sounding in soundings:
+        if sounding.moves is None:
+            continue
+        rows = np.flatnonzero(sounding.rewards[: len(sounding.moves.rewards)] > -math.inf)
+        if rows.size:
+            lengths, rewards, moved = sounding.lengths[rows], sounding.rewards[rows], sounding.moves.take(rows)
+            accepted = np.exp(np.minimum(0.0, (moved.rewards - rewards) / beta + np.log(lengths / moved.lengths)))
+            yield _Steps(lengths, rewards, moved, accepted, tilted(rewards, rewards, beta) / rows.size)
+
+
+def _moves(soundings: Sequence[Sounding], beta: float) -> tuple[float, float, float]:
+    """Acceptance, turnover and tokens of a suffix redraw under π, each the mean over prompts."""
+    found = [
+        np.stack([each.accepted, each.accepted * (1 - each.moved.kept / each.lengths), each.moved.lengths - each.moved.kept])
+        @ each.shares
+        for each in _steps(soundings, beta)
+    ]
+    return tuple(np.mean(found, axis=0).tolist()) if found else (math.nan, math.nan, math.nan)
+
+
+def _rewards_per_step(soundings: Sequence[Sounding], beta: float) -> float:
+    """Effective draws of a suffix-redraw chain per step, by how long its rewards last; infinite where π has one reward alone.
+
+    The correlation is one less half of the mean squared change, summed over prompts as the variance is.
+    """
+    change = variance = 0.0
+    for each in _steps(soundings, beta):
+        mean = float(each.rewards @ each.shares)
+        after = np.where(each.accepted > 0, each.moved.rewards, each.rewards)  # an excluded proposal is never accepted
+        change += float(each.shares @ (each.accepted * (after - each.rewards) ** 2)) / 2
+        variance += float(each.shares @ (each.rewards - mean) ** 2)
+    if variance == 0 or change >= 2 * variance:
+        return math.inf
+    return change / (2 * variance - change)  # (1-c)/(1+c) for c = 1 - change/variance
+
+
+def _texts_per_step(soundings: Sequence[Sounding], beta: float, turnover: float) -> float:
+    """Effective draws of a suffix-redraw chain per step, by how long its texts last; NaN without moves."""
+    if math.isnan(turnover):
+        return math.nan
+    found = []
+    for sounding in soundings:
+        held = sounding.rewards > -math.inf
+        levels, lengths = tilted(sounding.rewards, sounding.rewards, beta), sounding.lengths
+        ratios = levels[None, :] / np.where(held, levels, 1.0)[:, None] * lengths[:, None] / lengths[None, :]
+        found.append((levels[held] / levels.sum(), np.minimum(1.0, ratios).mean(axis=1)[held]))
+    usual = float(np.mean([weights @ accepted for weights, accepted in found]))
+    replaced = [(weights, np.minimum(1.0, accepted * turnover / usual)) for weights, accepted in found]
+    return float(1 / np.mean([weights @ ((2 - share) / np.maximum(share, 1e-12)) for weights, share in replaced]))
+
+
+def heavy_tails(soundings: Sequence[Sounding], beta: float) -> int:
+    """On how many prompts k̂ of exp(r/β) is above its limit, where a tail can be fitted at all."""
+    return sum(_is_heavy(sounding.rewards / beta) for sounding in soundings if sounding.varies)
+
+
+def _is_heavy(log_w: Floats) -> bool:
+    limit = min(1.0 - 1.0 / math.log10(len(log_w)), 0.7) if len(log_w) >= 25 else math.inf
+    return limit < pareto_k(log_w) < math.inf
+
+
+def resample(soundings: Sequence[Sounding], times: int, seed: int) -> list[list[Sounding]]:
+    """Bootstrap resamples of the prompts whose reward varies; of the draws where that is one prompt."""
+    varied = [sounding for sounding in soundings if sounding.varies]
+    generator = Key(seed, "bootstrap").rng()
+    if len(varied) == 1:
+        drawn = [[varied[0].resampled(generator)] for _ in range(times)]
+        return [sample for sample in drawn if sample[0].varies]
+    return [[varied[row] for row in generator.integers(0, len(varied), len(varied))] for _ in range(times)]
+
+
+# ------------------------------------------------------------------------------------------------------- choosing β
+
+
+def best_of(soundings: Sequence[Sounding], beta: float) -> int | None:
+    """The smallest k whose best-of-k has at least the mean reward of π, over the prompts whose reward varies; None where all
+    the draws have less. Excluded draws count as the worst of the others."""
+    varied = [
+        np.maximum(sounding.rewards, sounding.rewards[sounding.rewards > -math.inf].min())
+        for sounding in soundings
+        if sounding.varies
+    ]
+    wanted = np.mean([tilted(rewards, rewards, beta) @ rewards / len(rewards) for rewards in varied])
+    for k in range(1, min(map(len, varied)) + 1):
+        if np.mean([best_at_k(rewards, rewards, k) for rewards in varied]) >= wanted:
+            return k
+    return None
+
+
+def attainable_kl(soundings: Sequence[Sounding]) -> float:
+    """The mean KL as β → 0, where π is p given the best reward seen: the mean of -log of the share that has it, nats."""
+    tops = [np.mean(sounding.rewards == sounding.rewards.max()) for sounding in soundings if sounding.varies]
+    return float(np.mean(-np.log(tops)))
+
+
+def common_beta(soundings: Sequence[Sounding], *, kl: float | None = None, share: float | None = None) -> float:
+    """The one β at which the mean over prompts of KL(π‖p) is `kl` nats, or that of the ESS share is `share`; give exactly one.
+
+    As `exptilt.choose_beta`, whose mean over prompts it takes. A wish beyond what any β makes of these rewards, or within a
+    tenth of the end of that range, where β hardly matters, is taken to be that near the end; 1 where all β are alike.
+    """
+    varied = [sounding.rewards for sounding in soundings if sounding.varies]
+    if (kl is None) == (share is None):
+        raise ValueError(f"common_beta(kl={kl}, share={share}): give exactly one")
+    function, wanted = (tilt_kl, kl) if kl is not None else (tilt_ess, share)
+    assert wanted is not None
+    scale = max(float(np.ptp(rewards[rewards > -math.inf])) for rewards in varied)
+    if scale == 0:
+        return 1.0
+
+    def mean(log_beta: float) -> float:
+        return float(np.mean([function(rewards, math.exp(log_beta)) for rewards in varied]))
+
+    low, high = math.log(scale) - 9, math.log(scale) + 7
+    least, most = sorted((mean(low), mean(high)))
+    margin = _EDGE * (most - least)
+    return math.exp(_crossing(mean, min(max(wanted, least + margin), most - margin), low, high))
+
+
+def _crossing(function: Callable[[float], float], value: float, low: float, high: float) -> float:
+    """Where a monotone function takes a value that it has between `low` and `high`, to 1e-6."""
+    rising = function(high) > function(low)
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if (function(middle) < value) == rising else (low, middle)
+    return (low + high) / 2
