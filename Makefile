@@ -76,7 +76,7 @@ bench-file: $(VENV)/.dev
 
 figures: $(VENV)/.dev
 	$(BIN)/python reproduce/exactness.py
-	$(BIN)/python reproduce/compare_tiny.py
+	$(BIN)/python reproduce/table_tiny.py
 
 train: $(VENV)/.dev
 	$(BIN)/python reproduce/train_tiny.py
