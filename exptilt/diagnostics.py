@@ -29,8 +29,8 @@ _TIE = 1e-9  # relative difference of weights below which they are the same weig
 
 def log_sum(values: Floats) -> float:
     """log Σ exp(values), safe against overflow; -inf for none, or for values that are all -inf."""
-    top = float(np.max(values, initial=-math.inf))
-    return top if top == -math.inf else top + math.log(float(np.sum(np.exp(values - top))))
+    top = float(values.max(initial=-math.inf))
+    return top if top == -math.inf else top + math.log(float(np.exp(values - top).sum()))
 
 
 # ------------------------------------------------------------------------------------------------------ weight tails
@@ -118,12 +118,14 @@ def r_hat(chains: Sequence[Sequence[float]] | Floats) -> float | None:
     than 4 steps, or one and the same value everywhere. Raises ValueError for NaN and +inf.
     """
     values = np.asarray(chains, dtype=np.float64)
-    if values.ndim != 2 or np.any(np.isnan(values) | (values == math.inf)):
+    low, high = values.min(initial=math.inf), values.max(initial=-math.inf)
+    if values.ndim != 2 or not high < math.inf:  # NaN included
         raise ValueError(f"chains of shape {values.shape}: give an array [chains, steps] without NaN and +inf")
     half = values.shape[1] // 2
-    if half < 2 or values.min(initial=math.inf) == values.max(initial=-math.inf):
+    if half < 2 or low == high:
         return None
-    values = np.where(np.isfinite(values), values, np.min(values[np.isfinite(values)]) - 1.0)
+    if low == -math.inf:
+        values = np.where(np.isfinite(values), values, np.min(values[np.isfinite(values)]) - 1.0)
     halves = np.concatenate([values[:, :half], values[:, -half:]])
     if halves.min() == halves.max():
         return None
@@ -132,11 +134,10 @@ def r_hat(chains: Sequence[Sequence[float]] | Floats) -> float | None:
 
 def _normal_scores(values: Floats) -> Floats:
     """Each value replaced by the standard normal quantile of its rank among all; ties share their mean rank."""
-    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
+    ordered = np.sort(values, axis=None)
+    ranks = (ordered.searchsorted(values) + ordered.searchsorted(values, side="right") + 1) / 2
     levels = (ranks - 0.375) / (values.size + 0.25)
-    scores = np.array(list(map(NormalDist().inv_cdf, levels.tolist())))
-    return scores[place.reshape(values.shape)] if distinct.size > 1 else np.zeros(values.shape)
+    return np.array(list(map(NormalDist().inv_cdf, levels.ravel().tolist()))).reshape(values.shape)
 
 
 def _split_r_hat(chains: Floats) -> float:

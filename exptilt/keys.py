@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -21,13 +22,23 @@ class Stream:
 
     def choose(self, weights: Sequence[float] | Floats) -> int:
         """Draw an index with probability proportional to `weights` (non-negative, any sum)."""
-        cumulative = np.cumsum(np.asarray(weights, dtype=np.float64))
-        total = cumulative[-1]
+        cumulative = np.asarray(weights, dtype=np.float64).cumsum()
+        total = float(cumulative[-1])
         if not 0.0 < total < math.inf:
             raise ValueError(f"cannot choose from weights that sum to {total}: give finite weights, one at least positive")
-        index = int(np.searchsorted(cumulative, self._generator.random() * total, side="right"))
+        index = int(cumulative.searchsorted(self._generator.random() * total, side="right"))
         # Rounding may carry the product up to the total itself: fall back on the last outcome that has mass.
-        return min(index, int(np.searchsorted(cumulative, total, side="left")))
+        return index if index < cumulative.size else int(cumulative.searchsorted(total))
+
+
+class _Digest(ISeedSequence):
+    """128 bits that become Philox's key. Its argument `key` does the same, but gathers entropy first and throws it away."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._digest = digest
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> np.ndarray[Any, Any]:
+        return np.frombuffer(self._digest, dtype="<u8")
 
 
 @dataclass(frozen=True, init=False)
@@ -52,7 +63,8 @@ class Key:
     def rng(self) -> np.random.Generator:
         """A fresh numpy generator; the same key always gives the same one."""
         name = repr((self.seed, self.path)).encode()
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(blake2b(name, digest_size=16).digest(), "little")))
+        digest = _Digest(blake2b(name, digest_size=16).digest())
+        return np.random.Generator(np.random.Philox(digest))  # pyright: ignore[reportArgumentType] - numpy's stub is too narrow
 
     def stream(self) -> Stream:
         """A fresh stream of choices; the same key always gives the same one."""

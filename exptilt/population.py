@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,10 @@ class Population:
                 raise WeightsError(f"{name} has shape {values.shape} for {len(self.drafts)} drafts: give one value per draft")
             values.setflags(write=False)
             object.__setattr__(self, name, values)
-        if np.any(np.isnan(self.log_w) | (self.log_w == math.inf)):
+        top = self.log_w.max(initial=-math.inf)
+        if not top < math.inf:  # NaN included
             raise WeightsError(f"log-weights {self.log_w} contain NaN or +inf: mend the reward or the score they come from")
-        if np.all(self.log_w == -math.inf):
+        if top == -math.inf:
             raise AllWeightsZero(
                 f"all {len(self.drafts)} drafts have weight zero: the reward excludes everything that was drawn. "
                 "Draw more, or let the reward fall to a finite value instead of -inf."
@@ -72,10 +74,12 @@ class Population:
         """log Ẑ in nats, the estimate of log Σ_y p(y)·exp(r(y)/β); None where the weights are not proper."""
         return log_sum(self.log_w) if self.proper else None
 
-    @property
+    @cached_property
     def weights(self) -> Floats:
-        """Weights normalised to sum to one, float64 [n]."""
-        return np.exp(self.log_w - log_sum(self.log_w))
+        """Weights normalised to sum to one, float64 [n], read-only."""
+        weights = np.exp(self.log_w - log_sum(self.log_w))
+        weights.setflags(write=False)
+        return weights
 
     @property
     def ess(self) -> float:

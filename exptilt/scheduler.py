@@ -3,7 +3,7 @@
 Callers hand over *rows* (responses to be decoded). A single worker thread owns the engine's batch and repeats: let
 waiting rows join while there is room, decode one token for all rows, hand finished rows back. A call returns when its
 own rows are done, whatever the others do. The worker exists only while there is work: a call starts it, it sleeps on a
-condition when nothing is to be done, and ends after `linger` seconds of that.
+condition when nothing is to be done, and ends after `linger` seconds of that, or with the program.
 
 Rows wait, and never fail, while the batch has no room for them: it takes a number of rows, and of what they hold at most
 (`size`, such as bytes of key-values). Waiting rows join in turns, one from each waiting call, so a small call is never
@@ -13,15 +13,20 @@ rows have ended: small rows cannot starve it. A row larger than the whole cap ru
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from exptilt.errors import ExptiltError, ModelError
 
 Row = TypeVar("Row", bound=Hashable)
 Result = TypeVar("Result")
+
+_EXIT = 10.0  # seconds that the exit of the program waits for steps under way
 
 
 class Batch(Protocol[Row]):
@@ -68,6 +73,9 @@ class _Errand:
         self.done.set()
 
 
+Wanted = TypeVar("Wanted", bound=_Call[Any] | _Errand)
+
+
 class Scheduler(Generic[Row]):
     """Runs the rows of all callers through one batch.
 
@@ -110,6 +118,8 @@ class Scheduler(Generic[Row]):
         self._errands: deque[_Errand] = deque()
         self._worker: threading.Thread | None = None
         self._closed = False
+        self._ended = False  # by the exit of the program
+        _schedulers[id(self)] = self
 
     # ------------------------------------------------------------------------------------------ the callers' side
 
@@ -118,16 +128,7 @@ class Scheduler(Generic[Row]):
         if not rows:
             return
         call = _Call({row: self._size(row) if self._size else 0 for row in rows})
-        try:
-            with self._changed:
-                self._wake()
-                self._queue.append(call)
-            call.done.wait()
-        except BaseException:
-            with self._changed:
-                self._drop(call)  # the caller was interrupted: its rows make room for others
-            raise
-        self._raise(call.error)
+        self._await(call, self._queue)
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Run a function of the engine between two steps and return its result. Raises ModelError.
@@ -135,17 +136,7 @@ class Scheduler(Generic[Row]):
         Functions and steps take turns, so neither holds up the other for more than one of its kind.
         """
         errand = _Errand(function)
-        try:
-            with self._changed:
-                self._wake()
-                self._errands.append(errand)
-            errand.done.wait()
-        except BaseException:
-            with self._changed:
-                if errand in self._errands:
-                    self._errands.remove(errand)
-            raise
-        self._raise(errand.error)
+        self._await(errand, self._errands)
         return errand.result
 
     def close(self) -> None:
@@ -163,6 +154,33 @@ class Scheduler(Generic[Row]):
         if worker is not None:
             worker.join()
 
+    def end(self, seconds: float) -> None:
+        """Stop because the program does: wait up to `seconds` for the step under way. Calls of daemon threads never return."""
+        worker = self._worker
+        if worker is None or not worker.is_alive():  # it does not live on in a forked process, whose locks may be held for ever
+            return
+        with self._changed:
+            self._closed = self._ended = True
+            self._changed.notify_all()
+        worker.join(seconds)
+
+    def _await(self, wanted: Wanted, queue: deque[Wanted]) -> None:
+        """Have the worker do what is wanted. Where the caller is interrupted, it is dropped, and rows make room for others."""
+        try:
+            with self._changed:
+                self._wake()
+                queue.append(wanted)
+            wanted.done.wait()
+        except BaseException:
+            with self._changed:
+                self._drop(wanted, queue)
+            raise
+        error = wanted.error  # raised as a fresh exception: the same one must not travel through several threads
+        if isinstance(error, ExptiltError):
+            raise type(error)(*error.args) from error
+        if error is not None:
+            raise ModelError(f"{self.name} failed with {type(error).__name__}: {error}") from error
+
     def _wake(self) -> None:
         """See that a worker is there, and awake; it sees what is new when the lock is released."""
         if self._closed:
@@ -172,13 +190,6 @@ class Scheduler(Generic[Row]):
             worker.start()
             self._worker = worker
         self._changed.notify_all()
-
-    def _raise(self, error: BaseException | None) -> None:
-        """Raise a fresh exception: the same one must not travel through several threads."""
-        if isinstance(error, ExptiltError):
-            raise type(error)(*error.args) from error
-        if error is not None:
-            raise ModelError(f"{self.name} failed with {type(error).__name__}: {error}") from error
 
     # ------------------------------------------------------------------------------------------- the worker's side
 
@@ -206,7 +217,7 @@ class Scheduler(Generic[Row]):
             return dropped, errand, self._admit()
 
     def _idle(self) -> bool:
-        return not (self._queue or self._owner or self._dropped or self._errands)
+        return self._ended or not (self._queue or self._owner or self._dropped or self._errands)
 
     def _admit(self) -> list[Row]:
         """Move waiting rows into the batch while there is room, one from each call in turn."""
@@ -269,17 +280,28 @@ class Scheduler(Generic[Row]):
 
     def _fail(self, calls: Iterable[_Call[Row]], error: BaseException) -> None:
         for call in set(calls):
-            self._drop(call)
+            self._drop(call, self._queue)
             call.error = error
             call.done.set()
 
-    def _drop(self, call: _Call[Row]) -> None:
-        """Forget a call: its rows leave the batch at the next turn, before others join."""
-        if call in self._queue:
-            self._queue.remove(call)
-        rows = [row for row, owner in self._owner.items() if owner is call]
+    def _drop(self, wanted: Wanted, queue: deque[Wanted]) -> None:
+        """Forget what waits in a queue or is under way: rows leave the batch at the next turn, before others join."""
+        if wanted in queue:
+            queue.remove(wanted)
+        rows = [row for row, owner in self._owner.items() if owner is wanted]
         self._dropped += rows
         for row in rows:
-            del self._owner[row]
-            self._held -= call.sizes[row]
+            self._held -= self._owner.pop(row).sizes[row]
         self._changed.notify_all()
+
+
+_schedulers: WeakValueDictionary[int, Scheduler[Any]] = WeakValueDictionary()
+
+
+@atexit.register
+def _end_all() -> None:
+    """A thread that the interpreter stops on its way out while it is inside native code, as of torch, aborts the process."""
+    deadline = time.monotonic() + _EXIT
+    for reference in _schedulers.valuerefs():
+        if (scheduler := reference()) is not None:
+            scheduler.end(max(0.0, deadline - time.monotonic()))

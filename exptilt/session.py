@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from threading import Event
+from dataclasses import dataclass, field, replace
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 
 from exptilt.certainty import CertainEngine, Certainty
-from exptilt.core import Draft, Engine, PromptReward, Reward, Sampler, Target, rate
-from exptilt.errors import BudgetSpent, CapabilityError, ExptiltError, TargetError
+from exptilt.core import Draft, Engine, PromptReward, Reward, Sampler, Target, rate, reward_name
+from exptilt.errors import BudgetSpent, CapabilityError, ExptiltError, RewardError, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.population import Population
 from exptilt.usage import Budget, Usage, Work
@@ -98,7 +99,7 @@ class MeteredEngine:
             yield self.engine.metered(work)
         finally:
             for total in self.works:
-                total.add(**asdict(work))
+                total.add(**vars(work))
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,14 @@ class MeteredReward:
     """A reward that is counted in `usage`, and called only for the drafts it has not rated yet.
 
     remember: whether it may reuse its answers; False where the reward changes while the sampler runs.
+    timeout: seconds that one call may take; None for any.
     """
 
     reward: Reward
     usage: Usage
     check: Callable[[], None]
     remember: bool
+    timeout: float | None = None
     known: dict[Hashable, float] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, prompt: str, drafts: list[Draft]) -> Floats:
@@ -129,7 +132,26 @@ class MeteredReward:
         self.check()
         self.usage.reward_calls += 1
         self.usage.rated += len(drafts)
-        return rate(self.reward, prompt, drafts)
+        return rate(self.reward, prompt, drafts) if self.timeout is None else self._rate_in_time(self.timeout, prompt, drafts)
+
+    def _rate_in_time(self, seconds: float, prompt: str, drafts: list[Draft]) -> Floats:
+        """Rate in a thread of its own. No thread can be ended from outside: one that hangs is left behind, as a daemon."""
+        answer: Future[Floats] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(rate(self.reward, prompt, drafts))
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
+                answer.set_exception(error)
+
+        Thread(target=work, name="exptilt-reward", daemon=True).start()
+        try:
+            return answer.result(seconds)
+        except TimeoutError:  # of the wait: what the reward raises is a RewardError
+            raise RewardError(
+                f"reward {reward_name(self.reward)} did not return within {seconds:g} s for {len(drafts)} drafts. Make it faster "
+                "or allow more time (reward_timeout). What may hang for ever belongs into rewards.Isolated, which can end it."
+            ) from None
 
 
 class Session:
@@ -140,17 +162,28 @@ class Session:
     as "tokens: 1210 of 1000"; None where the sampler came to its own end.
 
     The budget is asked before each engine call, and before each reward call for all but its tokens: what has been
-    generated and paid for may still be rated. `halt` ends the run at the next call, with `Halted`.
+    generated and paid for may still be rated. `halt` ends the run at the next call, with `Halted`. reward_timeout: seconds
+    that one call of the reward may take; binding it, which may draw a pilot, has no such limit.
 
-    Raises PromptError for a prompt that no answer can be drawn for, BudgetSpent where binding the reward took it all.
+    Raises PromptError for a prompt that no answer can be drawn for, BudgetSpent where binding the reward took it all,
+    RewardError where binding it fails.
     """
 
-    def __init__(self, target: Target, prompt: str, key: Key, budget: Budget | None = None, halt: Event | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        prompt: str,
+        key: Key,
+        budget: Budget | None = None,
+        halt: Event | None = None,
+        reward_timeout: float | None = None,
+    ) -> None:
         self.prompt = prompt
         self.usage = Usage()
         self.trace: tuple[dict[str, Any], ...] = ()
         self.limit: str | None = None
         self._budget = budget or Budget()
+        self._reward_budget = replace(self._budget, tokens=None)
         self._halt = halt or Event()
         self._began = time.monotonic()
         self._fixed = target.fixed
@@ -166,9 +199,16 @@ class Session:
             bound = metered.bind(prompt, key.child("bind"))
         except BudgetSpent as spent:
             raise BudgetSpent(f"the budget ended ({spent}) while the reward drew its pilot: give a larger budget") from None
+        except (ExptiltError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise RewardError(
+                f"reward {reward_name(target.reward)} raised {type(error).__name__} when it was bound to a prompt: {error}. "
+                "Mend the reward; no score is assumed."
+            ) from error
         if isinstance(bound.reward, PromptReward):
             raise TargetError(f"{type(target.reward).__name__}.bind returned no function of (prompt, drafts): mend its bind")
-        rated = MeteredReward(bound.reward, self.usage, self._check_reward, remember=self._fixed)
+        rated = MeteredReward(bound.reward, self.usage, self._check_reward, remember=self._fixed, timeout=reward_timeout)
         self.target = replace(bound, reward=rated)
 
     def run(self, sampler: Sampler, key: Key) -> Population:
@@ -218,7 +258,7 @@ class Session:
         self._ask(self._budget)
 
     def _check_reward(self) -> None:
-        self._ask(replace(self._budget, tokens=None))
+        self._ask(self._reward_budget)
 
     def _ask(self, budget: Budget) -> None:
         self._tick()

@@ -1,4 +1,4 @@
-"""What the rows of an engine that keeps key-values have cost, and how it is added up."""
+"""What the rows of an engine have cost, and how it is added up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exptilt.usage import Work
 
 @dataclass
 class Cost:
-    """What one context took: tokens evaluated, tokens whose key-values were known, evaluations of the network."""
+    """What one row took: tokens evaluated beside those drawn or rated, tokens whose key-values were known, evaluations."""
 
     prompt: int = 0
     cached: int = 0
@@ -25,7 +25,7 @@ class Ledger:
         self._lock = threading.Lock()
 
     def count(self, work: Work, costs: Iterable[Cost], *, generated: int = 0, scored: int = 0) -> None:
-        """Add the costs of contexts, and tokens drawn after them, each by one evaluation, or rated."""
+        """Add the costs of rows, and how many tokens they drew or rated."""
         costs = list(costs)
         with self._lock:
             work.add(
@@ -33,5 +33,5 @@ class Ledger:
                 cached=sum(cost.cached for cost in costs),
                 generated=generated,
                 scored=scored,
-                forwards=sum(cost.forwards for cost in costs) + generated,
+                forwards=sum(cost.forwards for cost in costs),
             )

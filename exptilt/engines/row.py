@@ -60,7 +60,8 @@ class Row:
         return [*self.context.tokens[len(self.context.prompt) :], *self.tokens]
 
     def take(self, token: int, logq: float, text: Text) -> None:
-        """Add a drawn token."""
+        """Add a drawn token, which took one evaluation."""
+        self.cost.forwards += 1
         self.tokens.append(token)
         self.logq.append(logq)
         length = len(self.context.tokens) - len(self.context.prompt) + len(self.tokens)

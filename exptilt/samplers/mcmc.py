@@ -41,9 +41,9 @@ class State(NamedTuple):
 
 def accept(new: State, old: State, key: Key) -> bool:
     """Metropolis acceptance with probability min(1, density'/density); a start of density zero is always left."""
-    if old.log_density == -math.inf:
+    if new.log_density >= old.log_density:
         return True
-    probability = math.exp(min(0.0, new.log_density - old.log_density))
+    probability = math.exp(new.log_density - old.log_density)
     return key.choose([1.0 - probability, probability]) == 1
 
 
@@ -104,11 +104,11 @@ class SuffixMCMC:
     def _states(self, target: Target, prompt: str, drafts: list[Draft]) -> list[State]:
         """Log density relative to p, less log n: the place of the cut is uniform over the n tokens."""
         states = []
-        for draft, reward in zip(drafts, target.rate(prompt, drafts), strict=True):
+        for draft, reward in zip(drafts, target.rate(prompt, drafts).tolist(), strict=True):
             tilt = reward / target.beta - math.log(draft.decided)
             if self.power != 1:
                 tilt += (self.power - 1) * math.fsum(known_logq(draft))
-            states.append(State(draft, float(reward), tilt))
+            states.append(State(draft, reward, tilt))
         return states
 
     def _population(self, path: list[list[State]], acceptance: float) -> Population:

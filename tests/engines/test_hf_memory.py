@@ -22,6 +22,7 @@ from exptilt.engines.hf.linear import PackedLinear, pack, round_up  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, common_beginning, shared_beginnings  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
+from exptilt.errors import ModelError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
 from exptilt.usage import Work  # noqa: E402
 
@@ -195,6 +196,44 @@ def test_trunks_reuse_places_and_grow():
     assert pair[0][1, 0, :50, 0].tolist() == marks(states(long), 50)
     assert (shared.hidden == 0).sum(dim=-1).flatten().tolist() == [51, 50]
     assert shared.bare.flatten().isinf().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("place", ["adding the trunk", "reserving slots", "copying into slots"])
+def test_trunks_of_rows_that_could_not_join_are_forgotten(place: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Memory may run out while rows join. The trunk made for them was once left behind, for later rows to be put upon."""
+    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=8))
+    slots = engine.weights.decoder.slots
+    assert slots.trunks is not None
+    started = engine.extend([engine.start(PROMPTS[0])] * 3, keys(3, seed=1), tokens=3)  # with columns of their own
+    assert len({draft.tokens for draft in started if draft.finish is None}) > 1
+    expected = engine.extend(started, keys(3))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    places = {"adding the trunk": (slots.trunks, "_reserve"), "reserving slots": (slots, "reserve")}
+    with monkeypatch.context() as patch:
+        thing, name = places.get(place, (slots.layers[0], "pair"))
+        patch.setattr(thing, name, fail)
+        with pytest.raises(ModelError, match="out of memory"):
+            engine.extend(started, keys(3))
+        for _ in range(2):
+            engine.weights.scheduler.call(lambda: None)  # rows leave in a turn after its function
+    assert not any(slots.trunks.tokens)
+    assert not any(slots.trunks._users)
+    again = engine.extend(started, keys(3))
+    assert [draft.tokens for draft in again] == [draft.tokens for draft in expected]
+
+
+def test_prefixes_are_looked_up_once_when_known_and_twice_when_new(model_folder: Path):
+    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=2))
+    prefixes, looked = engine.weights.network.prefixes, []
+    find = prefixes.find
+    prefixes.find = lambda tokens: (looked.append(len(tokens)), find(tokens))[1]
+    for count in (2, 1):
+        looked.clear()
+        engine.extend([engine.start(PROMPTS[0])] * 3, keys(3))
+        assert len(looked) == count
 
 
 def test_weights_laid_out_anew_give_the_same_products():

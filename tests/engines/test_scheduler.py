@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -326,3 +330,67 @@ def test_a_scheduler_without_room_is_refused():
         Scheduler(CountingBatch(), max_rows=1, max_memory=5)
     with pytest.raises(ValueError, match="max_memory=0"):
         Scheduler(CountingBatch(), max_rows=1, max_memory=0, size=lambda row: row.size)
+
+
+# ------------------------------------------------------------------------------------------------- the program's exit
+
+AT_EXIT = """
+import os, sys, threading, time
+from exptilt import scheduler
+
+class Slow:
+    def __init__(self, seconds):
+        self.seconds, self.stepping = seconds, threading.Event()
+    def join(self, rows):
+        pass
+    def step(self):
+        self.stepping.set()
+        time.sleep(self.seconds)
+        os.write(1, b"stepped ")
+        return []
+    def leave(self, rows):
+        pass
+
+def start(seconds):
+    slow = Slow(seconds)
+    running = scheduler.Scheduler(slow, max_rows=1)
+    threading.Thread(target=running.run, args=(["row"],), daemon=True).start()
+    slow.stepping.wait()
+"""
+
+
+def exits(code: str) -> str:
+    """What a program with `code` writes before it ends, well and without a word of complaint."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", AT_EXIT + code]  # of forking with threads
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+def test_exits_wait_for_the_step_under_way():
+    """A program that ended while a worker was inside torch was aborted: "terminate called without an active exception"."""
+    for _ in range(10):
+        assert exits("start(0.2)") == "stepped "
+
+
+def test_exits_do_not_wait_for_ever():
+    assert exits("scheduler._EXIT = 0.1; start(1000); start(1000)") == ""
+
+
+def test_forked_programs_exit_alone():
+    """The worker is not in the fork, and its lock may have been held at that moment."""
+    assert exits("start(0.5)\nchild = os.fork()\nif child: os.waitpid(child, 0); print('child', flush=True)").startswith("child")
+
+
+def test_a_worker_inside_torch_does_not_abort_the_program():
+    pytest.importorskip("torch")
+    multiply = "torch.randn(64, 64) @ torch.randn(64, 64); return []"
+    steps = f"import torch\nclass Busy(Slow):\n    def step(self):\n        self.stepping.set(); {multiply}\nSlow = Busy\n"
+    assert exits(f"{steps}start(0)\ntime.sleep(0.05)") == ""
+
+
+def test_nothing_is_kept_for_the_exit():
+    used = [Scheduler(CountingBatch(), max_rows=1, linger=0.0)]
+    used[0].run([Countdown(1)])
+    reference = weakref.ref(used.pop())
+    wait_for(lambda: gc.collect() >= 0 and reference() is None)

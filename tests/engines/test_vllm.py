@@ -389,7 +389,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[_EngineArgs]:
     monkeypatch.setitem(sys.modules, "vllm", package)
     monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    monkeypatch.setattr(load_module, "_require", lambda *_: None)
+    monkeypatch.setattr(load_module, "require", lambda *_: None)
     return asked
 
 

@@ -11,28 +11,8 @@ from exptilt.core import Engine
 from exptilt.engines.load import load
 from exptilt.errors import CapabilityError
 from tests.servers.conftest import CAP
-from tests.servers.contract import (
-    draw,
-    test_caps_stops_and_blocks,
-    test_guided_search_and_the_markov_chain_run_and_repeat,
-    test_it_can_all_that_samplers_need,
-    test_other_laws_record_their_own_log_probabilities,
-    test_prefixes_are_reused_and_work_is_counted,
-    test_recorded_log_probabilities_are_its_scores_and_those_of_transformers,
-    test_seeds_repeat_copies_differ_and_a_batch_gives_what_single_calls_give,
-    test_three_tokens_follow_the_law_of_transformers,
-)
-
-__all__ = [
-    "test_caps_stops_and_blocks",
-    "test_guided_search_and_the_markov_chain_run_and_repeat",
-    "test_it_can_all_that_samplers_need",
-    "test_other_laws_record_their_own_log_probabilities",
-    "test_prefixes_are_reused_and_work_is_counted",
-    "test_recorded_log_probabilities_are_its_scores_and_those_of_transformers",
-    "test_seeds_repeat_copies_differ_and_a_batch_gives_what_single_calls_give",
-    "test_three_tokens_follow_the_law_of_transformers",
-]
+from tests.servers.contract import *  # noqa: F403 - its tests
+from tests.servers.contract import draw
 
 pytestmark = pytest.mark.servers
 

@@ -20,7 +20,6 @@ draft go through the network side by side.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +33,7 @@ from exptilt.engines.diffusion.network import MaskedNetwork
 from exptilt.engines.diffusion.row import Path, Row
 from exptilt.engines.diffusion.sampling import DiffusionSampling
 from exptilt.engines.hf.engine import ROWS_MEMORY, digest
+from exptilt.engines.ledger import Ledger
 from exptilt.engines.text import Text, check_cap, check_room, check_system
 from exptilt.errors import CapabilityError, ModelError
 from exptilt.keys import Floats, Key
@@ -74,7 +74,7 @@ class MaskedWeights:
         self.scheduler: Scheduler[Row] = Scheduler(
             decoder, max_rows=max_rows or MOST_ROWS, max_memory=rows_memory, size=self._kept_bytes, name=name
         )
-        self._counting = threading.Lock()
+        self.ledger = Ledger()
 
     @property
     def dtype(self) -> str:
@@ -84,18 +84,6 @@ class MaskedWeights:
     def digest(self) -> str:
         """A digest of the configuration and of some values of each tensor."""
         return digest(self.model)
-
-    def count(self, work: Work, rows: Sequence[Row], *, scored: int = 0) -> None:
-        """Add to `work`, which several threads may share: `prompt` counts all positions fed, `cached` those kept instead."""
-        with self._counting:
-            drawn = sum(len(row.logq) for row in rows) if not scored else 0
-            work.add(
-                prompt=sum(row.fed for row in rows),
-                cached=sum(row.reused for row in rows),
-                generated=drawn,
-                scored=scored,
-                forwards=sum(row.forwards for row in rows),
-            )
 
     def _kept_bytes(self, row: Row) -> int:
         """The most that a row keeps between steps: keys and values of prompt and response, twice with guidance."""
@@ -117,6 +105,8 @@ class DiffusionEngine:
 
     Drafts have `max_tokens` positions, MASK where nothing has been decided; `order` lists the decided positions and
     `logq` their log-probabilities. A finished draft may have undecided positions, in the blocks after its end.
+
+    In `work`, `prompt` counts all positions fed, `cached` those whose keys and values were kept instead.
     """
 
     weights: MaskedWeights
@@ -186,7 +176,7 @@ class DiffusionEngine:
         rows = [self._row(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
         busy = [row for row in rows if row is not None]
         self.weights.scheduler.run([row for row in busy if row.stop > len(row.places)])
-        self.weights.count(self.work, busy)
+        self.weights.ledger.count(self.work, (row.cost for row in busy), generated=sum(len(row.logq) for row in busy))
         texts = iter(self.weights.text.decode([_response(row, self.weights.text.ends) for row in busy]))
         return [draft if row is None else _extended(draft, row, next(texts)) for draft, row in zip(drafts, rows, strict=True)]
 
@@ -204,7 +194,7 @@ class DiffusionEngine:
         logs = [np.array([value for row in part for value in row.logq], dtype=np.float64) for part in parts]
         # A step that was under way at the start is evaluated whole: what it decided before is cut off.
         scores = [log[len(log) - max(0, draft.decided - start) :] for log, draft, start in zip(logs, drafts, first, strict=True)]
-        self.weights.count(self.work, rows, scored=sum(map(len, scores)))
+        self.weights.ledger.count(self.work, (row.cost for row in rows), scored=sum(map(len, scores)))
         return scores
 
     def _encode(self, prompt: str) -> tuple[int, ...]:

@@ -88,9 +88,9 @@ class Evaluation:
         if not views:
             return [], []
         for row, view in zip(asked.payers.values(), views, strict=True):
-            row.forwards += 1
-            row.fed += len(view.tokens)
-            row.reused += view.reused
+            row.cost.forwards += 1
+            row.cost.prompt += len(view.tokens)
+            row.cost.cached += view.reused
         features, kept = self.network.features(views, asked.rows, asked.places)
         return [features], kept
 

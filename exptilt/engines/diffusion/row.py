@@ -15,6 +15,7 @@ from torch import Tensor
 
 from exptilt.core import Finish
 from exptilt.engines.diffusion.sampling import DiffusionSampling
+from exptilt.engines.ledger import Cost
 from exptilt.keys import Floats
 
 
@@ -33,8 +34,8 @@ class Row:
     places, tokens: the decisions so far. boundary: how many of them came before the step under way. stop: how many
     there will be. uniforms: the row's own random numbers. end: how many there will be after the step, once that is known.
     kept: keys and values of the positions that cached steps do not feed, by whether the prompt was masked.
-    forwards, fed, reused: evaluations of the network on this row's account, positions fed in them, positions whose keys
-    and values were taken from the cache instead.
+    cost: evaluations of the network on this row's account, positions fed in them (`prompt`), positions whose keys and
+    values were taken from the cache instead (`cached`).
     """
 
     prompt: tuple[int, ...]
@@ -50,9 +51,7 @@ class Row:
     logq: list[float] = field(default_factory=list)
     finish: Finish | None = None
     kept: dict[bool, Tensor] = field(default_factory=dict)
-    forwards: int = 0
-    fed: int = 0
-    reused: int = 0
+    cost: Cost = field(default_factory=Cost)
 
     def sequence(self, mask: int, *, blind: bool = False, count: int | None = None) -> tuple[int, ...]:
         """Prompt and response as the network sees them: after `count` decisions, those before the step where not given.

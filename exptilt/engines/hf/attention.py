@@ -140,6 +140,10 @@ class Trunks:
         if not self._users[place]:
             self.tokens[place] = ()
 
+    def tidy(self) -> None:
+        """Free the places that no row uses: where memory ran out, rows did not join that they were made for."""
+        self.tokens = [tokens if users else () for tokens, users in zip(self.tokens, self._users, strict=True)]
+
     def shared(self, places: Sequence[int | None]) -> Shared:
         """What `attend` needs of rows at these places.
 

@@ -89,9 +89,11 @@ class Decoder:
 
     @torch.inference_mode()
     def leave(self, rows: Sequence[Row]) -> None:
-        """Drop rows that nobody waits for."""
+        """Drop rows that nobody waits for, and what rows that failed to join have left behind."""
         gone = set(rows)
         self._remove([i for i, row in enumerate(self.rows) if row in gone])
+        if self.slots.trunks is not None:
+            self.slots.trunks.tidy()
 
     def _remember(self, index: int) -> None:
         """Keep the key-values of a row that is done: it may be continued, or redrawn from some token on."""

@@ -182,12 +182,13 @@ class HFEngine:
         check_room(len(ids), self.max_tokens, self.weights.network.context, self.name)
         return ids
 
-    def _row(self, draft: Draft, key: Key, tokens: int | None) -> Row | None:
-        if draft.finish is not None:
-            return None
-        prompt = self._encode(draft.prompt)
+    def _prompt(self, draft: Draft) -> tuple[int, ...]:
+        """The prompt of a draft, whose tokens must be of this vocabulary."""
         check_tokens(draft.tokens, self.weights.network.vocabulary, self.name)
-        return begun(draft, prompt, self.sampling, key, tokens)
+        return self._encode(draft.prompt)
+
+    def _row(self, draft: Draft, key: Key, tokens: int | None) -> Row | None:
+        return begun(draft, self._prompt(draft), self.sampling, key, tokens) if draft.finish is None else None
 
     def _rate(
         self, drafts: Sequence[Draft], starts: Sequence[int], measure: Callable[[Tensor, Tensor], Tensor]
@@ -198,9 +199,7 @@ class HFEngine:
         """
         results = [np.zeros((0, 3))] * len(drafts)
         full = [i for i, (draft, start) in enumerate(zip(drafts, starts, strict=True)) if len(draft.tokens) > start]
-        for i in full:
-            check_tokens(drafts[i].tokens, self.weights.network.vocabulary, self.name)
-        prompts = {i: self._encode(drafts[i].prompt) for i in full}
+        prompts = {i: self._prompt(drafts[i]) for i in full}
         sizes = [(len(drafts[i].tokens) - starts[i], len(prompts[i]) + len(drafts[i].tokens) - 1) for i in full]
         costs: list[Cost] = []
         for group in groups(sizes):

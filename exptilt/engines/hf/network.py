@@ -97,9 +97,12 @@ class Network:
         first: dict[tuple[int, ...], Cost] = {}  # the cost of each distinct sequence goes to its first row
         for context, cost in zip(contexts, costs, strict=True):
             first.setdefault(context.tokens[:-1], cost)
-        missing = [wanted for wanted in first if self._job(wanted).new]
-        for wave in [*shared_beginnings(missing), missing]:
-            jobs = [job for job in map(self._job, wave) if job.new]
+        found = {wanted: self.prefixes.find(wanted) for wanted in first}
+        missing = [wanted for wanted, known in found.items() if _Job(wanted, known).new]
+        waves = shared_beginnings(missing)
+        for wave in [*waves, missing]:
+            jobs = [_Job(tokens, self.prefixes.find(tokens) if waves else found[tokens]) for tokens in wave]
+            jobs = [job for job in jobs if job.new]
             for job, known in zip(jobs, self._compute(jobs), strict=True):
                 self.prefixes.put(job.tokens, known)
                 cost = next(cost for wanted, cost in first.items() if wanted[: len(job.tokens)] == job.tokens)
@@ -107,12 +110,10 @@ class Network:
                 cost.forwards += 1
         for context, cost in zip(contexts, costs, strict=True):
             cost.cached = len(context.tokens) - 1 - cost.prompt
-        found = {wanted: self.prefixes.find(wanted) for wanted in first}
-        self.prefixes.trim()
+        if missing:  # what is new, and what was parted for it
+            found = {wanted: self.prefixes.find(wanted) for wanted in first}
+            self.prefixes.trim()
         return [found[context.tokens[:-1]] for context in contexts], costs
-
-    def _job(self, tokens: tuple[int, ...]) -> _Job:
-        return _Job(tokens, self.prefixes.find(tokens))
 
     def _compute(self, jobs: Sequence[_Job]) -> list[KeyValues]:
         results: list[KeyValues | None] = [None] * len(jobs)

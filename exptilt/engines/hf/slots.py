@@ -138,7 +138,6 @@ class Slots:
         if trunk is not None:
             assert self.trunks is not None
             skipped = len(self.trunks.tokens[trunk])
-            self.trunks.hold(trunk, copies)
         for first, end, layers in known.parts(skipped, length) if known is not None else ():
             to = slice(self.end - length + first, self.end - length + end)
             for layer, pair in zip(self.layers, layers, strict=True):
@@ -149,6 +148,8 @@ class Slots:
                     assert layer.values is not None
                     layer.keys[new, :, to] = pair[0]
                     layer.values[new, :, to] = pair[1]
+        if trunk is not None and self.trunks is not None:
+            self.trunks.hold(trunk, copies)  # not before, because copying may run out of memory
         self.rows += copies
         starts = [*self.starts, *[self.end - length + skipped] * copies]
         self._set_rows(starts, [*self._trunk_of, *[trunk] * copies])

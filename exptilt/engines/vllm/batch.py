@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
 
+from exptilt.engines.ledger import Cost
+
 
 class Backend(Protocol):
     """vLLM's engine, spoken to in plain values. One thread at a time may use it."""
@@ -37,7 +39,7 @@ class Request:
     """What vLLM is to do after reading `tokens`, and its answer so far.
 
     parameters: fields of vLLM's SamplingParams. stops: whether the tokens drawn so far end with a stop string, asked
-        after every token; None where there are none.
+        after every token; None where there are none. rates: how many tokens it is to rate; 0 where it draws.
     drawn, logq: tokens drawn and their log-probabilities (nats) under the law drawn from. after: log-probabilities of
         further tokens at the place of the last one drawn. before: those of the tokens read, from the second on, where
         asked for. cached: tokens read from vLLM's prefix cache. trouble: why vLLM gave up on the request.
@@ -46,6 +48,7 @@ class Request:
     tokens: Sequence[int]
     parameters: Mapping[str, Any]
     stops: Callable[[Sequence[int]], bool] | None = None
+    rates: int = 0
     drawn: list[int] = field(default_factory=list)
     logq: list[float] = field(default_factory=list)
     after: Mapping[int, float] = field(default_factory=dict)
@@ -53,6 +56,11 @@ class Request:
     cached: int = 0
     stopped: bool = False
     trouble: str | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """Tokens whose evaluation draws or rates another are left out of those read: they count as generated or scored."""
+        return Cost(len(self.tokens) - self.cached - max(1, self.rates), self.cached, forwards=len(self.drawn))
 
     def take(self, output: Any) -> bool:
         """Add what a RequestOutput tells; returns whether the request is done."""

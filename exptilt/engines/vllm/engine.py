@@ -13,7 +13,6 @@ Ends. Stop strings are looked for here and not by vLLM, which would miss those t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import Draft, Finish
+from exptilt.engines.ledger import Ledger
 from exptilt.engines.sampling import Sampling, check_count
 from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens
 from exptilt.engines.vllm.batch import Backend, Batch, Request
@@ -55,7 +55,7 @@ class Model:
         self.text, self.name, self.context, self.vocabulary, self.settings = text, name, context, vocabulary, settings
         self.backend = backend
         self.scheduler: Scheduler[Request] = Scheduler(Batch(backend), max_rows=max_rows, name=name)
-        self._counting = threading.Lock()
+        self.ledger = Ledger()
 
     def run(self, requests: Sequence[Request]) -> None:
         """Have requests answered. Raises ModelError where vLLM fails or gives up on one."""
@@ -63,22 +63,6 @@ class Model:
         for request in requests:
             if request.trouble is not None:
                 raise ModelError(f"{self.name}: {request.trouble}. Try again; lower max_rows where memory is short.")
-
-    def count(self, work: Work, requests: Sequence[Request], *, scored: int | None = None) -> None:
-        """Add to `work`, which several threads may share; scored: how many tokens the requests rated, where they did.
-
-        The last token that a request reads is evaluated to draw or rate the next one and is counted there.
-        """
-        read, drawn = sum(len(request.tokens) for request in requests), sum(len(request.drawn) for request in requests)
-        cached = sum(request.cached for request in requests)
-        with self._counting:
-            work.add(
-                prompt=read - cached - (len(requests) if scored is None else scored),
-                cached=cached,
-                generated=drawn if scored is None else 0,
-                scored=scored or 0,
-                forwards=drawn,
-            )
 
     def close(self) -> None:
         """Stop the worker and vLLM; calls under way and calls to come raise ModelError."""
@@ -155,8 +139,8 @@ class VLLMEngine:
         asked = [self._drawing(draft, key, self._room(draft, tokens)) for draft, key in zip(drafts, keys, strict=True)]
         requests = [request for request in asked if request is not None]
         self.model.run(requests)
-        self.model.count(self.work, requests)
         drawn = [() if request is None else tuple(request.drawn) for request in asked]
+        self.model.ledger.count(self.work, (request.cost for request in requests), generated=sum(map(len, drawn)))
         texts = self.model.text.decode([draft.tokens + new for draft, new in zip(drafts, drawn, strict=True)])
         return [
             draft if draft.finish is not None else self._extended(draft, request, self.sampling.before_stop(text))
@@ -169,8 +153,8 @@ class VLLMEngine:
         asked = [self._ratings(draft, start) for draft, start in zip(drafts, first, strict=True)]
         requests = [request for some in asked for request in some]
         self.model.run(requests)
-        scored = sum(max(0, len(draft.tokens) - start) for draft, start in zip(drafts, first, strict=True))
-        self.model.count(self.work, requests, scored=scored)
+        costs, scored = (request.cost for request in requests), sum(request.rates for request in requests)
+        self.model.ledger.count(self.work, costs, scored=scored)
         return [
             np.array([self._rated(draft, some, place) for place in range(start, len(draft.tokens))], dtype=np.float64)
             for draft, some, start in zip(drafts, asked, first, strict=True)
@@ -230,9 +214,9 @@ class VLLMEngine:
         prompt, plain = self._encode(draft.prompt), self.sampling.temperature == 1 and not self.sampling.truncated
         law = self._law() | {"max_tokens": 1}
         before = {"prompt_logprobs": 0} if plain and count - start > 1 else {}
-        places = [count - 1] if plain else range(count - 1, start - 1, -1)
+        places, rates = ([count - 1], count - start) if plain else (range(count - 1, start - 1, -1), 1)
         return [
-            Request(prompt + draft.tokens[:place], law | before | {"logprob_token_ids": [draft.tokens[place]]})
+            Request(prompt + draft.tokens[:place], law | before | {"logprob_token_ids": [draft.tokens[place]]}, rates=rates)
             for place in places
         ]
 
