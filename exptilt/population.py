@@ -83,7 +83,11 @@ class Population:
 
     @property
     def ess(self) -> float:
-        """Effective sample size (Σw)²/Σw², between 1 and n."""
+        """Effective sample size (Σw)²/Σw², between 1 and n, as if the drafts were independent.
+
+        Those of ETS and SMC share beginnings and depend on each other: on random targets their number was up to five times
+        too large against the variance of Ẑ (`reproduce/doctor.py`). `exptilt.doctor` compares samplers by that variance.
+        """
         return float(1.0 / np.sum(self.weights**2))
 
     @property

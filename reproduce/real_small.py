@@ -98,7 +98,8 @@ def examples(prompt: str) -> list[str]:
     except ValueError:  # examples that are indented in no regular way
         return []
     pairs = [(example.source.strip(), example.want.strip()) for example in found]
-    return [f"assert ({call}) == ({wanted})" for call, wanted in pairs if wanted and _compiles(call) and _compiles(wanted)]
+    # On lines of their own, since a call may end in a comment.
+    return [f"assert (\n{call}\n) == (\n{wanted}\n)" for call, wanted in pairs if wanted and _compiles(call) and _compiles(wanted)]
 
 
 def _compiles(text: str) -> bool:
