@@ -235,7 +235,7 @@ def _pooled(name: str, parts: Sequence[Mapping[str, Any]]) -> Score:
 
 
 def table(scores: Mapping[str, Score], parameters: Parameters | None = None) -> list[str]:
-    """The lines of a Markdown table. parameters: of the models, for a column of MFLOPs."""
+    """The lines of a Markdown table. parameters: of the models, for a column of MFLOPs of tokens drawn and scored."""
     lines = [
         "| method | accuracy | 95 % interval | by seed | over the majority vote | tokens | MFLOPs | seconds |",
         "|---|---:|---|---|---|---:|---:|---:|",
@@ -251,8 +251,14 @@ def table(scores: Mapping[str, Score], parameters: Parameters | None = None) -> 
             ", ".join(f"{share:.0%}" for share in score.seeds),
             "" if score is base else f"{100 * difference:+.1f} ({100 * least:+.1f} to {100 * most:+.1f})",
             f"{score.tokens:,.0f}",
-            "" if parameters is None else f"{sum(score.cost.flops(parameters)) / 1e6:,.0f}",
+            "" if parameters is None else f"{_flops(score.cost, parameters) / 1e6:,.0f}",
             f"{score.seconds:,.0f}",
         )
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _flops(cost: Cost, parameters: Parameters) -> float:
+    """Without prompts: an engine keeps their key-values, so that the first method would pay for all."""
+    models = {model: replace(getattr(cost, model), prompt=0.0) for model in ("reference", "proposal")}
+    return sum(replace(cost, **models).flops(parameters))

@@ -99,7 +99,9 @@ def examples(prompt: str) -> list[str]:
         return []
     pairs = [(example.source.strip(), example.want.strip()) for example in found]
     # On lines of their own, since a call may end in a comment.
-    return [f"assert (\n{call}\n) == (\n{wanted}\n)" for call, wanted in pairs if wanted and _compiles(call) and _compiles(wanted)]
+    return [
+        f"assert (\n{call}\n) == (\n{wanted}\n)" for call, wanted in pairs if wanted and _compiles(call) and _compiles(wanted)
+    ]
 
 
 def _compiles(text: str) -> bool:

@@ -75,27 +75,55 @@ def scores_of(results: Results, reward: str, samples: int) -> dict[str, Score]:
     return {name: found[name] for name in METHODS if name in found}
 
 
+_ABOUT = """\
+# Eleven methods on the tiny model, at four budgets and under two rewards
+
+Written by `reproduce/table_tiny.py`: {problems:,} held-out word problems in 3 seeds, temperature 1, cap 96 tokens, K = 1, block
+12. A budget is the tokens of so many plain samples, drawn and scored. Under the true reward (1 for a right answer, β = 0.1)
+best-of-n is right whenever one of its draws is: it is what a perfect verifier makes of the pool. The agreement reward (log of
+the smoothed frequency of the answer in a pilot of half the budget, β = 0.5) knows no answers. Beam search compares sampled
+blocks by their likelihood. ETS-IS draws its rollouts from tiny-small, a quarter of the size, and scores them by tiny.
+
+![Accuracy against tokens](methods.png)
+
+{glance}
+
+95 % intervals reach {widest:.1f} points to either side at most; each is below, with tokens as measured and MFLOPs by each
+model's parameters (prompts left out, since an engine keeps those of the methods before). Differences to the majority vote of
+the same budget are paired by problem. {machine}, 2 cores; seconds are of all problems, 128 at a time, beside other work.
+"""
+
+
 def page(results: Results) -> str:
-    counts = {len(score.right) for samples in BUDGETS for score in scores_of(results, REWARDS[0], samples).values()}
+    scores = [score for reward in REWARDS for samples in BUDGETS for score in scores_of(results, reward, samples).values()]
+    widest = max(high - low for low, high in (score.interval for score in scores))
+    about = _ABOUT.format(
+        problems=min(len(score.right) for score in scores),
+        glance="\n".join(glance(results)),
+        widest=50 * widest,
+        machine=platform.machine(),
+    )
+    return about + "".join(f"{line}\n" for reward in REWARDS for line in _details(results, reward))
+
+
+def glance(results: Results) -> list[str]:
+    """The lines of a table of accuracies alone, which the README shows too."""
     lines = [
-        "# Eleven methods on the tiny model, at four budgets and under two rewards",
-        "",
-        f"Written by `reproduce/table_tiny.py`: {' or '.join(f'{count:,}' for count in sorted(counts))} held-out word problems",
-        "in 3 seeds, temperature 1, cap 96 tokens, K = 1, block 12. Under the true reward (1 for a right answer, β = 0.1)",
-        "best-of-n is right whenever one of its draws is: it is what a perfect verifier makes of the pool. The agreement reward",
-        "(log of the smoothed frequency of the answer in a pilot of half the budget, β = 0.5) knows no answers. Beam search",
-        "compares sampled blocks by their likelihood. ETS-IS draws its rollouts from tiny-small, a quarter of the size, and",
-        "scores them by tiny; *tokens* counts both alike, drawn and scored, and MFLOPs count each by its model's parameters,",
-        "prompts included. Intervals are 95 %; differences to the majority vote of the same budget are paired by problem.",
-        f"{platform.machine()}, 2 cores; seconds are of all problems, 128 at a time, beside other work.",
-        "",
-        "![Accuracy against tokens](methods.png)",
+        "| method | " + " | ".join(f"{reward}, {samples}" for reward in REWARDS for samples in BUDGETS) + " |",
+        "|---|" + "---:|" * len(REWARDS) * len(BUDGETS),
     ]
-    for reward in REWARDS:
-        lines += ["", f"## {reward[0].upper()}{reward[1:]}"]
-        for samples in BUDGETS:
-            lines += ["", f"### The tokens of {samples} samples", "", *table(scores_of(results, reward, samples), PARAMETERS)]
-    return "\n".join(lines) + "\n"
+    found = {(reward, samples): scores_of(results, reward, samples) for reward in REWARDS for samples in BUDGETS}
+    for name in METHODS:
+        cells = [f"{scores[name].accuracy:.1%}" if name in scores else "" for scores in found.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _details(results: Results, reward: str) -> list[str]:
+    lines = ["", f"## {reward[0].upper()}{reward[1:]}"]
+    for samples in BUDGETS:
+        lines += ["", f"### The tokens of {samples} samples", "", *table(scores_of(results, reward, samples), PARAMETERS)]
+    return lines
 
 
 # ----------------------------------------------------------------------------------------------------------- figure
@@ -126,7 +154,9 @@ def draw_figure(results: Results, path: Path) -> None:
         by_budget = [scores for samples in BUDGETS if (scores := scores_of(results, reward, samples))]
         plain = np.mean([scores["plain sampling"].accuracy for scores in by_budget])
         axis.axhline(plain, color="#9ca3af", lw=1, ls=":")
-        axis.text(0.01, plain + 0.004, "plain sampling", color="#6b7280", fontsize=8, transform=axis.get_yaxis_transform())
+        axis.text(
+            0.99, plain + 0.004, "plain sampling", color="#6b7280", fontsize=8, ha="right", transform=axis.get_yaxis_transform()
+        )
         for name, (colour, marker) in STYLES.items():
             scores = [each[name] for each in by_budget if name in each]
             accuracy = np.array([score.accuracy for score in scores])

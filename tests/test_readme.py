@@ -34,3 +34,10 @@ def test_the_tree_names_every_module() -> None:
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
 def test_links_lead_somewhere(target: str) -> None:
     assert target.startswith("https://") or (ROOT / target).exists()
+
+
+def test_its_table_is_the_one_that_the_script_wrote() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text().split("## True reward")[0]
+    table = "\n".join(line for line in page.splitlines() if line.startswith("|"))
+    assert table.count("\n") == 12
+    assert table in README
