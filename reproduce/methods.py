@@ -236,25 +236,27 @@ def _pooled(name: str, parts: Sequence[Mapping[str, Any]]) -> Score:
 
 def table(scores: Mapping[str, Score], parameters: Parameters | None = None) -> list[str]:
     """The lines of a Markdown table. parameters: of the models, for a column of MFLOPs of tokens drawn and scored."""
-    lines = [
-        "| method | accuracy | 95 % interval | by seed | over the majority vote | tokens | MFLOPs | seconds |",
-        "|---|---:|---|---|---|---:|---:|---:|",
-    ]
     base = scores["majority vote"]
+    columns = ["method", "accuracy", "95 % interval", "over the majority vote", "tokens", "seconds"]
+    columns += ["by seed"] * (len(base.seeds) > 1) + ["MFLOPs"] * (parameters is not None)
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
     for name, score in scores.items():
         low, high = score.interval
         difference, least, most = paired_difference(score, base)
         assert score.cost is not None  # `evaluate` measures it
-        cells = (
-            f"{score.accuracy:.1%}",
-            f"{low:.1%} to {high:.1%}",
-            ", ".join(f"{share:.0%}" for share in score.seeds),
-            "" if score is base else f"{100 * difference:+.1f} ({100 * least:+.1f} to {100 * most:+.1f})",
-            f"{score.tokens:,.0f}",
-            "" if parameters is None else f"{_flops(score.cost, parameters) / 1e6:,.0f}",
-            f"{score.seconds:,.0f}",
-        )
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        cells = {
+            "method": name,
+            "accuracy": f"{score.accuracy:.1%}",
+            "95 % interval": f"{low:.1%} to {high:.1%}",
+            "over the majority vote": ""
+            if score is base
+            else f"{100 * difference:+.1f} ({100 * least:+.1f} to {100 * most:+.1f})",
+            "tokens": f"{score.tokens:,.0f}",
+            "seconds": f"{score.seconds:,.0f}",
+            "by seed": ", ".join(f"{share:.0%}" for share in score.seeds),
+            "MFLOPs": "" if parameters is None else f"{_flops(score.cost, parameters) / 1e6:,.0f}",
+        }
+        lines.append(f"| {' | '.join(cells[column] for column in columns)} |")
     return lines
 
 
