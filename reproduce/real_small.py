@@ -186,10 +186,12 @@ _PAGE = """\
 # The methods on a real small model
 
 Written by `reproduce/real_small.py`: Qwen2.5-Coder-0.5B-Instruct in 4 bits (Q4_K_M) in llama.cpp, temperature 0.7, every method
-at about the tokens of 16 plain samples, the pilot of a reward included; what each spent in fact is in the tables (rows are sized
-by the mean response; guided ones grew longer on HumanEval). Intervals are 95 % (Wilson's), differences to the majority vote are
-paired by problem (bootstrap), one seed: **with so few problems hardly any difference can be told from chance.** ETS-IS draws its
-rollouts from the same model at temperature 0.5. {machine}, 2 cores; seconds of all problems, 16 at a time, beside other work.
+at about the tokens of 16 plain samples, the pilot of a reward included. What each spent in fact is in the tables: numbers of rows
+follow from the mean response, but guided responses grew longer on HumanEval, where QAlign, SMC and above all ETS spent more than
+the others; where they are level with best-of-n they are so at a higher price. Intervals are 95 % (Wilson's), differences to the
+majority vote are paired by problem (bootstrap), one seed: **with so few problems hardly any difference can be told from chance.**
+ETS-IS draws its rollouts from the same model at temperature 0.5. {machine}, 2 cores; seconds of all problems, 16 at a time,
+beside other work.
 """
 
 
