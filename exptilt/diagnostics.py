@@ -153,6 +153,11 @@ def _split_r_hat(chains: Floats) -> float:
 # ------------------------------------------------------------------------------------------------------ in plain words
 
 
+def k_limit(count: int) -> float:
+    """The k̂ above which averages over `count` weights, two at least, do not settle at a practical rate."""
+    return min(1.0 - 1.0 / math.log10(count), 0.7)
+
+
 def warnings(population: Population, beta: float) -> list[str]:
     """What speaks against trusting this population at this β, one sentence each with its cure; empty if nothing does.
 
@@ -181,7 +186,7 @@ def _weight_warnings(population: Population, beta: float) -> list[str | None]:
     count, ess, share = len(population), population.ess, population.max_share
     if count == 1:
         return []
-    limit = min(1.0 - 1.0 / math.log10(count), 0.7)
+    limit = k_limit(count)
     shape = population.k_hat
     cure = f"draw more (n, candidates or rollouts) or raise beta={beta:g}"
     return [

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import doctest
-import platform
 import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import exptilt as xt  # noqa: E402
+from bench.record import machine  # noqa: E402
 from exptilt.core import Engine, Target  # noqa: E402
 from exptilt.run import Progress  # noqa: E402
 from exptilt.sandbox import Task as Trial  # noqa: E402
@@ -190,13 +190,13 @@ at about the tokens of 16 plain samples, the pilot of a reward included. What ea
 follow from the mean response, but guided responses grew longer on HumanEval, where QAlign, SMC and above all ETS spent more than
 the others; where they are level with best-of-n they are so at a higher price. Intervals are 95 % (Wilson's), differences to the
 majority vote are paired by problem (bootstrap), one seed: **with so few problems hardly any difference can be told from chance.**
-ETS-IS draws its rollouts from the same model at temperature 0.5. {machine}, 2 cores; seconds of all problems, 16 at a time,
+ETS-IS draws its rollouts from the same model at temperature 0.5. {machine}; seconds of all problems, 16 at a time,
 beside other work.
 """
 
 
 def page(results: Results) -> str:
-    lines = [_PAGE.format(machine=platform.machine())]
+    lines = [_PAGE.format(machine=machine())]
     for name in results.groups:
         scores = results.scores(name)
         title, reward = _ABOUT[name]

@@ -14,7 +14,6 @@ The interval of an accuracy is Wilson's over all problems. Differences are paire
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import exptilt as xt  # noqa: E402
+from bench.record import machine  # noqa: E402
 from exptilt.core import Engine, Target  # noqa: E402
 from exptilt.cost import Parameters  # noqa: E402
 from exptilt.evaluate import Score  # noqa: E402
@@ -90,7 +90,7 @@ blocks by their likelihood. ETS-IS draws its rollouts from tiny-small, a quarter
 
 95 % intervals reach {widest:.1f} points to either side at most; each is below, with tokens as measured and MFLOPs by each
 model's parameters (prompts left out, since an engine keeps those of the methods before). Differences to the majority vote of
-the same budget are paired by problem. {machine}, 2 cores; seconds are of all problems, 128 at a time, beside other work.
+the same budget are paired by problem. {machine}; seconds are of all problems, 128 at a time, beside other work.
 """
 
 
@@ -101,7 +101,7 @@ def page(results: Results) -> str:
         problems=min(len(score.right) for score in scores),
         glance="\n".join(glance(results)),
         widest=50 * widest,
-        machine=platform.machine(),
+        machine=machine(),
     )
     return about + "".join(f"{line}\n" for reward in REWARDS for line in _details(results, reward))
 

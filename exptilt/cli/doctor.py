@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from exptilt.cli.examination import show_examination
-from exptilt.cli.parts import ANSWERS, SAMPLERS, UsageError, make_target, read_prompts
+from exptilt.cli.parts import ANSWERS, LAW, MODELS, SAMPLERS, UsageError, make_target, read_prompts
 from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note
 from exptilt.core import Target
 from exptilt.doctor import Examination, Goal, examine
 from exptilt.doctor.plans import Plan
 from exptilt.doctor.tilt import Estimate
-from exptilt.engines.load import KNOWN
 from exptilt.keys import Key
 from exptilt.store import encode
 from exptilt.tasks import NAMED, OFFLINE, Task, load_task
@@ -29,7 +28,6 @@ _PILOT = 8  # prompts
 ABOUT = """Draw a pilot, rate it, and say whether the reward is fit to tilt by, which β, which sampler
 reaches the wanted number of effective draws in the fewest tokens, and what the run would cost.
 It ends with the command for that run."""
-_LAW = ("temperature", "top_p", "top_k", "max_tokens", "dtype")
 
 
 def add_doctor(
@@ -47,7 +45,7 @@ def add_doctor(
         formatter_class=formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help=KNOWN.replace(" and ", " or "))
+    parser.add_argument("model", metavar="MODEL", help=MODELS)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="one prompt; or many by --prompts or --task")
     group = parser.add_argument_group("prompts")
     group.add_argument("--prompts", metavar="FILE", help="the prompts of the planned run, a .jsonl or text file")
@@ -172,7 +170,7 @@ def _command(args: argparse.Namespace, found: Examination, plan: Plan) -> str:
     else:
         words = ["run", args.model, args.prompts] if args.prompts else ["sample", args.model, args.prompt]
     words += ["--reward", args.reward, "--beta", f"{found.beta.value:.3g}"]
-    words += [word for name in _LAW if (value := getattr(args, name)) is not None for word in (_flag(name), str(value))]
+    words += [word for name in LAW if (value := getattr(args, name)) is not None for word in (_flag(name), str(value))]
     words += [word for text in args.stop or () for word in ("--stop", text)]
     words += ["--answer", args.answer] if args.answer else []
     words += _sampler_flags(plan.sampler)

@@ -13,11 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from exptilt.cli.parts import ANSWERS, UsageError, make_sampler, make_target, parameters
+from exptilt.cli.parts import ANSWERS, MODELS, UsageError, make_sampler, make_target, parameters
 from exptilt.cli.terminal import progress_bar, show_note
 from exptilt.compare import Announce, Comparison, Point, compare, curve
 from exptilt.cost import Parameters
-from exptilt.engines.load import KNOWN
 from exptilt.evaluate import Score, paired_difference
 from exptilt.result import Outcome
 from exptilt.store import encode
@@ -41,7 +40,7 @@ def add_eval(commands: argparse._SubParsersAction[Any], formatter: Any, shared: 
         formatter_class=formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help=KNOWN.replace(" and ", " or "))
+    parser.add_argument("model", metavar="MODEL", help=MODELS)
     group = parser.add_argument_group("task")
     group.add_argument(
         "--task",

@@ -15,10 +15,9 @@ from typing import NamedTuple, NoReturn
 
 from exptilt.cli.doctor import add_doctor
 from exptilt.cli.eval import add_eval
-from exptilt.cli.parts import ANSWERS, MODEL_REWARDS, REWARDS, UTILITIES, UsageError
+from exptilt.cli.parts import ANSWERS, MODEL_REWARDS, MODELS, REWARDS, UTILITIES, UsageError
 from exptilt.cli.report import add_report
 from exptilt.cli.sampler_flags import add_sampler
-from exptilt.engines.load import KNOWN
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,7 +85,7 @@ def _add_command(commands: argparse._SubParsersAction[Parser], command: _Command
         formatter_class=_formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help=KNOWN.replace(" and ", " or "))
+    parser.add_argument("model", metavar="MODEL", help=MODELS)
     parser.add_argument(command.takes.lower(), metavar=command.takes, help=command.takes_help)
     _add_target(parser)
     add_sampler(parser, *chosen)

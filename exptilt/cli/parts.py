@@ -21,7 +21,7 @@ from typing import Any
 from exptilt import answers, rewards, utilities
 from exptilt.core import Engine, PromptReward, Reward, Sampler, Target
 from exptilt.cost import Parameters
-from exptilt.engines.load import load
+from exptilt.engines.load import KNOWN, load
 from exptilt.errors import ExptiltError
 from exptilt.run import Select
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
@@ -35,6 +35,8 @@ SAMPLERS: dict[str, type[Any]] = {
     "smc": SMC,
     "metropolised": Metropolised,
 }
+MODELS = KNOWN.replace(" and ", " or ")  # what --help says of MODEL
+LAW = ("temperature", "top_p", "top_k", "max_tokens", "dtype")  # flags that `exptilt.load` takes as they are
 ANSWERS = {
     "number": answers.number,
     "quantity": answers.quantity,
@@ -76,7 +78,7 @@ def make_target(args: argparse.Namespace, answer: answers.Answer | None = None) 
     answer: what counts as an answer for rewards about answers; as --answer says where not given.
     """
     reward = find_reward(args.reward, answer or ANSWERS[args.answer])
-    law = {name: getattr(args, name) for name in ("temperature", "top_p", "top_k", "max_tokens", "dtype")}
+    law = {name: getattr(args, name) for name in LAW}
     law |= {"stop": tuple(args.stop) if args.stop else None}
     given = {name: value for name, value in law.items() if value is not None}
 

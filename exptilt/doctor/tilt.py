@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from exptilt.calibrate import tilt_ess, tilt_kl
-from exptilt.diagnostics import pareto_k
+from exptilt.diagnostics import k_limit, pareto_k
 from exptilt.doctor.pilot import PLACES, Branches, Sounding
 from exptilt.keys import Floats, Key
 from exptilt.pools import best_at_k
@@ -183,7 +183,7 @@ def heavy_tails(soundings: Sequence[Sounding], beta: float) -> int:
 
 
 def _is_heavy(log_w: Floats) -> bool:
-    limit = min(1.0 - 1.0 / math.log10(len(log_w)), 0.7) if len(log_w) >= 25 else math.inf
+    limit = k_limit(len(log_w)) if len(log_w) >= 25 else math.inf
     return limit < pareto_k(log_w) < math.inf
 
 

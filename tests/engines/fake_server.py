@@ -180,20 +180,39 @@ class Fake:
         return {"prompt_tokens": prompt, "completion_tokens": generated, "prompt_tokens_details": {"cached_tokens": prompt // 2}}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Speaks JSON over connections that are kept open."""
+
     protocol_version = "HTTP/1.1"
     timeout = 5.0
     disable_nagle_algorithm = True  # or head and body of an answer wait 40 ms for each other
+
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.rfile.read(int(self.headers["content-length"])))
+
+    def reply(self, status: int, headers: dict[str, str], body: Any) -> None:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        try:
+            self.send_response(status)
+            for name, value in {**headers, "content-length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+        except (BrokenPipeError, ConnectionResetError):  # a client that gave up waiting
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class _FakeHandler(Handler):
     fake: Fake
 
     def do_GET(self) -> None:
         self._serve({})
 
     def do_POST(self) -> None:
-        self._serve(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+        self._serve(self.body())
 
     def _serve(self, body: dict[str, Any]) -> None:
         fake = self.fake
@@ -207,28 +226,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             if isinstance(failure, tuple):
-                return self._reply(*failure)
+                return self.reply(*failure)
             sent = self.headers.get("authorization", "")
             if fake.key is not None and sent != f"Bearer {fake.key}":
-                return self._reply(401, {}, {"error": {"message": f"Incorrect API key provided: {sent}"}})
+                return self.reply(401, {}, {"error": {"message": f"Incorrect API key provided: {sent}"}})
             status, answer = fake.answer(self.path, body)
             if status == 200:
                 fake.seen.append((self.path, body, sent))
-            self._reply(status, {}, answer)
+            self.reply(status, {}, answer)
         finally:
             with fake.lock:
                 fake.now -= 1
-
-    def _reply(self, status: int, headers: dict[str, str], body: Any) -> None:
-        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        try:
-            self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-        except (BrokenPipeError, ConnectionResetError):  # a client that gave up waiting
-            self.close_connection = True
 
 
 class _Server(ThreadingHTTPServer):
@@ -237,15 +245,24 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(fake: Fake) -> Iterator[str]:
-    """The base URL of a server that runs until the block is left."""
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
+def listening(handler: type[Handler]) -> Iterator[str]:
+    """The URL of a server that runs until the block is left."""
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
-        fake.dead = True  # for connections that are kept open
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+@contextmanager
+def serving(fake: Fake) -> Iterator[str]:
+    """The base URL of a fake that runs until the block is left."""
+    with listening(type("Bound", (_FakeHandler,), {"fake": fake})) as url:
+        try:
+            yield f"{url}/v1"
+        finally:
+            fake.dead = True  # for connections that are kept open

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from exptilt.engines.table import TableEngine
 from exptilt.errors import ModelError, PromptError, RewardError
 from exptilt.rewards import EndpointReward
 from exptilt.rewards.model.pairs import Reduce
+from tests.engines.fake_server import Handler, listening
 
 NOW: dict[str, Any] = {"backoff": 0.001}
 
@@ -49,53 +49,28 @@ class Service:
         return {"data": [{"index": 0, "object": "pooling", "data": self.logits or [length]}]}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 5.0
-    disable_nagle_algorithm = True  # or head and body of an answer wait 40 ms for each other
+class _Handler(Handler):
     service: Service
 
     def do_POST(self) -> None:
-        service = self.service
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        service, body = self.service, self.body()
         with service.lock:
             service.now += 1
             service.most = max(service.most, service.now)
             failure = service.failures.popleft() if service.failures else None
             service.seen.append((self.path, body, self.headers.get("authorization", "")))
         time.sleep(failure if isinstance(failure, float) else service.delay)
-        if isinstance(failure, tuple):
-            status, headers, answer = failure
-        else:
-            status, headers, answer = 200, {}, service.answer(self.path, body)
+        status, headers, answer = failure if isinstance(failure, tuple) else (200, {}, service.answer(self.path, body))
         with service.lock:
             service.now -= 1
-        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-        try:
-            self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-        except (BrokenPipeError, ConnectionResetError):  # a client that gave up waiting
-            self.close_connection = True
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+        self.reply(status, headers, answer)
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
     found = Service()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"service": found}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with listening(type("Bound", (_Handler,), {"service": found})) as found.url:
+        yield found
 
 
 def drafts(*texts: str) -> list[Draft]:
