@@ -123,22 +123,38 @@ def unguided(engine: Engine, task: Task, samples: int, block: int) -> list[Plan]
     ]
 
 
-def guided(target: Target, task: Task, samples: int, block: int, steps: float, proposal: Engine) -> list[Plan]:
-    """What follows a reward, at the tokens of so many samples.
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each method costs about as much as `samples` plain samples; ETS has one rollout per candidate (K = 1)."""
 
-    steps: in how many blocks a response comes in the mean (I). K is 1 and M or N what M(1 + (I-1)K/2) = samples gives; with a
-    proposal each token of a rollout counts twice, drawn by one model and scored by the other. A QAlign step redraws half a
-    response. Only one of each is left where the samples do not suffice for two.
-    """
+    samples: int
+    moves: int  # of QAlign
+    particles: int
+    candidates: int
+    candidates_is: int  # of ETS with a proposal
+
+    @staticmethod
+    def reckoned(samples: int, steps: float) -> Sizes:
+        """From the samplers' own formulas, where guided responses are as long as plain ones.
+
+        steps: in how many blocks a response comes in the mean (I). M or N is what M(1 + (I-1)K/2) = samples gives; with a
+        proposal each token of a rollout counts twice, drawn by one model and scored by the other. A QAlign step redraws half
+        a response. Only one of each is left where the samples do not suffice for two.
+        """
+        rows = max(1, round(samples / (1 + (steps - 1) / 2)))
+        return Sizes(samples, max(1, 2 * (samples - 1)), rows, rows, max(1, round(samples / steps)))
+
+
+def guided(target: Target, task: Task, sizes: Sizes, block: int, proposal: Engine) -> list[Plan]:
+    """What follows a reward."""
     vote = xt.vote(task.answer)
-    rows = max(1, round(samples / (1 + (steps - 1) / 2)))
-    rows_is = max(1, round(samples / (1 + (steps - 1))))
+    is_target, ets = replace(target, proposal=proposal), xt.ETS(sizes.candidates, 1, block)
     return [
-        Plan(target, xt.Independent(samples), {"weighted vote": vote, "best-of-n": xt.best}),
-        Plan(target, xt.SuffixMCMC(max(1, 2 * (samples - 1))), {"QAlign": vote}),
-        Plan(target, xt.SMC(rows, block), {"SMC": vote}),
-        Plan(target, xt.ETS(rows, 1, block), {"ETS, raw chain": ets_chain, "ETS, all rollouts vote": vote}),
-        Plan(replace(target, proposal=proposal), xt.ETS(rows_is, 1, block), {"ETS-IS, all rollouts vote": vote}),
+        Plan(target, xt.Independent(sizes.samples), {"weighted vote": vote, "best-of-n": xt.best}),
+        Plan(target, xt.SuffixMCMC(sizes.moves), {"QAlign": vote}),
+        Plan(target, xt.SMC(sizes.particles, block), {"SMC": vote}),
+        Plan(target, ets, {"ETS, raw chain": ets_chain, "ETS, all rollouts vote": vote}),
+        Plan(is_target, replace(ets, candidates=sizes.candidates_is), {"ETS-IS, all rollouts vote": vote}),
     ]
 
 
@@ -183,6 +199,7 @@ class Results:
     ) -> None:
         """Run a plan, unless it was run before on the same problems with the same settings, and keep its scores.
 
+        They take the place of what the same methods scored with this seed under other settings.
         folder: where each plan has a file that gets every problem as it finishes; None keeps whole plans only.
         """
         name = digest(json.dumps([describe(plan.target), describe(plan.sampler), seed]))
@@ -203,6 +220,8 @@ class Results:
             store=folder and folder / f"{task.name}-{type(plan.sampler).__name__}-{name}.jsonl",
         )
         kept = [asdict(score) | {"right": score.right.tolist()} for score in scores]
+        for other in [other for other, before in known.items() if before["seed"] == seed and _methods(before) & {*plan.selects}]:
+            del known[other]
         known[name] = {"problems": problems, "seed": seed, "sampler": describe(plan.sampler), "scores": kept}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.groups) + "\n")
@@ -214,6 +233,10 @@ class Results:
             for score in plan["scores"]:
                 parts.setdefault(score["name"], []).append(score)
         return {name: _pooled(name, scores) for name, scores in parts.items()}
+
+
+def _methods(plan: Mapping[str, Any]) -> set[str]:
+    return {score["name"] for score in plan["scores"]}
 
 
 def _pooled(name: str, parts: Sequence[Mapping[str, Any]]) -> Score:

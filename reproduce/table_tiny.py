@@ -30,7 +30,7 @@ from exptilt.core import Engine, Target  # noqa: E402
 from exptilt.cost import Parameters  # noqa: E402
 from exptilt.evaluate import Score  # noqa: E402
 from exptilt.tasks import Task, load_task  # noqa: E402
-from reproduce.methods import METHODS, UNGUIDED, Plan, Results, guided, table, true_reward, unguided  # noqa: E402
+from reproduce.methods import METHODS, UNGUIDED, Plan, Results, Sizes, guided, table, true_reward, unguided  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "table_tiny.json"
 BUDGETS = (4, 8, 16, 32)  # in plain samples
@@ -46,11 +46,11 @@ def plans(task: Task, samples: int, engine: Engine, proposal: Engine) -> Iterato
     for plan in unguided(engine, task, samples, BLOCK):
         yield f"no reward, {samples}", plan
     exact = Target(engine, true_reward(task), beta=0.1)
-    for plan in guided(exact, task, samples, BLOCK, STEPS, proposal):
+    for plan in guided(exact, task, Sizes.reckoned(samples, STEPS), BLOCK, proposal):
         yield f"true reward, {samples}", plan
     pilot = samples // 2
     agreed = Target(engine, xt.rewards.Agreement(task.answer, pilot, "log"), beta=0.5)
-    for plan in guided(agreed, task, samples - pilot, BLOCK, STEPS, proposal):
+    for plan in guided(agreed, task, Sizes.reckoned(samples - pilot, STEPS), BLOCK, proposal):
         yield f"agreement reward, {samples}", plan
 
 

@@ -13,7 +13,20 @@ from exptilt.core import Draft
 from exptilt.cost import Parameters
 from exptilt.result import Outcome
 from exptilt.tasks import Task
-from reproduce.methods import METHODS, Beam, Plan, Results, ets_chain, guided, nothing, plain_mbr, table, true_reward, unguided
+from reproduce.methods import (
+    METHODS,
+    Beam,
+    Plan,
+    Results,
+    Sizes,
+    ets_chain,
+    guided,
+    nothing,
+    plain_mbr,
+    table,
+    true_reward,
+    unguided,
+)
 from tests.toys import autoregressive
 
 TASK = Task("toy", ("one", "two"), ("0", "1"), lambda text: text[:1] or None, str.startswith, max_tokens=4)
@@ -59,7 +72,7 @@ def all_plans() -> list[Plan]:
     base = toy_target()
     assert base.proposal is not None
     alone = replace(base, reward=first_token, proposal=None)
-    return [*unguided(base.engine, TASK, 4, 2), *guided(alone, TASK, 4, 2, 2.0, base.proposal)]
+    return [*unguided(base.engine, TASK, 4, 2), *guided(alone, TASK, Sizes.reckoned(4, 2.0), 2, base.proposal)]
 
 
 def run_all(results: Results, task: Task) -> int:
@@ -90,6 +103,22 @@ def test_more_problems_replace_fewer(tmp_path: Path) -> None:
     run_all(results, TASK)
     run_all(results, replace(TASK, prompts=(*TASK.prompts, "three"), references=("0", "1", "0")))
     assert {len(score.right) for score in results.scores("all").values()} == {3}
+
+
+def test_other_sizes_replace_what_the_same_methods_scored(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.json")
+    run_all(results, TASK)
+    before = results.scores("all")
+    chain = all_plans()[3]
+    longer = replace(chain, sampler=xt.SuffixMCMC(12))
+    results.measure("all", longer, TASK, 0, concurrency=2)
+    after = results.scores("all")
+    assert list(chain.selects) == ["QAlign"]
+    assert len(after["QAlign"].right) == 2
+    assert after["QAlign"].tokens > before["QAlign"].tokens
+    assert {name: score.tokens for name, score in after.items() if name != "QAlign"} == {
+        name: score.tokens for name, score in before.items() if name != "QAlign"
+    }
 
 
 def test_seeds_are_pooled(tmp_path: Path) -> None:
