@@ -52,8 +52,16 @@ def keys(count: int, seed: int = 0) -> list[Key]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_rows_that_share_trunks_draw_from_the_models_own_law(name: str, model_folder: Path):
+@pytest.mark.parametrize("parted", [False, True])
+def test_rows_that_share_trunks_draw_from_the_models_own_law(
+    name: str, parted: bool, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Families of several sizes, of which some have trunks; every logq is that of the whole text read at once."""
+    if parted:  # wherever rows or trunks differ
+        monkeypatch.setattr("exptilt.engines.hf.slots.EXTRA_OWN", 0)
+        monkeypatch.setattr("exptilt.engines.hf.attention.EXTRA_TRUNK", 0)
+    seen, shared = [], Trunks.shared
+    monkeypatch.setattr(Trunks, "shared", lambda *args: seen.append(shared(*args)) or seen[-1])
     torch.manual_seed(1)
     model = transformers.AutoModelForCausalLM.from_config(MODELS[name]()).eval()
     plain = transformers.AutoModelForCausalLM.from_config(MODELS[name]()).eval()
@@ -72,6 +80,9 @@ def test_rows_that_share_trunks_draw_from_the_models_own_law(name: str, model_fo
         own = logits[len(prompt) - 1 : -1].log_softmax(-1).gather(-1, torch.tensor(draft.tokens)[:, None])[:, 0]
         assert draft.logq is not None
         np.testing.assert_allclose(draft.logq, own.numpy(), atol=2e-5)
+    if name not in WINDOWED:
+        assert (max(len(each.own) for each in seen) > 1) == parted
+        assert (max(len(each.trunks) for each in seen) > 1) == parted
 
 
 def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
@@ -190,11 +201,13 @@ def test_trunks_reuse_places_and_grow():
     assert trunks.add((*long, 50), states((*long, 50))) == 0
     assert trunks.find((*long, 50, 51)) == 0
     trunks.hold(0, 1)
-    shared = trunks.shared([1, 0, None])
-    pair = shared.layers[0]
+    shared = trunks.shared([1, 0, None], [(slice(0, 3), 0)])
+    (part,) = shared.trunks
+    pair = part.layers[0]
     assert pair is not None
     assert pair[0][1, 0, :50, 0].tolist() == marks(states(long), 50)
-    assert (shared.hidden == 0).sum(dim=-1).flatten().tolist() == [51, 50]
+    assert (part.hidden == 0).sum(dim=-1).flatten().tolist() == [51, 50]
+    assert [part.members.flatten()[place] for place in shared.places] == [0, 1, 2]
     assert shared.bare.flatten().isinf().tolist() == [False, False, True]
 
 

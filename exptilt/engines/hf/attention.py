@@ -22,25 +22,39 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from exptilt.engines.hf.parts import parts
 from exptilt.engines.hf.prefixes import KeyValues
 
 NAME = "exptilt_trunks"  # under which transformers knows `attend`
 LEAST_TRUNK = 16  # tokens from which a beginning is worth a trunk
+EXTRA_TRUNK = 3000  # rows times tokens that one more part of the trunks is worth
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What `attend` must know of the trunks in one step.
+class TrunkPart:
+    """Trunks side by side that have about as many rows and tokens each.
 
     layers: per layer keys and values [trunks, heads, tokens, size], padded at the end. hidden: float32 [trunks, 1, 1,
     tokens], -inf at the padding, to be added to scores. members: int64 [trunks, most], the rows of each trunk, padded with
-    row 0. places: int64 [rows], where each row stands in members.flatten(). bare: float32 [rows, 1, 1, 1], -inf for rows
-    without a trunk, else 0.
+    row 0.
     """
 
     layers: Sequence[tuple[Tensor, Tensor] | None]
     hidden: Tensor
     members: Tensor
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What `attend` must know of the rows in one step.
+
+    own: runs of rows with about as many columns of their own, and how many of the columns in use none of a run has.
+    trunks: the parts of the trunks. places: int64 [rows], where each row stands among the members of all parts. bare:
+    float32 [rows, 1, 1, 1], -inf for rows without a trunk, else 0.
+    """
+
+    own: Sequence[tuple[slice, int]]
+    trunks: Sequence[TrunkPart]
     places: Tensor
     bare: Tensor
 
@@ -67,36 +81,45 @@ def attend(
     rows, heads, _, size = query.shape
     kept = key.shape[1]
     queries = (query * (scaling or size**-0.5)).view(rows, kept, heads // kept, size)
-    scores = (queries @ key.transpose(-1, -2)).float().add_(attention_mask)
-    most = scores.amax(-1, keepdim=True)
-    trunk = shared.layers[module.layer_idx] if len(shared.members) else None
-    if trunk is None:
-        weights = scores.sub_(most).exp_()
-        mixed, total = weights.to(value.dtype) @ value, weights.sum(-1, keepdim=True)
-    else:
-        over, over_total, over_most = _over_trunks(queries, trunk, shared).split([size, 1, 1], -1)
+    own = [
+        _weigh(queries[run], key[run, :, skip:], value[run, :, skip:], attention_mask[run, ..., skip:])
+        for run, skip in shared.own
+    ]
+    mixed, total, most = _joined(own).split([size, 1, 1], -1)
+    over = [_over_trunks(queries, part, module.layer_idx) for part in shared.trunks]
+    if over:
+        over_mixed, over_total, over_most = _joined(over)[shared.places].split([size, 1, 1], -1)
         over_most = over_most + shared.bare
-        most = torch.maximum(most, over_most)
-        weights, share = scores.sub_(most).exp_(), (over_most - most).exp_()
-        mixed = (weights.to(value.dtype) @ value).float().add_(over * share)
-        total = weights.sum(-1, keepdim=True).add_(over_total * share)
+        greatest = torch.maximum(most, over_most)
+        share, over_share = (most - greatest).exp_(), (over_most - greatest).exp_()
+        mixed, total = mixed * share + over_mixed * over_share, total * share + over_total * over_share
     return (mixed / total).to(query.dtype).view(rows, 1, heads, size), None
 
 
-def _over_trunks(queries: Tensor, trunk: tuple[Tensor, Tensor], shared: Shared) -> Tensor:
-    """Of each row [rows, key heads, group, size] over its trunk: weighted values, total weight and greatest score.
+def _weigh(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
+    """What queries find among columns: the weighted values, the total weight and the greatest score, side by side.
 
-    float32 [rows, key heads, group, size + 2]; the weights are relative to the greatest score.
+    queries: [n, key heads, m, size]; keys, values: [n, key heads, columns, size]; hidden: added to scores. Returns float32
+    [n, key heads, m, size + 2]; the weights are relative to the greatest score.
     """
-    _, kept, group, size = queries.shape
-    trunks = len(shared.members)
-    gathered = queries[shared.members].transpose(1, 2).reshape(trunks, kept, -1, size)
-    scores = (gathered @ trunk[0].transpose(-1, -2)).float().add_(shared.hidden)
+    scores = (queries @ keys.transpose(-1, -2)).float().add_(hidden)
     most = scores.amax(-1, keepdim=True)
     weights = scores.sub_(most).exp_()
-    values = (weights.to(queries.dtype) @ trunk[1]).float()
-    found = torch.cat([values, weights.sum(-1, keepdim=True), most], -1)
-    return found.view(trunks, kept, -1, group, size + 2).transpose(1, 2).flatten(0, 1)[shared.places]
+    return torch.cat([(weights.to(values.dtype) @ values).float(), weights.sum(-1, keepdim=True), most], -1)
+
+
+def _over_trunks(queries: Tensor, part: TrunkPart, layer: int) -> Tensor:
+    """What the rows of some trunks find there: float32 [trunks · most, key heads, group, size + 2]."""
+    _, kept, group, size = queries.shape
+    pair = part.layers[layer]
+    assert pair is not None  # every layer keeps key-values where trunks are shared
+    gathered = queries[part.members].transpose(1, 2).reshape(len(part.members), kept, -1, size)
+    found = _weigh(gathered, *pair, part.hidden)
+    return found.view(len(found), kept, -1, group, size + 2).transpose(1, 2).flatten(0, 1)
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
 class Trunks:
@@ -144,33 +167,46 @@ class Trunks:
         """Free the places that no row uses: where memory ran out, rows did not join that they were made for."""
         self.tokens = [tokens if users else () for tokens, users in zip(self.tokens, self._users, strict=True)]
 
-    def shared(self, places: Sequence[int | None]) -> Shared:
-        """What `attend` needs of rows at these places.
+    def shared(self, places: Sequence[int | None], own: Sequence[tuple[slice, int]]) -> Shared:
+        """What `attend` needs of rows at these places. own: as `Shared` has it.
 
-        Free places among those in use take part without rows: leaving them out would mean copying the others. A row
-        without a trunk stands with those of the first, and what it finds there counts for nothing.
+        Free places within a part take part without rows: leaving them out would mean copying the others. A row without a
+        trunk stands with those of the first, and what it finds there counts for nothing.
         """
         used = [place for place in places if place is not None]
         groups: list[list[int]] = [[] for _ in range(max(used, default=-1) + 1)]
-        where = []
         for row, place in enumerate(places if used else ()):
-            where.append((place or 0, len(groups[place or 0])))
-            groups[place or 0].append(row)
-        most = max(map(len, groups), default=0)
-        members = [group + [0] * (most - len(group)) for group in groups]
-        lengths = [len(tokens) for tokens in self.tokens[: len(groups)]]
-        longest = max(lengths, default=0)
-        columns = torch.arange(longest, device=self.device)
-        seen = columns < torch.tensor([length or longest for length in lengths], device=self.device)[:, None]  # free: any
+            groups[used[0] if place is None else place].append(row)
+        sizes = [(len(group), len(tokens)) for group, tokens in zip(groups, self.tokens, strict=False)]
+        found: list[TrunkPart] = []
+        where = [0] * len(places)
+        stand = 0
+        for run in parts(sizes, EXTRA_TRUNK):
+            part = self._part(run, groups[run], max(length for _, length in sizes[run]))
+            found.append(part)
+            trunks, most = part.members.shape
+            for number, group in enumerate(groups[run]):
+                for index, row in enumerate(group):
+                    where[row] = stand + number * most + index
+            stand += trunks * most
         bare = torch.tensor([place is None for place in places], device=self.device)
-        count = len(groups)
-        layers = [None if pair is None else (pair[0][:count, :, :longest], pair[1][:count, :, :longest]) for pair in self._layers]
         return Shared(
-            layers,
+            own,
+            found,
+            torch.tensor(where, dtype=torch.int64, device=self.device),
+            torch.where(bare, -math.inf, 0.0)[:, None, None, None],
+        )
+
+    def _part(self, run: slice, groups: Sequence[list[int]], longest: int) -> TrunkPart:
+        """The trunks of a run of places, whose rows are `groups`."""
+        most = max(map(len, groups))
+        members = [group + [0] * (most - len(group)) for group in groups]
+        lengths = [len(tokens) or longest for tokens in self.tokens[run]]  # of a free place no matter what
+        seen = torch.arange(longest, device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
+        return TrunkPart(
+            [None if pair is None else (pair[0][run, :, :longest], pair[1][run, :, :longest]) for pair in self._layers],
             torch.where(seen, 0.0, -math.inf)[:, None, None],
             torch.tensor(members, dtype=torch.int64, device=self.device),
-            torch.tensor([number * most + index for number, index in where], dtype=torch.int64, device=self.device),
-            torch.where(bare, -math.inf, 0.0)[:, None, None, None],
         )
 
     def _reserve(self, number: int, pair: tuple[Tensor, Tensor]) -> None:

@@ -15,7 +15,6 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +62,7 @@ class _Node:
     """Tokens that follow the parent's, with their keys and values. `finished`: of a response that has ended."""
 
     parent: _Node | None
-    tokens: np.ndarray
+    tokens: tuple[int, ...]
     layers: Layers
     finished: bool
     children: dict[int, _Node] = field(default_factory=dict)  # by first token
@@ -78,7 +77,7 @@ class Prefixes:
 
     def __init__(self, memory: int) -> None:
         self.memory = memory
-        self._root = _Node(None, np.zeros(0, dtype=np.int64), (), finished=False)
+        self._root = _Node(None, (), (), finished=False)
         self._used = {False: 0, True: 0}  # bytes of unfinished and of finished sequences
         self._leaves: dict[bool, OrderedDict[_Node, None]] = {False: OrderedDict(), True: OrderedDict()}
 
@@ -89,9 +88,8 @@ class Prefixes:
 
     def find(self, tokens: Sequence[int]) -> KeyValues | None:
         """The key-values of as many of the first `tokens` as are known."""
-        wanted = np.array(tokens, dtype=np.int64)
         known: KeyValues | None = None
-        for node, shared in self._path(wanted):
+        for node, shared in self._path(tuple(tokens)):
             self._touch(node)
             length = (0 if known is None else known.length) + shared
             known = KeyValues(known, node.layers if shared == len(node.tokens) else _columns(node.layers, 0, shared), length)
@@ -99,14 +97,14 @@ class Prefixes:
 
     def put(self, tokens: Sequence[int], known: KeyValues, *, finished: bool = False) -> None:
         """Hold the key-values of `tokens`, all of which `known` has. Nothing is dropped before `trim`."""
-        wanted = np.array(tokens, dtype=np.int64)
+        wanted = tuple(tokens)
         node, length = self._root, 0
         for below, shared in list(self._path(wanted)):
             node, length = self._split(below, shared), length + shared
         if length < len(wanted):
             child = _Node(node, wanted[length:], _joined(known, length, len(wanted)), finished)
             self._leaves[node.finished].pop(node, None)
-            node.children[int(wanted[length])] = child
+            node.children[wanted[length]] = child
             self._used[finished] += child.bytes
             self._touch(child)
 
@@ -116,11 +114,11 @@ class Prefixes:
             crowded = self._used[True] > FINISHED_SHARE * self.memory or not self._leaves[False]
             self._drop(next(iter(self._leaves[crowded and bool(self._leaves[True])])))
 
-    def _path(self, wanted: np.ndarray) -> Iterator[tuple[_Node, int]]:
+    def _path(self, wanted: tuple[int, ...]) -> Iterator[tuple[_Node, int]]:
         """The nodes that hold the beginning of `wanted`, each with how many of its tokens are shared."""
         node, length = self._root, 0
-        while length < len(wanted) and (child := node.children.get(int(wanted[length]))) is not None:
-            shared = _common_length(child.tokens, wanted[length:])
+        while length < len(wanted) and (child := node.children.get(wanted[length])) is not None:
+            shared = _common_length(child.tokens, wanted[length : length + len(child.tokens)])
             yield child, shared
             if shared < len(child.tokens):
                 return
@@ -137,9 +135,9 @@ class Prefixes:
         node.tokens, node.parent = node.tokens[kept:], head
         self._used[node.finished] += node.bytes
         self._used[head.finished] += head.bytes
-        head.children[int(node.tokens[0])] = node
+        head.children[node.tokens[0]] = node
         assert head.parent is not None
-        head.parent.children[int(head.tokens[0])] = head
+        head.parent.children[head.tokens[0]] = head
         return head
 
     def _touch(self, node: _Node) -> None:
@@ -151,7 +149,7 @@ class Prefixes:
         del self._leaves[leaf.finished][leaf]
         self._used[leaf.finished] -= leaf.bytes
         assert leaf.parent is not None
-        del leaf.parent.children[int(leaf.tokens[0])]
+        del leaf.parent.children[leaf.tokens[0]]
         if leaf.parent is not self._root:
             self._touch(leaf.parent)
 
@@ -181,13 +179,14 @@ def shared_beginnings(sequences: Sequence[tuple[int, ...]]) -> list[list[tuple[i
 def common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The longest beginning of all sequences: that of the first and the last in lexicographic order."""
     low, high = min(sequences), max(sequences)
-    return low[: _common_length(np.array(low), np.array(high))]
+    return low[: _common_length(low, high)]
 
 
-def _common_length(first: np.ndarray, second: np.ndarray) -> int:
+def _common_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:
     shorter = min(len(first), len(second))
-    differ = np.flatnonzero(first[:shorter] != second[:shorter])
-    return int(differ[0]) if len(differ) else shorter
+    if first[:shorter] == second[:shorter]:  # the common case, and many times as fast as a look at each token
+        return shorter
+    return next(place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
 
 
 def _columns(layers: Layers, start: int, stop: int) -> Layers:

@@ -23,8 +23,10 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from exptilt.engines.hf.attention import Shared, Trunks
+from exptilt.engines.hf.parts import parts
 from exptilt.engines.hf.prefixes import KeyValues
 
+EXTRA_OWN = 256  # rows times columns that one more run of rows is worth
 SPARE_COLUMNS = 48  # free columns after memory has grown: a row moves at most once in half as many steps
 
 
@@ -101,11 +103,11 @@ class Slots:
         self.places, self.columns = places, columns
         self.rows = self.begin = self.end = 0
         self.starts: list[int] = []
-        self._starts = torch.zeros(0, dtype=torch.int64, device=device)
         self.trunks = Trunks(layers, device) if share else None
         self._trunk_of: list[int | None] = []  # the place of each row's trunk
-        self._skipped = torch.zeros(0, dtype=torch.int64, device=device)  # tokens of each row's trunk
-        self._shared: Shared | None = None  # of the rows as they are now
+        # Of the rows as they are now, made when wanted:
+        self._tensors: tuple[Tensor, Tensor] | None = None  # the start of each row and the tokens in its trunk
+        self._shared: Shared | None = None
         self.layers = [_Layer(self) for _ in range(layers)]
         self.cache = Cache(layers=list(self.layers))
 
@@ -177,7 +179,7 @@ class Slots:
 
     def snapshot(self, index: int, before: KeyValues | None) -> KeyValues:
         """What is known of one row: `before`, the beginning of it, and a copy of what came since."""
-        length = self.end - self.starts[index] + int(self._skips[index])
+        length = self.end - self.starts[index] + self._skip(index)
         since = slice(self.end - length + (0 if before is None else before.length), self.end)
         layers = [
             None if pair is None else (pair[0][index, :, since].clone(), pair[1][index, :, since].clone())
@@ -190,22 +192,30 @@ class Slots:
 
         The mask is bool [rows, columns], or with trunks what `attention.attend` takes.
         """
+        if self._tensors is None:
+            self._tensors = (
+                torch.tensor(self.starts, dtype=torch.int64, device=self.device)[:, None],
+                torch.tensor([self._skip(row) for row in range(self.rows)], dtype=torch.int64, device=self.device)[:, None],
+            )
+        starts, skipped = self._tensors
         columns = torch.arange(self.begin, self.end + count, device=self.device)
         places = torch.arange(self.end, self.end + count, device=self.device)
-        own = columns >= self._starts[:, None]
-        positions = (places - self._starts[:, None]).clamp_(min=0) + self._skipped[:, None]
+        own = columns >= starts
+        positions = (places - starts).clamp_(min=0) + skipped
         if self.trunks is None:
             return {"attention_mask": own, "position_ids": positions}
         if self._shared is None:
-            self._shared = self.trunks.shared(self._trunk_of)
+            runs = parts([[self.end + 1 - start] for start in self.starts], EXTRA_OWN)
+            self._shared = self.trunks.shared(self._trunk_of, [(run, min(self.starts[run]) - self.begin) for run in runs])
         mask = torch.where(own, 0.0, -math.inf)[:, None, None]
         return {"attention_mask": mask, "position_ids": positions, "shared": self._shared}
+
+    def _skip(self, row: int) -> int:
+        """How many tokens of a row lie in its trunk."""
+        place = self._trunk_of[row]
+        return 0 if place is None or self.trunks is None else len(self.trunks.tokens[place])
 
     def _set_rows(self, starts: list[int], trunk_of: list[int | None]) -> None:
         self.starts, self._trunk_of = starts, trunk_of
         self.begin = min(starts, default=self.end)
-        self._starts = torch.tensor(starts, dtype=torch.int64, device=self.device)
-        tokens = self.trunks.tokens if self.trunks is not None else []
-        self._skips = [0 if place is None else len(tokens[place]) for place in trunk_of]
-        self._skipped = torch.tensor(self._skips, dtype=torch.int64, device=self.device)
-        self._shared = None
+        self._tensors = self._shared = None
