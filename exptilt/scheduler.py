@@ -6,7 +6,7 @@ own rows are done, whatever the others do. The worker exists only while there is
 condition when nothing is to be done, and ends after `linger` seconds of that, or with the program.
 
 Rows wait, and never fail, while the batch has no room for them: it takes a number of rows, and of what they hold at most
-(`size`, such as bytes of key-values). Waiting rows join in turns, one from each waiting call, so a small call is never
+(`size`, such as bytes of key-values). Waiting rows join in turns, a few from each waiting call, so a small call is never
 stuck behind a large one. A row whose turn has come and that does not fit holds up all that wait after it until enough
 rows have ended: small rows cannot starve it. A row larger than the whole cap runs alone.
 """
@@ -26,6 +26,7 @@ from exptilt.errors import ExptiltError, ModelError
 Row = TypeVar("Row", bound=Hashable)
 Result = TypeVar("Result")
 
+TURN = 8  # rows of a call that join before the next call's: those of one call often share a beginning
 _EXIT = 10.0  # seconds that the exit of the program waits for steps under way
 
 
@@ -46,12 +47,13 @@ class Batch(Protocol[Row]):
 
 
 class _Call(Generic[Row]):
-    """One caller's rows with their sizes: `waiting` have not joined yet, `left` are not done yet."""
+    """One caller's rows with their sizes: `waiting` have not joined yet, `left` are not done yet, `turn` joined in this turn."""
 
     def __init__(self, sizes: Mapping[Row, int]) -> None:
         self.sizes = sizes
         self.waiting = deque(sizes)
         self.left = len(sizes)
+        self.turn = 0
         self.error: BaseException | None = None
         self.done = threading.Event()
 
@@ -220,16 +222,20 @@ class Scheduler(Generic[Row]):
         return self._ended or not (self._queue or self._owner or self._dropped or self._errands)
 
     def _admit(self) -> list[Row]:
-        """Move waiting rows into the batch while there is room, one from each call in turn."""
+        """Move waiting rows into the batch while there is room, up to TURN from each call in turn."""
         joining: list[Row] = []
         while self._queue and self._has_room(self._queue[0]):
-            call = self._queue.popleft()
+            call = self._queue[0]
             row = call.waiting.popleft()
             self._owner[row] = call
             self._held += call.sizes[row]
             joining.append(row)
-            if call.waiting:
-                self._queue.append(call)
+            call.turn += 1
+            if call.turn == TURN or not call.waiting:
+                call.turn = 0
+                self._queue.popleft()
+                if call.waiting:
+                    self._queue.append(call)
         return joining
 
     def _has_room(self, call: _Call[Row]) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 import exptilt as xt
 from exptilt.core import Draft, Engine, Sampler, Target
-from exptilt.cost import Cost, Load, Parameters
+from exptilt.cost import Cost, Load, Parameters, mean_cost
 from exptilt.describe import describe, digest
 from exptilt.evaluate import Score, evaluate, paired_difference
 from exptilt.run import Progress, Select
@@ -207,7 +207,7 @@ class Results:
         known = self.groups.setdefault(group, {})
         if name in known and known[name]["problems"] == problems:
             return
-        scores, _ = evaluate(
+        scores, results = evaluate(
             plan.target,
             task.prompts,
             task.references,
@@ -222,7 +222,8 @@ class Results:
         kept = [asdict(score) | {"right": score.right.tolist()} for score in scores]
         for other in [other for other, before in known.items() if before["seed"] == seed and _methods(before) & {*plan.selects}]:
             del known[other]
-        known[name] = {"problems": problems, "seed": seed, "sampler": describe(plan.sampler), "scores": kept}
+        tokens = [mean_cost([result]).tokens for result in results]
+        known[name] = {"problems": problems, "seed": seed, "sampler": describe(plan.sampler), "tokens": tokens, "scores": kept}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.groups) + "\n")
 
@@ -233,6 +234,15 @@ class Results:
             for score in plan["scores"]:
                 parts.setdefault(score["name"], []).append(score)
         return {name: _pooled(name, scores) for name, scores in parts.items()}
+
+    def spread(self, group: str) -> dict[str, float]:
+        """The standard error of each method's tokens per problem, from how its problems differ; NaN where that was not kept."""
+        found: dict[str, float] = {}
+        for name, score in self.scores(group).items():
+            plans = [plan for plan in self.groups[group].values() if name in _methods(plan)]
+            tokens = np.concatenate([plan.get("tokens", [math.nan]) for plan in plans])
+            found[name] = float(tokens.std() / math.sqrt(len(tokens)) * score.tokens / tokens.mean())
+        return found
 
 
 def _methods(plan: Mapping[str, Any]) -> set[str]:
@@ -257,8 +267,13 @@ def _pooled(name: str, parts: Sequence[Mapping[str, Any]]) -> Score:
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def table(scores: Mapping[str, Score], parameters: Parameters | None = None) -> list[str]:
-    """The lines of a Markdown table. parameters: of the models, for a column of MFLOPs of tokens drawn and scored."""
+def table(
+    scores: Mapping[str, Score], parameters: Parameters | None = None, spread: Mapping[str, float] | None = None
+) -> list[str]:
+    """The lines of a Markdown table.
+
+    parameters: of the models, for a column of MFLOPs of tokens drawn and scored. spread: the standard errors of the tokens.
+    """
     base = scores["majority vote"]
     columns = ["method", "accuracy", "95 % interval", "over the majority vote", "tokens", "seconds"]
     columns += ["by seed"] * (len(base.seeds) > 1) + ["MFLOPs"] * (parameters is not None)
@@ -274,7 +289,7 @@ def table(scores: Mapping[str, Score], parameters: Parameters | None = None) -> 
             "over the majority vote": ""
             if score is base
             else f"{100 * difference:+.1f} ({100 * least:+.1f} to {100 * most:+.1f})",
-            "tokens": f"{score.tokens:,.0f}",
+            "tokens": f"{score.tokens:,.0f}" + (f" ± {spread[name]:,.0f}" if spread else ""),
             "seconds": f"{score.seconds:,.0f}",
             "by seed": ", ".join(f"{share:.0%}" for share in score.seeds),
             "MFLOPs": "" if parameters is None else f"{_flops(score.cost, parameters) / 1e6:,.0f}",

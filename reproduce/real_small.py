@@ -43,8 +43,8 @@ PILOT = 6  # of these, where the reward is agreement
 TEMPERATURE, PROPOSAL_TEMPERATURE = 0.7, 0.5
 STEPS = 3.3  # guidance steps of a response in the mean: its length over the block, and half a block more
 MEASURED = Sizes(SAMPLES, moves=26, particles=6, candidates=5, candidates_is=4)
-"""For HumanEval, where what is guided by the examples grows longer than a plain sample. With the sizes reckoned from the mean
-length (30, 7, 7, 5) 30 problems cost 884, 885, 1,083 and 848 tokens each, where 16 samples cost 766; these are in proportion."""
+"""For HumanEval, where what is guided by the examples grows longer than a plain sample: the sizes that came nearest to the tokens
+of 16 samples by what each candidate, particle or move cost in the runs tried (ETS 5, 6 and 7, ETS-IS 4 and 5, SMC 6 and 7)."""
 SEED = 0
 
 # ---------------------------------------------------------------------------------------------------------- problems
@@ -190,10 +190,10 @@ _PAGE = """\
 # The methods on a real small model
 
 Written by `reproduce/real_small.py`: Qwen2.5-Coder-0.5B-Instruct in 4 bits (Q4_K_M) in llama.cpp, temperature 0.7, every method
-at about the tokens of 16 plain samples, the pilot of a reward included. What each spent in fact is in the tables: numbers of rows
-follow from the mean response, but guided responses grew longer on HumanEval, where QAlign, SMC and above all ETS spent more than
-the others; where they are level with best-of-n they are so at a higher price. Intervals are 95 % (Wilson's), differences to the
-majority vote are paired by problem (bootstrap), one seed: **with so few problems hardly any difference can be told from chance.**
+sized to cost the tokens of 16 plain samples in the mean, the pilot of a reward included. What each spent in fact is in the tables
+with its standard error: a few problems take several times the tokens of the others, above all under ETS on HumanEval, where 5, 6
+and 7 candidates cost 569, 970 and 1,083. Intervals are 95 % (Wilson's), differences to the majority vote are paired by problem
+(bootstrap), one seed: **with so few problems hardly any difference can be told from chance.**
 ETS-IS draws its rollouts from the same model at temperature 0.5. {machine}; seconds of all problems, 16 at a time,
 beside other work.
 """
@@ -205,7 +205,8 @@ def page(results: Results) -> str:
         scores = results.scores(name)
         title, reward = _ABOUT[name]
         lines += [f"## {title}: {len(scores['plain sampling'].right)} problems", "", reward, ""]
-        lines += [*table({method: scores[method] for method in METHODS if method in scores}), ""]
+        found = {method: scores[method] for method in METHODS if method in scores}
+        lines += [*table(found, spread=results.spread(name)), ""]
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import exptilt as xt
@@ -93,9 +94,22 @@ def test_every_method_has_a_plan_and_every_plan_is_run_once(tmp_path: Path) -> N
     for score in scores.values():
         assert len(score.right) == 2
         assert score.tokens > 0
-    lines = table({name: scores[name] for name in METHODS}, Parameters(1e6, 1e6))
+    spread = results.spread("all")
+    assert spread["plain sampling"] == pytest.approx(spread["majority vote"] / 4)  # one of its four samples
+    lines = table({name: scores[name] for name in METHODS}, Parameters(1e6, 1e6), spread)
     assert len(lines) == 2 + len(METHODS)
     assert {line.count("|") for line in lines} == {8}  # one seed, so no column for seeds
+
+
+def test_the_standard_error_of_tokens(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.json")
+    results.measure("all", unguided(toy_target().engine, TASK, 4, 2)[0], TASK, 0, concurrency=2)
+    (plan,) = results.groups["all"].values()
+    one, other = plan["tokens"]
+    assert results.scores("all")["majority vote"].tokens == pytest.approx((one + other) / 2)
+    assert results.spread("all")["majority vote"] == pytest.approx(abs(one - other) / 2 / 2**0.5)
+    del plan["tokens"]
+    assert np.isnan(results.spread("all")["majority vote"])
 
 
 def test_more_problems_replace_fewer(tmp_path: Path) -> None:
