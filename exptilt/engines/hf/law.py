@@ -1,7 +1,8 @@
 """From logits to the law of the next token: truncation, inverse-CDF draws, log-probabilities, certainty.
 
 Drawing and scoring go through the same `shift` and `floor`, so a draft's recorded log-probabilities and its score are
-of one law. Logits become float32 and are divided by the temperature; sums over the vocabulary are float64.
+of one law. Logits become float32 and are divided by the temperature. Sums over the vocabulary are float32 within blocks of about
+the square root of its size, which is exact to 1e-7, and float64 over the blocks: float64 throughout takes fifty times as long.
 """
 
 from __future__ import annotations
@@ -92,10 +93,9 @@ def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """
     shifted = shift(logits, laws)
     least = floor(shifted, laws)
-    masses = shifted.exp()
     if least is not None:
-        masses = masses.masked_fill_(shifted < least, 0.0)
-    tokens, total = _inverse(masses, uniforms[:, None])
+        shifted.masked_fill_(shifted < least, -math.inf)
+    tokens, total = _inverse(shifted.exp(), uniforms[:, None])
     logq = shifted.gather(-1, tokens).double() - total.log()
     return tokens[:, 0], logq[:, 0]
 
@@ -103,13 +103,11 @@ def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 def _inverse(masses: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """The first index whose cumulative mass exceeds the uniform's share of the total: int64 and totals float64 [rows, 1].
 
-    Masses are summed in blocks, and only the block that holds the index is accumulated: a cumulative sum over a whole
-    vocabulary takes ten times as long as a sum.
+    Only the block that holds the index is accumulated: a cumulative sum over a whole vocabulary takes ten times as long as a sum.
     """
-    rows, vocabulary = masses.shape
-    width = 1 << (math.isqrt(vocabulary) - 1).bit_length()
-    blocks = functional.pad(masses, (0, -vocabulary % width)).view(rows, -1, width)
-    cumulative = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    blocks = _blocks(masses)
+    rows, _, width = blocks.shape
+    cumulative = blocks.sum(dim=-1).double().cumsum(dim=-1)
     total = cumulative[:, -1:].contiguous()
     if not bool(total.isfinite().all()):
         raise ModelError('the model gave logits that are NaN: its numbers overflow. Load it with dtype="float32".')
@@ -118,6 +116,18 @@ def _inverse(masses: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     wanted -= functional.pad(cumulative, (1, 0)).gather(-1, block)
     inside = blocks[torch.arange(rows, device=masses.device), block[:, 0]].cumsum(dim=-1, dtype=torch.float64)
     return block * width + _place(inside, wanted, inside[:, -1:].contiguous()), total
+
+
+def _blocks(values: Tensor) -> Tensor:
+    """Values [rows, vocabulary] as [rows, blocks, width], zeros at the end where they do not fill the last block."""
+    rows, vocabulary = values.shape
+    width = 1 << (math.isqrt(vocabulary) - 1).bit_length()
+    return (functional.pad(values, (0, -vocabulary % width)) if vocabulary % width else values).view(rows, -1, width)
+
+
+def _sum(values: Tensor) -> Tensor:
+    """Sums over the vocabulary: float64 [rows]."""
+    return _blocks(values).sum(dim=-1).sum(dim=-1, dtype=torch.float64)
 
 
 def _place(cumulative: Tensor, wanted: Tensor, total: Tensor) -> Tensor:
@@ -129,20 +139,19 @@ def log_probability(logits: Tensor, laws: Laws, tokens: Tensor) -> Tensor:
     """Log-probability (nats) of given tokens int64 [rows]: float64 [rows], -inf outside the support."""
     shifted = shift(logits, laws)
     least = floor(shifted, laws)
-    chosen = shifted.gather(-1, tokens[:, None])
-    masses = shifted.exp()
     if least is not None:
-        masses = masses.masked_fill_(shifted < least, 0.0)
-        chosen = chosen.masked_fill(chosen < least, -math.inf)
-    return (chosen.double() - masses.sum(dim=-1, keepdim=True, dtype=torch.float64).log())[:, 0]
+        shifted.masked_fill_(shifted < least, -math.inf)
+    chosen = shifted.gather(-1, tokens[:, None])[:, 0]
+    return chosen.double() - _sum(shifted.exp_()).log()
 
 
 def certainty(logits: Tensor, laws: Laws) -> Tensor:
     """The three measurements of `exptilt.certainty.Certainty`, in its order: float64 [rows, 3], before truncation."""
     shifted = shift(logits, laws)
-    log_total = shifted.exp().sum(dim=-1, dtype=torch.float64).log()
-    mean_shifted = (shifted.exp() * shifted).sum(dim=-1, dtype=torch.float64) / log_total.exp()
+    masses = shifted.exp()
+    log_total = _sum(masses).log()
+    mean_shifted = _sum(masses.mul_(shifted)) / log_total.exp()
     entropy = log_total - mean_shifted
     log_size = math.log(shifted.shape[-1])
-    from_uniform = log_total - shifted.mean(dim=-1, dtype=torch.float64) - log_size
+    from_uniform = log_total - _sum(shifted) / shifted.shape[-1] - log_size
     return torch.stack([entropy, log_size - entropy, from_uniform], dim=-1)
