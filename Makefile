@@ -60,7 +60,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python bench/guidance.py --questions 32 --plain-questions 8 --parts
+	$(BIN)/python bench/guidance.py --questions 32 --parts
 	$(BIN)/python bench/guidance.py --questions 64 --plain-questions 8 --flight 32 --label guidance-tiny-32
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
