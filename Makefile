@@ -61,6 +61,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/guidance.py --questions 32 --parts
+	$(BIN)/python bench/guidance.py --questions 32 --cap 256 --block 64 --label guidance-tiny-256
 	$(BIN)/python bench/guidance.py --questions 64 --plain-questions 8 --flight 32 --label guidance-tiny-32
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py

@@ -39,7 +39,7 @@ def guidance(found: Found) -> str:
         "",
         "| | |",
         "|---|---:|",
-        f"| exptilt, seconds per question | {spread([run['seconds'] / run['questions'] for run in runs], '.2f')} |",
+        f"| exptilt, seconds per question | {spread([run['seconds'] / run['questions'] for run in runs], '.3g')} |",
         f"| tokens per second | {spread([run['generated'] / run['seconds'] for run in runs], '.0f')} |",
         f"| rows in a step, on average | {spread([run['mean_rows'] for run in runs], '.0f')} |",
         f"| of the static-batch peak, % | {spread([100 * run['ceiling_seconds'] / run['seconds'] for run in runs], '.0f')} |",
@@ -48,7 +48,7 @@ def guidance(found: Found) -> str:
     ]
     if found["ratios"]:
         plain = [second for each in rounds for second in each["plain"]]
-        lines.append(f"| straightforward, seconds per question | {spread(plain, '.2f')} |")
+        lines.append(f"| straightforward, seconds per question | {spread(plain, '.3g')} |")
         lines.append(f"| **ratio** | **{spread(found['ratios'])}** |")
     if "without" in found:
         lines += ["", "Without one part, a question takes as long, times:", ""]
@@ -110,8 +110,10 @@ def soak(found: Found) -> str:
 
 PARTS: list[tuple[str, str, Callable[[Found], str]]] = [
     ("(a) to (c) ETS against the straightforward version: the tiny model", "guidance-tiny", guidance),
+    ("(a) to (c) the tiny model, blocks of 64", "guidance-tiny-256", guidance),
     ("(a) to (c) SmolLM2-135M, zero-shot", "guidance-smollm2", guidance),
     ("(a) to (c) SmolLM2-135M, eight examples", "guidance-smollm2-8shot", guidance),
+    ("(a) to (c) Qwen2.5-Coder-0.5B, zero-shot", "guidance-qwen", guidance),
     ("(b) 32 prompts in flight, the tiny model", "guidance-tiny-32", guidance),
     ("(d) transformers against llama.cpp", "engines", engines),
     ("(e) Sampler, session and scheduler", "overhead", overhead),

@@ -22,6 +22,12 @@ KNOWN = (
     '"tiny", "tiny-small" and "tiny-mdlm"'
 )
 MODELS = Path(__file__).resolve().parents[1] / "models"
+WAITING = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+"""How torch's threads wait for each other, unless the caller has said so: awake for some microseconds, then asleep.
+
+Long spinning makes small models many times slower on shared cores. But libgomp, once threads of the program have more workers
+together than there are cores, lets them sleep at once, which takes longer to end than most steps of a model: two threads on two
+cores were as slow as one. An active policy with a short count spins briefly in both cases."""
 
 
 def load(
@@ -164,9 +170,8 @@ def _masked(
 def prepare_torch(name: str) -> None:
     """See that torch and transformers are there, and set what must be set before torch is imported."""
     require(name, "hf", ("torch", "transformers"))
-    # Threads that wait for each other should soon sleep: spinning makes small models many times slower on shared cores.
-    if not {"torch", "OMP_WAIT_POLICY"} & {*sys.modules, *os.environ}:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if not {"torch", *WAITING} & {*sys.modules, *os.environ}:
+        os.environ.update(WAITING)
 
 
 def require(name: str, extra: str, packages: Sequence[str]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported: tests share their cores
+from exptilt.engines.load import WAITING
+
+os.environ.update(WAITING)  # before torch is imported: tests share their cores
 
 
 def build(folder: Path, *, template: bool = False, hidden: int = 32, layers: int = 2, scale: float = 1.0) -> Path:

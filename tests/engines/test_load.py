@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exptilt.engines import load as module
-from exptilt.engines.load import load
+from exptilt.engines.load import WAITING, load
 from exptilt.engines.sampling import Sampling
 from exptilt.errors import ModelError
 from exptilt.keys import Key
@@ -136,3 +137,16 @@ def test_the_shipped_models_answer(name: str):
         [engine.start("Tom has 3 apples and buys 4 more. How many apples does Tom have?")] * 4, [Key(0, i) for i in range(4)]
     )
     assert any("####" in draft.text for draft in drafts)
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "passive"}, {"GOMP_SPINCOUNT": "7"}])
+def test_how_threads_wait_is_set_unless_it_is_given(given: dict[str, str]):
+    """In a process of its own, where torch has not been imported."""
+    pytest.importorskip("torch")
+    program = (
+        "import os; from exptilt.engines.load import WAITING, prepare_torch; prepare_torch('tiny'); "
+        "print({name: os.environ[name] for name in WAITING if name in os.environ})"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == str(given or WAITING)
