@@ -9,7 +9,7 @@ import pytest
 
 from exptilt.engines.load import WAITING
 
-os.environ.update(WAITING)  # before torch is imported: tests share their cores
+os.environ.update(WAITING | os.environ)  # before torch is imported: tests share their cores
 
 
 def build(folder: Path, *, template: bool = False, hidden: int = 32, layers: int = 2, scale: float = 1.0) -> Path:

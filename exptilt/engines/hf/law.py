@@ -1,6 +1,6 @@
 """From logits to the law of the next token: truncation, inverse-CDF draws, log-probabilities, certainty.
 
-Drawing and scoring go through the same `shift` and `floor`, so a draft's recorded log-probabilities and its score are
+Drawing and scoring both start from `supported`, so a draft's recorded log-probabilities and its score are
 of one law. Logits become float32 and are divided by the temperature. Sums over the vocabulary are float32 within blocks of about
 the square root of its size, which is exact to 1e-7, and float64 over the blocks: float64 throughout takes fifty times as long.
 """
@@ -85,16 +85,20 @@ def _cut(shifted: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
         looked = min(vocabulary, 8 * looked)
 
 
+def supported(logits: Tensor, laws: Laws) -> Tensor:
+    """As `shift` has them, -inf outside the support: float32 [rows, vocabulary]."""
+    shifted = shift(logits, laws)
+    least = floor(shifted, laws)
+    return shifted if least is None else shifted.masked_fill_(shifted < least, -math.inf)
+
+
 def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """One token per row by inverse CDF over the vocabulary in id order.
 
     logits: [rows, vocabulary]; uniforms: float64 [rows] in [0, 1). Returns token ids int64 [rows] and their
     log-probabilities float64 [rows] (nats). Raises ModelError where logits are NaN.
     """
-    shifted = shift(logits, laws)
-    least = floor(shifted, laws)
-    if least is not None:
-        shifted.masked_fill_(shifted < least, -math.inf)
+    shifted = supported(logits, laws)
     tokens, total = _inverse(shifted.exp(), uniforms[:, None])
     logq = shifted.gather(-1, tokens).double() - total.log()
     return tokens[:, 0], logq[:, 0]
@@ -137,10 +141,7 @@ def _place(cumulative: Tensor, wanted: Tensor, total: Tensor) -> Tensor:
 
 def log_probability(logits: Tensor, laws: Laws, tokens: Tensor) -> Tensor:
     """Log-probability (nats) of given tokens int64 [rows]: float64 [rows], -inf outside the support."""
-    shifted = shift(logits, laws)
-    least = floor(shifted, laws)
-    if least is not None:
-        shifted.masked_fill_(shifted < least, -math.inf)
+    shifted = supported(logits, laws)
     chosen = shifted.gather(-1, tokens[:, None])[:, 0]
     return chosen.double() - _sum(shifted.exp_()).log()
 

@@ -80,10 +80,8 @@ class _Layer(CacheLayerMixin):
             return
         rows = slice(0, self.slots.rows)
         if (places, columns) == (pair[0].shape[0], pair[0].shape[2]):
-            apart = to.stop <= window.start
             for states in pair:
-                moved = states[rows, :, window]
-                states[rows, :, to] = moved if apart else moved.clone()
+                states[rows, :, to] = states[rows, :, window].clone()  # the two may overlap
             return
         new = [states.new_zeros(places, states.shape[1], columns, states.shape[3]) for states in pair]
         for there, states in zip(new, pair, strict=True):
