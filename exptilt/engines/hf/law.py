@@ -18,6 +18,9 @@ from torch.nn import functional
 from exptilt.engines.sampling import TokenLaw
 from exptilt.errors import ModelError
 
+LOG2E = math.log2(math.e)
+BLOCK = 2**20  # logits in work at once on a CPU when drawing: few enough to stay in its caches and in memory once touched
+LEAST_BLOCK = 64  # of the vocabulary
 FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is known how many top_p needs
 
 
@@ -50,10 +53,11 @@ class Laws:
         return Laws(self.temperature[rows], self.top_k[rows], self.top_p[rows], places)
 
 
-def shift(logits: Tensor, laws: Laws) -> Tensor:
-    """Logits [rows, vocabulary] over the temperature, less their maximum: float32, the likeliest token at 0."""
+def shift(logits: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
+    """Logits over the temperature less their maximum, and the maximum: float32 [rows, vocabulary] and [rows, 1]."""
     scaled = logits.float() / laws.temperature
-    return scaled.sub_(scaled.amax(dim=-1, keepdim=True))
+    top = scaled.amax(dim=-1, keepdim=True)
+    return scaled.sub_(top), top
 
 
 def floor(shifted: Tensor, laws: Laws) -> Tensor | None:
@@ -74,7 +78,7 @@ def _cut(shifted: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
         ranked = shifted.topk(looked, dim=-1).values
         least = ranked.gather(-1, (top_k - 1).clamp(max=looked - 1))
         least = torch.where(top_k < vocabulary, least, -math.inf)
-        masses = shifted.exp().double()
+        masses = _exp_(shifted.clone()).double()
         needed = top_p * torch.where(shifted >= least, masses, 0.0).sum(dim=-1, keepdim=True)
         before = ranked.exp().cumsum(dim=-1, dtype=torch.float64) - ranked.exp()
         # A token is kept while those likelier than it have not reached the needed mass; the first always is.
@@ -85,11 +89,16 @@ def _cut(shifted: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
         looked = min(vocabulary, 8 * looked)
 
 
-def supported(logits: Tensor, laws: Laws) -> Tensor:
-    """As `shift` has them, -inf outside the support: float32 [rows, vocabulary]."""
-    shifted = shift(logits, laws)
+def supported(logits: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
+    """As `shift` has them, -inf outside the support."""
+    shifted, top = shift(logits, laws)
     least = floor(shifted, laws)
-    return shifted if least is None else shifted.masked_fill_(shifted < least, -math.inf)
+    return (shifted if least is None else shifted.masked_fill_(shifted < least, -math.inf)), top
+
+
+def _at(logits: Tensor, laws: Laws, tokens: Tensor, top: Tensor) -> Tensor:
+    """What `shift` has at given tokens int64 [rows, 1]: float64 [rows, 1]."""
+    return (logits.gather(-1, tokens).float() / laws.temperature - top).double()
 
 
 def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,9 +107,21 @@ def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     logits: [rows, vocabulary]; uniforms: float64 [rows] in [0, 1). Returns token ids int64 [rows] and their
     log-probabilities float64 [rows] (nats). Raises ModelError where logits are NaN.
     """
-    shifted = supported(logits, laws)
-    tokens, total = _inverse(shifted.exp(), uniforms[:, None])
-    logq = shifted.gather(-1, tokens).double() - total.log()
+    rows, vocabulary = logits.shape
+    most = max(1, BLOCK // vocabulary) if logits.device.type == "cpu" else rows
+    if rows <= most:
+        return _draw(logits, laws, uniforms)
+    places = torch.arange(rows, device=logits.device).split(most)
+    drawn = [_draw(logits[some[0] : some[-1] + 1], laws.take(some), uniforms[some]) for some in places]
+    tokens, logq = zip(*drawn, strict=True)
+    return torch.cat(tokens), torch.cat(logq)
+
+
+def _draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """`draw`, all rows at once."""
+    shifted, top = supported(logits, laws)
+    tokens, total = _inverse(_exp_(shifted), uniforms[:, None])
+    logq = _at(logits, laws, tokens, top) - total.log()
     return tokens[:, 0], logq[:, 0]
 
 
@@ -122,10 +143,20 @@ def _inverse(masses: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     return block * width + _place(inside, wanted, inside[:, -1:].contiguous()), total
 
 
+def _exp_(shifted: Tensor) -> Tensor:
+    """exp in place, by way of base 2: the same to 1e-7 of the largest, and 3 to 20 times as fast where torch's exp is MKL's."""
+    return shifted.mul_(LOG2E).exp2_()
+
+
 def _blocks(values: Tensor) -> Tensor:
-    """Values [rows, vocabulary] as [rows, blocks, width], zeros at the end where they do not fill the last block."""
+    """Values [rows, vocabulary] as [rows, blocks, width], zeros at the end where they do not fill the last block.
+
+    The width is a power of two about the square root of the vocabulary, or one below that needs no zeros and so no copy.
+    """
     rows, vocabulary = values.shape
     width = 1 << (math.isqrt(vocabulary) - 1).bit_length()
+    even = math.gcd(vocabulary, width)
+    width = even if even >= LEAST_BLOCK else width
     return (functional.pad(values, (0, -vocabulary % width)) if vocabulary % width else values).view(rows, -1, width)
 
 
@@ -141,15 +172,15 @@ def _place(cumulative: Tensor, wanted: Tensor, total: Tensor) -> Tensor:
 
 def log_probability(logits: Tensor, laws: Laws, tokens: Tensor) -> Tensor:
     """Log-probability (nats) of given tokens int64 [rows]: float64 [rows], -inf outside the support."""
-    shifted = supported(logits, laws)
+    shifted, _ = supported(logits, laws)
     chosen = shifted.gather(-1, tokens[:, None])[:, 0]
-    return chosen.double() - _sum(shifted.exp_()).log()
+    return chosen.double() - _sum(_exp_(shifted)).log()
 
 
 def certainty(logits: Tensor, laws: Laws) -> Tensor:
     """The three measurements of `exptilt.certainty.Certainty`, in its order: float64 [rows, 3], before truncation."""
-    shifted = shift(logits, laws)
-    masses = shifted.exp()
+    shifted, _ = shift(logits, laws)
+    masses = _exp_(shifted.clone())
     log_total = _sum(masses).log()
     mean_shifted = _sum(masses.mul_(shifted)) / log_total.exp()
     entropy = log_total - mean_shifted
