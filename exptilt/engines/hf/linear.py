@@ -33,11 +33,11 @@ class PackedLinear(nn.Module):
 
 
 def round_up(rows: int) -> int:
-    """The number of rows to compute for so many: few numbers, since oneDNN compiles and keeps a product for each.
+    """The number of rows to compute for so many, an eighth more at most: oneDNN compiles and keeps a product for each number.
 
     Compiling takes 0.6 ms and 0.6 MB for each shape of the tiny model, and the rows in flight change with every step.
     """
-    step = 4 if rows <= 32 else max(16, 1 << (rows.bit_length() - 4))
+    step = max(4, (1 << rows.bit_length()) // 16)
     return -(-rows // step) * step
 
 

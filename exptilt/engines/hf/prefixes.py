@@ -22,6 +22,7 @@ Layers = Sequence[tuple[Tensor, Tensor] | None]
 """Per layer keys and values [heads, tokens, size]; None for a layer that keeps none."""
 
 LEAST_SHARED = 32  # tokens that computing a common beginning first must save
+WASTE = 0.125  # of a piece's size that may be lost to what it was cut from, before it is copied
 FINISHED_SHARE = 0.25  # of the memory that finished responses may fill: they are many and rarely continued
 
 
@@ -69,7 +70,7 @@ class _Node:
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for pair in self.layers if pair is not None for tensor in pair)
+        return sum(tensor.untyped_storage().nbytes() for pair in self.layers if pair is not None for tensor in pair)
 
 
 class Prefixes:
@@ -118,7 +119,7 @@ class Prefixes:
         """The nodes that hold the beginning of `wanted`, each with how many of its tokens are shared."""
         node, length = self._root, 0
         while length < len(wanted) and (child := node.children.get(wanted[length])) is not None:
-            shared = _common_length(child.tokens, wanted[length : length + len(child.tokens)])
+            shared = common_length(child.tokens, wanted[length : length + len(child.tokens)])
             yield child, shared
             if shared < len(child.tokens):
                 return
@@ -129,9 +130,9 @@ class Prefixes:
         if kept == len(node.tokens):
             return node
         assert node.parent is not None
-        head = _Node(node.parent, node.tokens[:kept], _copied(_columns(node.layers, 0, kept)), finished=False)
+        head = _Node(node.parent, node.tokens[:kept], _fitted(_columns(node.layers, 0, kept)), finished=False)
         self._used[node.finished] -= node.bytes
-        node.layers = _copied(_columns(node.layers, kept, len(node.tokens)))
+        node.layers = _fitted(_columns(node.layers, kept, len(node.tokens)))
         node.tokens, node.parent = node.tokens[kept:], head
         self._used[node.finished] += node.bytes
         self._used[head.finished] += head.bytes
@@ -179,10 +180,11 @@ def shared_beginnings(sequences: Sequence[tuple[int, ...]]) -> list[list[tuple[i
 def common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The longest beginning of all sequences: that of the first and the last in lexicographic order."""
     low, high = min(sequences), max(sequences)
-    return low[: _common_length(low, high)]
+    return low[: common_length(low, high)]
 
 
-def _common_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+def common_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """How many tokens two sequences begin with in common."""
     shorter = min(len(first), len(second))
     if first[:shorter] == second[:shorter]:  # the common case, and many times as fast as a look at each token
         return shorter
@@ -193,16 +195,21 @@ def _columns(layers: Layers, start: int, stop: int) -> Layers:
     return [None if pair is None else (pair[0][:, start:stop], pair[1][:, start:stop]) for pair in layers]
 
 
-def _copied(layers: Layers) -> Layers:
-    """Layers with memory of their own, so that what they were cut from can be dropped."""
-    return [None if pair is None else (pair[0].clone(), pair[1].clone()) for pair in layers]
+def _fitted(layers: Layers) -> Layers:
+    """Layers copied into memory of their own where they were cut from much more, so that this can be dropped."""
+    return [None if pair is None else (_fit(pair[0]), _fit(pair[1])) for pair in layers]
+
+
+def _fit(states: Tensor) -> Tensor:
+    spent = states.untyped_storage().nbytes() - states.nbytes
+    return states.clone() if spent > WASTE * states.nbytes else states
 
 
 def _joined(known: KeyValues, start: int, stop: int) -> Layers:
-    """Layers of the tokens from `start` to `stop`; without a copy where they are the whole of the last piece."""
-    if (start, stop) == (known.start, known.length):
-        return known.layers
+    """Layers of the tokens from `start` to `stop`; without a copy where they are nearly the whole of the last piece."""
     parts = [layers for _, _, layers in known.parts(start, stop)][::-1]
+    if len(parts) == 1:
+        return _fitted(parts[0])
     joined: list[tuple[Tensor, Tensor] | None] = []
     for pairs in zip(*parts, strict=True):
         there = [pair for pair in pairs if pair is not None]
