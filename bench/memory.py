@@ -24,7 +24,7 @@ def held(decoder: Any) -> int:
     """Bytes of the rows' key-values as they lie in memory."""
     pairs = [layer.pair() for layer in decoder.slots.layers]
     if decoder.slots.trunks is not None:
-        pairs += decoder.slots.trunks._layers
+        pairs += decoder.slots.trunks.layers
     return sum(states.nbytes for pair in pairs if pair is not None for states in pair)
 
 

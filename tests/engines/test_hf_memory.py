@@ -16,11 +16,12 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from exptilt.engines.hf import HFEngine, Weights  # noqa: E402
-from exptilt.engines.hf.attention import Trunks  # noqa: E402
 from exptilt.engines.hf.law import Laws, draw, log_probability  # noqa: E402
 from exptilt.engines.hf.linear import PackedLinear, pack, round_up  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, common_beginning, shared_beginnings  # noqa: E402
+from exptilt.engines.hf.slots import slide  # noqa: E402
+from exptilt.engines.hf.trunks import Trunks  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
@@ -57,9 +58,10 @@ def test_rows_that_share_trunks_draw_from_the_models_own_law(
     name: str, parted: bool, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Families of several sizes, of which some have trunks; every logq is that of the whole text read at once."""
-    if parted:  # wherever rows or trunks differ
+    if parted:  # wherever rows or trunks differ, and with a root for what prompts share
+        monkeypatch.setattr("exptilt.engines.hf.trunks.LEAST_ROOT", 8)
         monkeypatch.setattr("exptilt.engines.hf.slots.EXTRA_OWN", 0)
-        monkeypatch.setattr("exptilt.engines.hf.attention.EXTRA_TRUNK", 0)
+        monkeypatch.setattr("exptilt.engines.hf.trunks.EXTRA_TRUNK", 0)
     seen, shared = [], Trunks.shared
     monkeypatch.setattr(Trunks, "shared", lambda *args: seen.append(shared(*args)) or seen[-1])
     torch.manual_seed(1)
@@ -83,6 +85,7 @@ def test_rows_that_share_trunks_draw_from_the_models_own_law(
     if name not in WINDOWED:
         assert (max(len(each.own) for each in seen) > 1) == parted
         assert (max(len(each.trunks) for each in seen) > 1) == parted
+        assert max(len(each.levels) for each in seen) == (2 if parted else 1)
 
 
 def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
@@ -94,7 +97,7 @@ def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
     step = engine.weights.decoder.step
 
     def watched() -> Any:
-        seen.append((slots.rows, [tokens for tokens in trunks.tokens if tokens], slots.end - slots.begin))
+        seen.append((slots.rows, [trunk.tokens for trunk in trunks.held if trunk], slots.end - slots.begin))
         return step()
 
     engine.weights.decoder.step = watched
@@ -106,7 +109,7 @@ def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
     assert rows == 3 * sum(draft.finish is None for draft in candidates)
     assert [tokens[: len(prompt)] for tokens in held] == [prompt]
     assert width <= 6
-    assert not any(trunks.tokens)
+    assert not any(trunks.held)
 
 
 def test_rows_wait_for_memory_and_come_out_the_same(model_folder: Path):
@@ -175,6 +178,23 @@ def test_the_tree_finds_the_longest_known_beginning_whatever_was_put_and_dropped
     assert all(int(node.tokens[0]) == first for parent in nodes for first, node in parent.children.items())
 
 
+def test_a_sequence_that_parts_after_its_first_token_is_not_copied():
+    """Every rollout of a candidate begins with the candidate's last token, and was once copied whole for the sake of it."""
+    tree = Prefixes(memory=10**6)
+    first, second = (7, *range(100, 150)), (7, *range(200, 250))
+    one, other = states(first), states(second)
+    for tokens, known in ((first, one), (second, other)):
+        tree.put(tokens, known)
+    head, *rest = _nodes(tree._root)
+    assert head.tokens == (7,)
+    assert [node.layers[0][0].untyped_storage().data_ptr() for node in rest] == [
+        known.layers[0][0].untyped_storage().data_ptr() for known in (one, other) if known.layers[0] is not None
+    ]
+    tree.put((*first[:26], 1), states((*first[:26], 1)))
+    assert tree.used == sum(node.bytes for node in _nodes(tree._root)) <= 1.2 * 8 * (1 + 50 + 50 + 1)
+    assert marks(tree.find(first), 51) == marks(states(first), 51)
+
+
 def _nodes(node: Any) -> list[Any]:
     return [below for child in node.children.values() for below in (child, *_nodes(child))]
 
@@ -196,7 +216,8 @@ def test_trunks_reuse_places_and_grow():
         trunks.hold(place, 1)
     assert places == [0, 1]
     assert trunks.find((*short, 9)) == 0
-    trunks.release(0)
+    trunks.hold(0, -1)
+    trunks.tidy()
     assert trunks.find((*short, 9)) is None
     assert trunks.add((*long, 50), states((*long, 50))) == 0
     assert trunks.find((*long, 50, 51)) == 0
@@ -207,8 +228,40 @@ def test_trunks_reuse_places_and_grow():
     assert pair is not None
     assert pair[0][1, 0, :50, 0].tolist() == marks(states(long), 50)
     assert (part.hidden == 0).sum(dim=-1).flatten().tolist() == [51, 50]
-    assert [part.members.flatten()[place] for place in shared.places] == [0, 1, 2]
-    assert shared.bare.flatten().isinf().tolist() == [False, False, True]
+    ((stands, bare),) = shared.levels
+    assert part.members.flatten()[stands[:2]].tolist() == [0, 1]
+    assert bare.flatten().isinf().tolist() == [False, False, True]
+
+
+def test_prompts_that_share_a_long_beginning_stand_on_one_root(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("exptilt.engines.hf.trunks.EXTRA_TRUNK", 0)
+    trunks = Trunks(2, torch.device("cpu"))
+    stem = tuple(range(200))
+    prompts = [(*stem, 300, 301, number, *range(20)) for number in range(3)]
+    assert trunks.root(prompts[0], [prompts[0]], states(prompts[0])) is None  # nothing else is there
+    assert trunks.root(prompts[0], [(*stem[:100], 9)], states(prompts[0])) is None  # too short
+    near = (*stem, 300, 5)  # shares a token more with the others than those that begin otherwise
+    root = trunks.root(prompts[0], [near, (*stem, 7), prompts[1]], states(prompts[0]))
+    assert root is not None
+    assert trunks.held[root] is not None
+    assert trunks.length(root) == 200
+    leaves = [trunks.add(prompt, states(prompt), root) for prompt in prompts[:2]]
+    for leaf in leaves:
+        trunks.hold(leaf, 2)
+    assert trunks.root(prompts[2], [], states(prompts[2])) == root  # though it shares two tokens more with their trunks
+    shared = trunks.shared([leaves[0], leaves[0], leaves[1], leaves[1], None], [(slice(0, 5), 0)])
+    assert [len(part.members) for part in shared.trunks] == [1, 2]  # the root alone, and what stands on it
+    assert shared.trunks[0].members.tolist() == [[0, 1, 2, 3]]
+    held = shared.trunks[1].layers[0]
+    assert held is not None
+    assert held[0][0, 0, :, 0].tolist() == marks(states(prompts[0]), 223)[200:]
+    assert [bare.flatten().isinf().tolist() for _, bare in shared.levels] == [[False] * 4 + [True]] * 2
+    trunks.hold(leaves[0], -2)
+    trunks.tidy()
+    assert [trunk is not None for trunk in trunks.held] == [True, False, True]
+    trunks.hold(leaves[1], -2)
+    trunks.tidy()
+    assert not any(trunks.held)
 
 
 @pytest.mark.parametrize("place", ["adding the trunk", "reserving slots", "copying into slots"])
@@ -232,8 +285,7 @@ def test_trunks_of_rows_that_could_not_join_are_forgotten(place: str, model_fold
             engine.extend(started, keys(3))
         for _ in range(2):
             engine.weights.scheduler.call(lambda: None)  # rows leave in a turn after its function
-    assert not any(slots.trunks.tokens)
-    assert not any(slots.trunks._users)
+    assert not any(slots.trunks.held)
     again = engine.extend(started, keys(3))
     assert [draft.tokens for draft in again] == [draft.tokens for draft in expected]
 
@@ -284,6 +336,30 @@ def test_blocks_of_the_vocabulary_give_the_inverse_of_the_whole(vocabulary: int)
     assert bool((uniforms <= cumulative.gather(-1, tokens[:, None])[:, 0] + 1e-6).all())
     assert bool(logits.gather(-1, tokens[:, None]).isfinite().all())
     torch.testing.assert_close(logq, log_probability(logits, laws, tokens), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_drawing_some_rows_at_a_time_is_drawing_them_all(rows: int, monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(17, 300, generator=generator)
+    laws = Laws.of([Sampling(), Sampling(top_p=0.8), Sampling(temperature=0.5, top_k=3)] * 6, 300, torch.device("cpu"))
+    laws = laws.take(torch.arange(17))
+    uniforms = torch.rand(17, generator=generator, dtype=torch.float64)
+    tokens, logq = draw(logits, laws, uniforms)
+    assert len({*tokens.tolist()}) > 5
+    monkeypatch.setattr("exptilt.engines.hf.law.BLOCK", rows * 300)
+    again, logq_again = draw(logits, laws, uniforms)
+    assert tokens.tolist() == again.tolist()
+    torch.testing.assert_close(logq, logq_again, atol=1e-6, rtol=0)
+    torch.testing.assert_close(logq, log_probability(logits, laws, tokens), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("window", "to"), [((5, 12), (2, 9)), ((5, 12), (0, 7)), ((2, 9), (5, 12)), ((9, 10), (0, 1))])
+def test_columns_move_over_each_other(window: tuple[int, int], to: tuple[int, int]):
+    held = torch.arange(2 * 3 * 12 * 2).view(2, 3, 12, 2)
+    wanted = held[:, :, slice(*window)].clone()
+    slide(held, slice(*window), slice(*to))
+    assert held[:, :, slice(*to)].tolist() == wanted.tolist()
 
 
 def test_prefilling_is_deterministic_under_concurrent_callers(model_folder: Path):

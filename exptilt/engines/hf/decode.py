@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from exptilt.engines.hf.attention import LEAST_TRUNK
 from exptilt.engines.hf.law import Laws, draw
 from exptilt.engines.hf.network import Network
 from exptilt.engines.hf.prefixes import KeyValues, common_beginning
+from exptilt.engines.hf.trunks import LEAST_TRUNK
 from exptilt.engines.row import Row
 from exptilt.engines.text import Text
 
@@ -34,7 +34,7 @@ class Decoder:
         for row, row.cost in zip(rows, costs, strict=True):
             alike.setdefault(row.context.tokens[:-1], []).append(row)
         trunks = self._trunks(known)
-        own = [len(tokens) - self._length(trunks.get(tokens)) for tokens in alike]
+        own = [len(tokens) - self.slots.skipped(trunks.get(tokens)) for tokens in alike]
         self.slots.reserve(len(self.rows) + len(rows), max(own))
         for tokens, members in alike.items():
             self.slots.join(known[members[0]], len(tokens), copies=len(members), trunk=trunks.get(tokens))
@@ -47,8 +47,8 @@ class Decoder:
 
         A row that joins alone has its prompt for a trunk, so that it does not widen the columns of all other rows.
         """
-        slots = self.slots
-        if slots.trunks is None:
+        trunks = self.slots.trunks
+        if trunks is None:
             return {}
         families: dict[tuple[int, ...], list[Row]] = {}
         for row in known:
@@ -56,17 +56,15 @@ class Decoder:
         places: dict[tuple[int, ...], int] = {}
         for prompt, family in families.items():
             common, state = common_beginning([row.context.tokens[:-1] for row in family]), known[family[0]]
-            place = slots.trunks.find(common)
+            root = None if state is None else trunks.root(prompt, families, state)
+            place = trunks.find(common)
             if len(family) == 1:
-                common = () if place is not None else common[: len(prompt)]
-            if len(common) >= self._length(place) + LEAST_TRUNK and state is not None:
-                place = slots.trunks.add(common, state)
+                common = common[: len(prompt)] if place in (None, root) else ()
+            if len(common) >= trunks.length(place) + LEAST_TRUNK and state is not None:
+                place = trunks.add(common, state, root)
             if place is not None:
                 places |= {row.context.tokens[:-1]: place for row in family}
         return places
-
-    def _length(self, trunk: int | None) -> int:
-        return 0 if trunk is None or self.slots.trunks is None else len(self.slots.trunks.tokens[trunk])
 
     @torch.inference_mode()
     def step(self) -> list[Row]:

@@ -8,7 +8,7 @@ rows and every model that transformers can generate with in batches sees what it
     row 2   . . . . . . x x x|
 
 A row joins by copying its prefix to the columns before `end` and leaves by handing its place to the last row. Where rows
-decode and the model allows it, a beginning that several rows share is not copied: it is their trunk (`attention.Trunks`),
+decode and the model allows it, a beginning that several rows share is not copied: it is their trunk (`trunks.Trunks`),
 and their columns begin after it.
 """
 
@@ -22,12 +22,20 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from exptilt.engines.hf.attention import Shared, Trunks
+from exptilt.engines.hf.attention import Shared
+from exptilt.engines.hf.memory import zeros
 from exptilt.engines.hf.parts import parts
 from exptilt.engines.hf.prefixes import KeyValues
+from exptilt.engines.hf.trunks import Trunks
 
 EXTRA_OWN = 256  # rows times columns that one more run of rows is worth
-SPARE_COLUMNS = 48  # free columns after memory has grown: a row moves at most once in half as many steps
+SPARE_COLUMNS = 48, 96  # free columns after memory has grown, at least and at most
+
+
+def spare(width: int) -> int:
+    """Free columns after memory has grown for rows that use `width`: moving them costs as much as so many steps wrote."""
+    least, most = SPARE_COLUMNS
+    return min(max(width, least), most)
 
 
 class _Layer(CacheLayerMixin):
@@ -45,8 +53,8 @@ class _Layer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room for states of this shape [..., heads, any, size]; zeros, since masked columns must be finite."""
         places, columns = self.slots.places, self.slots.columns
-        self.keys = key_states.new_zeros(places, key_states.shape[-3], columns, key_states.shape[-1])
-        self.values = value_states.new_zeros(places, value_states.shape[-3], columns, value_states.shape[-1])
+        self.keys = zeros(key_states, (places, key_states.shape[-3], columns, key_states.shape[-1]))
+        self.values = zeros(value_states, (places, value_states.shape[-3], columns, value_states.shape[-1]))
 
     def pair(self) -> tuple[Tensor, Tensor] | None:
         """Keys and values, where the layer keeps any."""
@@ -81,12 +89,23 @@ class _Layer(CacheLayerMixin):
         rows = slice(0, self.slots.rows)
         if (places, columns) == (pair[0].shape[0], pair[0].shape[2]):
             for states in pair:
-                states[rows, :, to] = states[rows, :, window].clone()  # the two may overlap
+                slide(states[rows], window, to)
             return
-        new = [states.new_zeros(places, states.shape[1], columns, states.shape[3]) for states in pair]
+        new = [zeros(states, (places, states.shape[1], columns, states.shape[3])) for states in pair]
         for there, states in zip(new, pair, strict=True):
             there[rows, :, to] = states[rows, :, window]
         self.keys, self.values = new
+
+
+def slide(states: Tensor, window: slice, to: slice) -> None:
+    """Copy a window of columns of [rows, heads, columns, size] to another, which it may overlap."""
+    gap, width = window.start - to.start, window.stop - window.start
+    if gap < 0:  # rare: a longer row joins
+        states[:, :, to] = states[:, :, window].clone()
+        return
+    for first in range(0, width, gap):  # the first `gap` columns are out of the way of the next: no copy in between
+        last = min(first + gap, width)
+        states[:, :, to.start + first : to.start + last] = states[:, :, window.start + first : window.start + last]
 
 
 class Slots:
@@ -97,7 +116,7 @@ class Slots:
     """
 
     def __init__(
-        self, layers: int, device: torch.device, *, places: int = 1, columns: int = SPARE_COLUMNS, share: bool = False
+        self, layers: int, device: torch.device, *, places: int = 1, columns: int = SPARE_COLUMNS[0], share: bool = False
     ) -> None:
         self.device = device
         self.places, self.columns = places, columns
@@ -120,9 +139,9 @@ class Slots:
         used = self.end - self.begin
         width = max(used, longest)
         places, columns = self.places, self.columns
-        if rows > places or width + max(after, SPARE_COLUMNS // 2) > columns:
+        if rows > places or width + max(after, spare(width) // 4) > columns:
             places = rows + rows // 4 if rows > places else places
-            columns = width + max(after, SPARE_COLUMNS)  # not those that longer rows needed once
+            columns = width + max(after, spare(width))  # not those that longer rows needed once
         for layer in self.layers:
             layer.rearrange(places, columns, slice(self.begin, self.end), slice(width - used, width))
         moved = width - self.end
@@ -136,10 +155,7 @@ class Slots:
         after `end`: padding, in a block of several columns.
         """
         new = slice(self.rows, self.rows + copies)
-        skipped = 0
-        if trunk is not None:
-            assert self.trunks is not None
-            skipped = len(self.trunks.tokens[trunk])
+        skipped = self.skipped(trunk)
         for first, end, layers in known.parts(skipped, length) if known is not None else ():
             to = slice(self.end - length + first, self.end - length + end)
             for layer, pair in zip(self.layers, layers, strict=True):
@@ -170,16 +186,18 @@ class Slots:
             for pair in (layer.pair() for layer in self.layers):
                 for states in pair or ():
                     states[holes, :, window] = states[movers, :, window]
-        for place in (self._trunk_of[i] for i in gone):
-            if place is not None and self.trunks is not None:
-                self.trunks.release(place)
+        if self.trunks is not None:
+            for place in (self._trunk_of[i] for i in gone):
+                if place is not None:
+                    self.trunks.hold(place, -1)
+            self.trunks.tidy()
         self.rows = left
         self._set_rows([self.starts[i] for i in order], [self._trunk_of[i] for i in order])
         return order
 
     def snapshot(self, index: int, before: KeyValues | None) -> KeyValues:
         """What is known of one row: `before`, the beginning of it, and a copy of what came since."""
-        length = self.end - self.starts[index] + self._skip(index)
+        length = self.end - self.starts[index] + self.skipped(self._trunk_of[index])
         since = slice(self.end - length + (0 if before is None else before.length), self.end)
         layers = [
             None if pair is None else (pair[0][index, :, since].clone(), pair[1][index, :, since].clone())
@@ -195,7 +213,7 @@ class Slots:
         if self._tensors is None:
             self._tensors = (
                 torch.tensor(self.starts, dtype=torch.int64, device=self.device)[:, None],
-                torch.tensor([self._skip(row) for row in range(self.rows)], dtype=torch.int64, device=self.device)[:, None],
+                torch.tensor([self.skipped(trunk) for trunk in self._trunk_of], dtype=torch.int64, device=self.device)[:, None],
             )
         starts, skipped = self._tensors
         columns = torch.arange(self.begin, self.end + count, device=self.device)
@@ -210,10 +228,9 @@ class Slots:
         mask = torch.where(own, 0.0, -math.inf)[:, None, None]
         return {"attention_mask": mask, "position_ids": positions, "shared": self._shared}
 
-    def _skip(self, row: int) -> int:
-        """How many tokens of a row lie in its trunk."""
-        place = self._trunk_of[row]
-        return 0 if place is None or self.trunks is None else len(self.trunks.tokens[place])
+    def skipped(self, trunk: int | None) -> int:
+        """How many tokens of a row lie in its trunk and so not in columns of its own."""
+        return 0 if self.trunks is None else self.trunks.length(trunk)
 
     def _set_rows(self, starts: list[int], trunk_of: list[int | None]) -> None:
         self.starts, self._trunk_of = starts, trunk_of

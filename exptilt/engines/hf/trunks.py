@@ -1,0 +1,171 @@
+"""Trunks: beginnings that several rows in flight share, held once for all of them.
+
+    system text and examples          a root: what the prompts in flight have in common
+         ├── question 1, chosen steps       a trunk upon it, with the rows of a prompt
+         └── question 2, chosen steps       another
+
+A row stands on one trunk, or on a trunk and the root below it, and its own columns begin where the trunk ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exptilt.engines.hf.attention import Shared, TrunkPart
+from exptilt.engines.hf.memory import zeros
+from exptilt.engines.hf.parts import parts
+from exptilt.engines.hf.prefixes import KeyValues, common_length
+
+LEAST_TRUNK = 16  # tokens from which a beginning is worth a trunk
+LEAST_ROOT = 128  # tokens from which what prompts share is worth a trunk below theirs
+EXTRA_TRUNK = 3000  # rows times tokens that one more part of the trunks is worth
+
+
+@dataclass
+class Trunk:
+    """tokens: of the whole beginning; root: the place of the trunk that holds the first `start` of them; rows: its users."""
+
+    tokens: tuple[int, ...]
+    root: int | None
+    start: int
+    rows: int = 0
+
+    @property
+    def columns(self) -> int:
+        return len(self.tokens) - self.start
+
+
+class Trunks:
+    """The trunks of the rows in flight, side by side; a trunk goes with the last of its rows."""
+
+    def __init__(self, layers: int, device: torch.device) -> None:
+        self.device = device
+        self.held: list[Trunk | None] = []  # by place
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers  # [places, heads, columns, size]
+
+    def length(self, place: int | None) -> int:
+        """How many tokens the beginning at a place has; 0 without one."""
+        return 0 if place is None else len(self._at(place).tokens)
+
+    def find(self, tokens: tuple[int, ...]) -> int | None:
+        """The place of the longest trunk that these tokens begin with."""
+        fitting = [place for place, trunk in self._used() if tokens[: len(trunk.tokens)] == trunk.tokens]
+        return max(fitting, key=self.length, default=None)
+
+    def add(self, tokens: tuple[int, ...], known: KeyValues, root: int | None = None) -> int:
+        """A new trunk upon a root; `known` begins with its key-values. Returns its place."""
+        trunk = Trunk(tokens, root, self.length(root))
+        if None not in self.held:
+            self.held.append(None)
+        place = self.held.index(None)
+        self.held[place] = trunk
+        for first, end, layers in known.parts(trunk.start, len(tokens)):
+            for number, pair in enumerate(layers):
+                if pair is not None:
+                    self._reserve(number, pair)
+                    held = self.layers[number]
+                    assert held is not None
+                    held[0][place, :, first - trunk.start : end - trunk.start] = pair[0]
+                    held[1][place, :, first - trunk.start : end - trunk.start] = pair[1]
+        return place
+
+    def root(self, prompt: tuple[int, ...], others: Iterable[tuple[int, ...]], known: KeyValues) -> int | None:
+        """The place of a root for a prompt, old or new, where it shares a long beginning with other prompts or trunks.
+
+        What prompts share by chance beyond what all have in common does not make another root.
+        """
+        lengths = [common_length(prompt, other) for other in (*others, *(trunk.tokens for _, trunk in self._used()))]
+        lengths = [length for length in lengths if LEAST_ROOT <= length < len(prompt)]
+        if not lengths:
+            return None
+        shared = prompt[: min(length for length in lengths if length > max(lengths) - LEAST_TRUNK)]
+        old = (place for place, trunk in self._used() if trunk.root is None and trunk.tokens == shared)
+        place = next(old, None)
+        return self.add(shared, known) if place is None else place
+
+    def hold(self, place: int, rows: int) -> None:
+        """So many rows more, or fewer, stand on a trunk."""
+        for each in self._chain(place):
+            self._at(each).rows += rows
+
+    def tidy(self) -> None:
+        """Free the places that no row uses: of rows that left, or that memory was too short for when they joined."""
+        self.held = [trunk if trunk is not None and trunk.rows else None for trunk in self.held]
+
+    def shared(self, places: Sequence[int | None], own: Sequence[tuple[slice, int]]) -> Shared:
+        """What `attend` needs of rows at these places. own: as `Shared` has it.
+
+        Free places within a part take part without rows: leaving them out would mean copying the others.
+        """
+        chains = [self._chain(place) for place in places]
+        groups: list[list[int]] = [[] for _ in range(max((max(chain) for chain in chains if chain), default=-1) + 1)]
+        for row, chain in enumerate(chains):
+            for place in chain:
+                groups[place].append(row)
+        sizes = [(len(group), trunk.columns if trunk else 0) for group, trunk in zip(groups, self.held, strict=False)]
+        found: list[TrunkPart] = []
+        where: dict[tuple[int, int], int] = {}  # of a place and a row
+        stand = 0
+        for run in parts(sizes, EXTRA_TRUNK):
+            part = self._part(run, groups[run], max(columns for _, columns in sizes[run]))
+            found.append(part)
+            trunks, most = part.members.shape
+            for number, group in enumerate(groups[run]):
+                where |= {(run.start + number, row): stand + number * most + index for index, row in enumerate(group)}
+            stand += trunks * most
+        levels = [self._level(where, chains, depth) for depth in range(max(map(len, chains), default=0))]
+        return Shared(own, found, levels)
+
+    def _level(self, where: dict[tuple[int, int], int], chains: Sequence[Sequence[int]], depth: int) -> tuple[Tensor, Tensor]:
+        """One of `Shared.levels`; a row without a trunk so deep stands anywhere, and what it finds there counts for nothing."""
+        stands = [where[chain[depth], row] if len(chain) > depth else 0 for row, chain in enumerate(chains)]
+        bare = torch.tensor([len(chain) <= depth for chain in chains], device=self.device)
+        return (
+            torch.tensor(stands, dtype=torch.int64, device=self.device),
+            torch.where(bare, -math.inf, 0.0)[:, None, None, None],
+        )
+
+    def _part(self, run: slice, groups: Sequence[list[int]], longest: int) -> TrunkPart:
+        """The trunks of a run of places, whose rows are `groups`."""
+        most = max(map(len, groups))
+        members = [group + [0] * (most - len(group)) for group in groups]
+        columns = [trunk.columns if trunk else longest for trunk in self.held[run]]  # of a free place no matter what
+        seen = torch.arange(longest, device=self.device) < torch.tensor(columns, device=self.device)[:, None]
+        return TrunkPart(
+            [None if pair is None else (pair[0][run, :, :longest], pair[1][run, :, :longest]) for pair in self.layers],
+            torch.where(seen, 0.0, -math.inf)[:, None, None],
+            torch.tensor(members, dtype=torch.int64, device=self.device),
+        )
+
+    def _at(self, place: int) -> Trunk:
+        trunk = self.held[place]
+        assert trunk is not None
+        return trunk
+
+    def _used(self) -> list[tuple[int, Trunk]]:
+        return [(place, trunk) for place, trunk in enumerate(self.held) if trunk is not None]
+
+    def _chain(self, place: int | None) -> list[int]:
+        """The trunk at a place and its root."""
+        if place is None:
+            return []
+        root = self._at(place).root
+        return [place] if root is None else [place, root]
+
+    def _reserve(self, number: int, pair: tuple[Tensor, Tensor]) -> None:
+        """Make room for all places and their columns in a layer; padding is zero, since it must be finite."""
+        places, columns = len(self.held), max(trunk.columns for _, trunk in self._used())
+        old = self.layers[number]
+        if old is not None and old[0].shape[0] >= places and old[0].shape[2] >= columns:
+            return
+        if old is not None:
+            places, columns = max(places * 3 // 2, old[0].shape[0]), max(columns * 5 // 4, old[0].shape[2])
+        grown = [zeros(states, (places, states.shape[0], columns, states.shape[2])) for states in pair]
+        for new, states in zip(grown, old or (), strict=False):
+            new[: states.shape[0], :, : states.shape[2]] = states
+        self.layers[number] = (grown[0], grown[1])
