@@ -27,7 +27,8 @@ class PackedLinear(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         flat = states.reshape(-1, states.shape[-1])
         rows = len(flat)
-        padded = functional.pad(flat, (0, 0, 0, round_up(rows) - rows))
+        missing = round_up(rows) - rows
+        padded = functional.pad(flat, (0, 0, 0, missing)) if missing else flat
         products = torch.ops.mkldnn._linear_pointwise(padded, self.packed, self.bias, "none", [], "")
         return products[:rows].view(*states.shape[:-1], -1)
 
