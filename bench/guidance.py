@@ -211,7 +211,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ratios = [float(np.mean(each["plain"]) / mine) for each, mine in zip(rounds, ours, strict=True) if each["plain"]]
     if ratios:
         print(f"ratio: median {np.median(ratios):.1f}, from {min(ratios):.1f} to {max(ratios):.1f}", flush=True)
-    found: dict[str, Any] = {"ratios": ratios, "rounds": rounds}
+    found: dict[str, Any] = {"threads": torch.get_num_threads(), "ratios": ratios, "rounds": rounds}
     if options.parts:
         found["without"] = parts(options, ours)
     return found

@@ -35,7 +35,7 @@ def guidance(found: Found) -> str:
         f"{stamp(found)} `{settings['model']}`, {settings['task']}{shots}; M = {settings['candidates']}, "
         f"K = {settings['rollouts']}, block {settings['block']}, cap {settings['cap']}, {settings['flight']} of "
         f"{settings['questions']} questions in flight; the straightforward version answers {settings['plain_questions']} "
-        f"of them. {len(rounds)} round{'s' if len(rounds) > 1 else ''}, median and range.",
+        f"of them. {found['threads']} thread{'s' if found['threads'] > 1 else ''}, {len(rounds)} round{'s' if len(rounds) > 1 else ''}, median and range.",
         "",
         "| | |",
         "|---|---:|",
