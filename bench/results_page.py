@@ -22,6 +22,10 @@ def spread(values: list[float], form: str = ".1f") -> str:
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
 
 
+def counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' if number > 1 else ''}"
+
+
 def stamp(found: Found) -> str:
     return f"{found['date'][:10]}, {found['machine']}."
 
@@ -35,7 +39,7 @@ def guidance(found: Found) -> str:
         f"{stamp(found)} `{settings['model']}`, {settings['task']}{shots}; M = {settings['candidates']}, "
         f"K = {settings['rollouts']}, block {settings['block']}, cap {settings['cap']}, {settings['flight']} of "
         f"{settings['questions']} questions in flight; the straightforward version answers {settings['plain_questions']} "
-        f"of them. {found['threads']} thread{'s' if found['threads'] > 1 else ''}, {len(rounds)} round{'s' if len(rounds) > 1 else ''}, median and range.",
+        f"of them. {counted(found['threads'], 'thread')}, {counted(len(rounds), 'round')}, median and range.",
         "",
         "| | |",
         "|---|---:|",

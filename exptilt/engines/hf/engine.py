@@ -27,7 +27,7 @@ from exptilt.engines.hf.decode import Decoder
 from exptilt.engines.hf.law import Laws, certainty, log_probability
 from exptilt.engines.hf.linear import pack
 from exptilt.engines.hf.network import Network, groups
-from exptilt.engines.hf.slots import spare
+from exptilt.engines.hf.slots import SPARE_COLUMNS
 from exptilt.engines.ledger import Cost, Ledger
 from exptilt.engines.row import Row, begun, extended
 from exptilt.engines.sampling import Sampling, check_count
@@ -74,7 +74,7 @@ class Weights:
             self.decoder,
             max_rows=max_rows or MOST_ROWS,
             max_memory=rows_memory,
-            size=lambda row: token * _columns(row),
+            size=lambda row: token * (len(row.context.tokens) + len(row.uniforms) + SPARE_COLUMNS),
             name=name,
         )
         self.ledger = Ledger()
@@ -233,12 +233,6 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     generation = model.generation_config
     named = None if generation is None else generation.eos_token_id
     return end_ids(model.config.get_text_config(decoder=True).eos_token_id, tokenizer.eos_token_id, named)
-
-
-def _columns(row: Row) -> int:
-    """Columns that a row takes at its full length, free ones included."""
-    length = len(row.context.tokens) + len(row.uniforms)
-    return length + spare(length)
 
 
 def _token_bytes(model: Any) -> int:

@@ -29,13 +29,7 @@ from exptilt.engines.hf.prefixes import KeyValues
 from exptilt.engines.hf.trunks import Trunks
 
 EXTRA_OWN = 256  # rows times columns that one more run of rows is worth
-SPARE_COLUMNS = 48, 96  # free columns after memory has grown, at least and at most
-
-
-def spare(width: int) -> int:
-    """Free columns after memory has grown for rows that use `width`: moving them costs as much as so many steps wrote."""
-    least, most = SPARE_COLUMNS
-    return min(max(width, least), most)
+SPARE_COLUMNS = 96  # free columns after memory has grown: rows move at most once in a quarter as many steps
 
 
 class _Layer(CacheLayerMixin):
@@ -116,7 +110,7 @@ class Slots:
     """
 
     def __init__(
-        self, layers: int, device: torch.device, *, places: int = 1, columns: int = SPARE_COLUMNS[0], share: bool = False
+        self, layers: int, device: torch.device, *, places: int = 1, columns: int = SPARE_COLUMNS, share: bool = False
     ) -> None:
         self.device = device
         self.places, self.columns = places, columns
@@ -139,9 +133,9 @@ class Slots:
         used = self.end - self.begin
         width = max(used, longest)
         places, columns = self.places, self.columns
-        if rows > places or width + max(after, spare(width) // 4) > columns:
+        if rows > places or width + max(after, SPARE_COLUMNS // 4) > columns:
             places = rows + rows // 4 if rows > places else places
-            columns = width + max(after, spare(width))  # not those that longer rows needed once
+            columns = width + max(after, SPARE_COLUMNS)  # not those that longer rows needed once
         for layer in self.layers:
             layer.rearrange(places, columns, slice(self.begin, self.end), slice(width - used, width))
         moved = width - self.end
@@ -183,9 +177,10 @@ class Slots:
             order[hole] = mover
         if holes:
             window = slice(min(self.starts[mover] for mover in movers), self.end)
+            to, moved = torch.tensor(holes, device=self.device), torch.tensor(movers, device=self.device)
             for pair in (layer.pair() for layer in self.layers):
                 for states in pair or ():
-                    states[holes, :, window] = states[movers, :, window]
+                    states[to, :, window] = states[moved, :, window]
         if self.trunks is not None:
             for place in (self._trunk_of[i] for i in gone):
                 if place is not None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from exptilt.engines.hf.attention import Shared, TrunkPart
 from exptilt.engines.hf.memory import zeros
 from exptilt.engines.hf.parts import parts
-from exptilt.engines.hf.prefixes import KeyValues, common_length
+from exptilt.engines.hf.prefixes import KeyValues, Layers, common_length
 
 LEAST_TRUNK = 16  # tokens from which a beginning is worth a trunk
 LEAST_ROOT = 128  # tokens from which what prompts share is worth a trunk below theirs
@@ -64,12 +64,11 @@ class Trunks:
             self.held.append(None)
         place = self.held.index(None)
         self.held[place] = trunk
-        for first, end, layers in known.parts(trunk.start, len(tokens)):
-            for number, pair in enumerate(layers):
-                if pair is not None:
-                    self._reserve(number, pair)
-                    held = self.layers[number]
-                    assert held is not None
+        pieces = list(known.parts(trunk.start, len(tokens)))
+        self._reserve(pieces[0][-1])
+        for first, end, layers in pieces:
+            for held, pair in zip(self.layers, layers, strict=True):
+                if held is not None and pair is not None:
                     held[0][place, :, first - trunk.start : end - trunk.start] = pair[0]
                     held[1][place, :, first - trunk.start : end - trunk.start] = pair[1]
         return place
@@ -103,32 +102,29 @@ class Trunks:
         Free places within a part take part without rows: leaving them out would mean copying the others.
         """
         chains = [self._chain(place) for place in places]
-        groups: list[list[int]] = [[] for _ in range(max((max(chain) for chain in chains if chain), default=-1) + 1)]
+        groups: list[list[tuple[int, int]]] = [[] for _ in range(max((max(chain) for chain in chains if chain), default=-1) + 1)]
         for row, chain in enumerate(chains):
-            for place in chain:
-                groups[place].append(row)
+            for level, place in enumerate(chain):
+                groups[place].append((level, row))
         sizes = [(len(group), trunk.columns if trunk else 0) for group, trunk in zip(groups, self.held, strict=False)]
         found: list[TrunkPart] = []
-        where: dict[tuple[int, int], int] = {}  # of a place and a row
+        where = [[0] * len(places) for _ in range(max(map(len, chains), default=0))]  # by level and row
         stand = 0
         for run in parts(sizes, EXTRA_TRUNK):
-            part = self._part(run, groups[run], max(columns for _, columns in sizes[run]))
+            part = self._part(run, [[row for _, row in group] for group in groups[run]], max(size[1] for size in sizes[run]))
             found.append(part)
             trunks, most = part.members.shape
             for number, group in enumerate(groups[run]):
-                where |= {(run.start + number, row): stand + number * most + index for index, row in enumerate(group)}
+                for index, (level, row) in enumerate(group, stand + number * most):
+                    where[level][row] = index
             stand += trunks * most
-        levels = [self._level(where, chains, depth) for depth in range(max(map(len, chains), default=0))]
+        levels: list[tuple[Tensor, Tensor]] = []
+        for level, stands in enumerate(where):
+            # A row without a trunk at this level stands anywhere, and what it finds there counts for nothing.
+            bare = torch.tensor([len(chain) <= level for chain in chains], device=self.device)
+            hidden = torch.where(bare, -math.inf, 0.0)[:, None, None, None]
+            levels.append((torch.tensor(stands, dtype=torch.int64, device=self.device), hidden))
         return Shared(own, found, levels)
-
-    def _level(self, where: dict[tuple[int, int], int], chains: Sequence[Sequence[int]], depth: int) -> tuple[Tensor, Tensor]:
-        """One of `Shared.levels`; a row without a trunk so deep stands anywhere, and what it finds there counts for nothing."""
-        stands = [where[chain[depth], row] if len(chain) > depth else 0 for row, chain in enumerate(chains)]
-        bare = torch.tensor([len(chain) <= depth for chain in chains], device=self.device)
-        return (
-            torch.tensor(stands, dtype=torch.int64, device=self.device),
-            torch.where(bare, -math.inf, 0.0)[:, None, None, None],
-        )
 
     def _part(self, run: slice, groups: Sequence[list[int]], longest: int) -> TrunkPart:
         """The trunks of a run of places, whose rows are `groups`."""
@@ -157,15 +153,16 @@ class Trunks:
         root = self._at(place).root
         return [place] if root is None else [place, root]
 
-    def _reserve(self, number: int, pair: tuple[Tensor, Tensor]) -> None:
-        """Make room for all places and their columns in a layer; padding is zero, since it must be finite."""
-        places, columns = len(self.held), max(trunk.columns for _, trunk in self._used())
-        old = self.layers[number]
-        if old is not None and old[0].shape[0] >= places and old[0].shape[2] >= columns:
-            return
-        if old is not None:
-            places, columns = max(places * 3 // 2, old[0].shape[0]), max(columns * 5 // 4, old[0].shape[2])
-        grown = [zeros(states, (places, states.shape[0], columns, states.shape[2])) for states in pair]
-        for new, states in zip(grown, old or (), strict=False):
-            new[: states.shape[0], :, : states.shape[2]] = states
-        self.layers[number] = (grown[0], grown[1])
+    def _reserve(self, layers: Layers) -> None:
+        """Make room for all places and their columns; padding is zero, since it must be finite."""
+        least_places, least_columns = len(self.held), max(trunk.columns for _, trunk in self._used())
+        for number, (old, pair) in enumerate(zip(self.layers, layers, strict=True)):
+            places, columns = least_places, least_columns
+            if pair is None or (old is not None and old[0].shape[0] >= places and old[0].shape[2] >= columns):
+                continue
+            if old is not None:
+                places, columns = max(places * 3 // 2, old[0].shape[0]), max(columns * 5 // 4, old[0].shape[2])
+            grown = [zeros(states, (places, states.shape[0], columns, states.shape[2])) for states in pair]
+            for new, states in zip(grown, old or (), strict=False):
+                new[: states.shape[0], :, : states.shape[2]] = states
+            self.layers[number] = (grown[0], grown[1])
