@@ -56,11 +56,13 @@ class Decoder:
         places: dict[tuple[int, ...], int] = {}
         for prompt, family in families.items():
             common, state = common_beginning([row.context.tokens[:-1] for row in family]), known[family[0]]
-            root = None if state is None else trunks.root(prompt, families, state)
+            if state is None:  # of one token, nothing comes before it
+                continue
+            root = trunks.root(prompt, families, state)
             place = trunks.find(common)
             if len(family) == 1:
                 common = common[: len(prompt)] if place in (None, root) else ()
-            if len(common) >= trunks.length(place) + LEAST_TRUNK and state is not None:
+            if len(common) >= trunks.length(place) + LEAST_TRUNK:
                 place = trunks.add(common, state, root)
             if place is not None:
                 places |= {row.context.tokens[:-1]: place for row in family}

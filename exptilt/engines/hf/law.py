@@ -53,9 +53,13 @@ class Laws:
         return Laws(self.temperature[rows], self.top_k[rows], self.top_p[rows], places)
 
 
+def _scaled(logits: Tensor, laws: Laws) -> Tensor:
+    return logits.float() / laws.temperature
+
+
 def shift(logits: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
     """Logits over the temperature less their maximum, and the maximum: float32 [rows, vocabulary] and [rows, 1]."""
-    scaled = logits.float() / laws.temperature
+    scaled = _scaled(logits, laws)
     top = scaled.amax(dim=-1, keepdim=True)
     return scaled.sub_(top), top
 
@@ -96,11 +100,6 @@ def supported(logits: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
     return (shifted if least is None else shifted.masked_fill_(shifted < least, -math.inf)), top
 
 
-def _at(logits: Tensor, laws: Laws, tokens: Tensor, top: Tensor) -> Tensor:
-    """What `shift` has at given tokens int64 [rows, 1]: float64 [rows, 1]."""
-    return (logits.gather(-1, tokens).float() / laws.temperature - top).double()
-
-
 def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """One token per row by inverse CDF over the vocabulary in id order.
 
@@ -118,10 +117,10 @@ def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """`draw`, all rows at once."""
+    """`draw`, all rows at once. The masses take the place of what was shifted, which costs the tokens drawn a second look."""
     shifted, top = supported(logits, laws)
     tokens, total = _inverse(_exp_(shifted), uniforms[:, None])
-    logq = _at(logits, laws, tokens, top) - total.log()
+    logq = (_scaled(logits.gather(-1, tokens), laws) - top).double() - total.log()
     return tokens[:, 0], logq[:, 0]
 
 

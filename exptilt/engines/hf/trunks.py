@@ -78,11 +78,14 @@ class Trunks:
 
         What prompts share by chance beyond what all have in common does not make another root.
         """
+        if len(prompt) <= LEAST_ROOT:
+            return None
         lengths = [common_length(prompt, other) for other in (*others, *(trunk.tokens for _, trunk in self._used()))]
         lengths = [length for length in lengths if LEAST_ROOT <= length < len(prompt)]
         if not lengths:
             return None
-        shared = prompt[: min(length for length in lengths if length > max(lengths) - LEAST_TRUNK)]
+        longest = max(lengths)
+        shared = prompt[: min(length for length in lengths if length > longest - LEAST_TRUNK)]
         old = (place for place, trunk in self._used() if trunk.root is None and trunk.tokens == shared)
         place = next(old, None)
         return self.add(shared, known) if place is None else place
