@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from exptilt.engines.scheduler import Scheduler
 from exptilt.errors import ModelError
-from exptilt.scheduler import Scheduler
 
 MOST_HELD = 12_000  # tokens in flight: less than `max_rows` rows may want, so that rows wait for memory too
 MOST_JOBS = 10**6

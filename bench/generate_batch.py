@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import exptilt as xt
+from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.keys import Key
-from exptilt.word_problems import word_problems
 
 
 def main() -> None:

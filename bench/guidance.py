@@ -30,8 +30,8 @@ import numpy as np
 
 import exptilt as xt
 from bench.record import RESULTS, record
-from exptilt.core import Draft
-from exptilt.tasks import load_task
+from exptilt.draft import Draft
+from exptilt.evaluation.tasks import load_task
 
 if TYPE_CHECKING:
     from exptilt.engines.hf import HFEngine

@@ -15,7 +15,7 @@ from typing import Any
 
 import exptilt as xt
 from bench.record import RESULTS, record
-from exptilt.word_problems import word_problems
+from exptilt.evaluation.tasks.word_problems import word_problems
 
 CAPS = ((2**32, 2**30), (2**26, 2**26), (2**24, 2**24), (2**22, 2**22), (2**22, 0))  # rows, prefixes; bytes
 

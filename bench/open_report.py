@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 import exptilt as xt
-from exptilt.core import Draft, Target
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.report import write_report
-from exptilt.store import Store, read_store
+from exptilt.running.store import Store, read_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.report.browser import Browser

@@ -24,11 +24,11 @@ import numpy as np
 
 import exptilt as xt
 from bench.record import RESULTS, record
-from exptilt.core import Draft
+from exptilt.draft import Draft
+from exptilt.engines.scheduler import Scheduler
+from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.keys import Floats, Key
-from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
-from exptilt.word_problems import word_problems
 
 CAP = 64
 SAMPLERS: dict[str, Any] = {

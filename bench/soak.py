@@ -34,7 +34,7 @@ import numpy as np
 import exptilt as xt
 from bench.chaos import MOST_HELD, Abandoned, Chaos, Log, Rates
 from bench.record import RESULTS, record
-from exptilt.word_problems import word_problems
+from exptilt.evaluation.tasks.word_problems import word_problems
 
 CAP = 48  # tokens of a response
 MEMORY = 2**25  # bytes of prefixes that are kept: little, so that the store is full, and flat, after the warm-up

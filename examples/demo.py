@@ -24,9 +24,9 @@ from rich.table import Table
 import exptilt as xt
 from exptilt import answers
 from exptilt.cli.terminal import progress_bar
-from exptilt.evaluate import Score, equal_samples, evaluate
-from exptilt.result import Result
-from exptilt.word_problems import Problem, word_problems
+from exptilt.evaluation.evaluate import Score, equal_samples, evaluate
+from exptilt.evaluation.tasks.word_problems import Problem, word_problems
+from exptilt.running.result import Result
 
 GUIDED = xt.ETS(candidates=4, rollouts=2, block=12)
 BETA = 0.1

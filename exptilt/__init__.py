@@ -11,9 +11,8 @@ A *target* is the mathematics, a *sampler* yields weighted *populations* for it,
 """
 
 from exptilt import answers, engines, rewards
-from exptilt.calibrate import choose_beta
-from exptilt.cluster import Cluster
-from exptilt.core import Draft, Target
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.engines.load import load
 from exptilt.errors import (
     AllWeightsZero,
@@ -29,11 +28,13 @@ from exptilt.errors import (
     WeightsError,
 )
 from exptilt.keys import Key
-from exptilt.population import Population
-from exptilt.result import Failure, Result
-from exptilt.run import run, sample
+from exptilt.populations.calibrate import choose_beta
+from exptilt.populations.population import Population
+from exptilt.populations.select import best, draw, mbr, vote
+from exptilt.running.cluster import Cluster
+from exptilt.running.result import Failure, Result
+from exptilt.running.run import run, sample
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
-from exptilt.select import best, draw, mbr, vote
 from exptilt.usage import Budget
 
 __version__ = "0.1.0"

@@ -12,62 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from exptilt.draft import Draft
 from exptilt.errors import CapabilityError, ExptiltError, RewardError, TargetError
 from exptilt.keys import Floats, Key
+from exptilt.populations.population import Population
 from exptilt.usage import Work
-
-if TYPE_CHECKING:
-    from exptilt.population import Population
-
-Finish = Literal["stop", "length"]
-MASK = -1  # the token of an undecided position in a masked-diffusion draft
-
-
-# ---------------------------------------------------------------------------------------------------------- drafts
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A response, finished or not. Its identity is the prompt and the token ids; it holds no tensors and no caches.
-
-    tokens: the response's token ids, the end-of-text token included where it was drawn. A masked-diffusion draft
-        always has its full length, with MASK where nothing has been decided.
-    logq: log-probability (nats) of each decision under the law it was drawn from, after temperature and truncation;
-        None where the engine cannot tell. One per decision, in the order of the decisions.
-    text: the decoded response without end-of-text and stop string. Empty after `cut`, until an engine extends it.
-    finish: None while unfinished; "stop" for end of text or a stop string, "length" at the token cap.
-    order: the positions in the order they were decided; None means left to right.
-    """
-
-    prompt: str
-    tokens: tuple[int, ...] = ()
-    logq: tuple[float, ...] | None = ()
-    text: str = ""
-    finish: Finish | None = None
-    order: tuple[int, ...] | None = None
-
-    @property
-    def decided(self) -> int:
-        """How many tokens have been decided."""
-        return len(self.tokens) if self.order is None else len(self.order)
-
-    def cut(self, count: int) -> Draft:
-        """The draft as it was after its first `count` decisions; itself where it has no more than that."""
-        if not count >= 0:
-            raise ValueError(f"cannot keep {count} tokens of a draft: give a count of 0 or more")
-        if count >= self.decided:
-            return self
-        logq = None if self.logq is None else self.logq[:count]
-        if self.order is None:
-            return Draft(self.prompt, self.tokens[:count], logq)
-        kept = set(self.order[:count])
-        tokens = tuple(token if place in kept else MASK for place, token in enumerate(self.tokens))
-        return Draft(self.prompt, tokens, logq, order=self.order[:count])
-
 
 # ------------------------------------------------------------------------------------------------------- protocols
 
@@ -78,7 +31,7 @@ class Engine(Protocol):
 
     Engines are blocking and safe to call from many threads. `can` is a subset of
     "continue" (extend unfinished drafts), "logq" (drafts carry log-probabilities), "score" (rate given drafts under
-    this same law), "seed" (the same key gives the same draft) and "certainty" (`exptilt.certainty`).
+    this same law), "seed" (the same key gives the same draft) and "certainty" (`exptilt.engines.certainty`).
     """
 
     @property
@@ -238,7 +191,7 @@ class Target:
 class Sampler(Protocol):
     """An algorithm that yields populations for a target: anytime, each better than the last, the last is the answer.
 
-    `weighted` says whether its weights are proper (math of `exptilt.population`), so that log Ẑ exists.
+    `weighted` says whether its weights are proper (math of `exptilt.populations.population`), so that log Ẑ exists.
     """
 
     weighted: ClassVar[bool]

@@ -17,7 +17,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from hashlib import blake2b
 from pathlib import PurePath
 from re import Pattern
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -26,15 +25,11 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import Engine
+from exptilt.keys import digest
 
 _OWN = "exptilt."
 _DEEPEST = 16  # of objects within objects; what lies deeper is named by its type
 _PLAIN = bool | int | float | str | tuple | list | dict | set | frozenset | Pattern
-
-
-def digest(text: str) -> str:
-    """16 hexadecimal digits that stand for a text."""
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def describe(thing: Any) -> Any:

@@ -14,6 +14,11 @@ from numpy.random.bit_generator import ISeedSequence
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
+def digest(text: str) -> str:
+    """16 hexadecimal digits that stand for a text."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
 class Stream:
     """A sequence of random choices from one key. Not shared between threads."""
 

@@ -43,9 +43,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a che
 
 import exptilt as xt
 from exptilt.core import Work
-from exptilt.diagnostics import log_sum
-from exptilt.evaluate import all_results, judge, wilson
-from exptilt.word_problems import word_problems
+from exptilt.evaluation.evaluate import all_results, judge, wilson
+from exptilt.evaluation.tasks.word_problems import word_problems
+from exptilt.populations.diagnostics import log_sum
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "reproduce/results/diffusion.json"

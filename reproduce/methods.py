@@ -17,13 +17,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 import exptilt as xt
-from exptilt.core import Draft, Engine, Sampler, Target
-from exptilt.cost import Cost, Load, Parameters, mean_cost
-from exptilt.describe import describe, digest
-from exptilt.evaluate import Score, evaluate, paired_difference
-from exptilt.run import Progress, Select
-from exptilt.tasks import Task
-from exptilt.utilities import rouge1
+from exptilt.core import Engine, Sampler, Target
+from exptilt.describe import describe
+from exptilt.draft import Draft
+from exptilt.evaluation.cost import Cost, Load, Parameters, mean_cost
+from exptilt.evaluation.evaluate import Score, evaluate, paired_difference
+from exptilt.evaluation.tasks import Task
+from exptilt.keys import digest
+from exptilt.populations.utilities import rouge1
+from exptilt.running.run import Progress, Select
 
 UNGUIDED = ("plain sampling", "majority vote", "MBR", "beam search")
 GUIDED = (

@@ -30,10 +30,10 @@ sys.path.insert(0, str(ROOT))
 import exptilt as xt  # noqa: E402
 from bench.record import machine  # noqa: E402
 from exptilt.core import Engine, Target  # noqa: E402
-from exptilt.run import Progress  # noqa: E402
+from exptilt.evaluation.tasks import Task, load_task  # noqa: E402
+from exptilt.running.run import Progress  # noqa: E402
 from exptilt.sandbox import Task as Trial  # noqa: E402
 from exptilt.sandbox import try_program  # noqa: E402
-from exptilt.tasks import Task, load_task  # noqa: E402
 from reproduce.methods import METHODS, Plan, Results, Sizes, guided, table, unguided  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "real_small.json"

@@ -27,9 +27,9 @@ sys.path.insert(0, str(ROOT))
 import exptilt as xt  # noqa: E402
 from bench.record import machine  # noqa: E402
 from exptilt.core import Engine, Target  # noqa: E402
-from exptilt.cost import Parameters  # noqa: E402
-from exptilt.evaluate import Score  # noqa: E402
-from exptilt.tasks import Task, load_task  # noqa: E402
+from exptilt.evaluation.cost import Parameters  # noqa: E402
+from exptilt.evaluation.evaluate import Score  # noqa: E402
+from exptilt.evaluation.tasks import Task, load_task  # noqa: E402
 from reproduce.methods import METHODS, UNGUIDED, Plan, Results, Sizes, guided, table, true_reward, unguided  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "table_tiny.json"

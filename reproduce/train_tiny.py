@@ -37,8 +37,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout without installing
 
+from exptilt.evaluation.tasks.word_problems import GROUP_SIZE, GROUPS, LIMIT, STEPS, Problem, word_problems
 from exptilt.rewards.arithmetic import Arithmetic
-from exptilt.word_problems import GROUP_SIZE, GROUPS, LIMIT, STEPS, Problem, word_problems
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")

@@ -17,7 +17,7 @@ import numpy as np
 from exptilt.core import Sampler, Target
 from exptilt.errors import AllWeightsZero
 from exptilt.keys import Key
-from exptilt.population import Population
+from exptilt.populations.population import Population
 
 T = TypeVar("T")
 Law = dict[tuple[int, ...], float]

@@ -11,11 +11,11 @@ import pytest
 
 from exptilt import answers
 from exptilt.answers import boxed, choice, exact, latex, maths, number, quantity
-from exptilt.core import Draft
+from exptilt.draft import Draft
 from exptilt.errors import ExptiltError
 from exptilt.keys import Key
-from exptilt.population import Population
-from exptilt.select import vote
+from exptilt.populations.population import Population
+from exptilt.populations.select import vote
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from exptilt.core import MASK, Draft, Engine, Target, check_capabilities, rate
+from exptilt.core import Engine, Target, check_capabilities, rate
+from exptilt.draft import MASK, Draft
 from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError, RewardError, TargetError
 from exptilt.keys import Key

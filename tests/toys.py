@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.core import Draft, Target
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
 from tests.exact import Law, gamma
 

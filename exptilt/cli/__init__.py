@@ -20,12 +20,12 @@ from exptilt.cli.eval import evaluate_task
 from exptilt.cli.flags import parse
 from exptilt.cli.parts import UsageError, make_budget, make_sampler, make_select, make_target, read_prompts
 from exptilt.cli.report import report
-from exptilt.cluster import Cluster
 from exptilt.core import Sampler, Target
 from exptilt.errors import AllWeightsZero, BudgetSpent, ExptiltError, RewardError, WeightsError
-from exptilt.result import Failure, Outcome
-from exptilt.run import Select, run, sample
-from exptilt.store import encode
+from exptilt.running.cluster import Cluster
+from exptilt.running.lines import encode
+from exptilt.running.result import Failure, Outcome
+from exptilt.running.run import Select, run, sample
 from exptilt.usage import Budget
 
 try:

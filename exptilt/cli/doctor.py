@@ -20,9 +20,9 @@ from exptilt.core import Target
 from exptilt.doctor import Examination, Goal, examine
 from exptilt.doctor.plans import Plan
 from exptilt.doctor.tilt import Estimate
+from exptilt.evaluation.tasks import NAMED, OFFLINE, Task, load_task
 from exptilt.keys import Key
-from exptilt.store import encode
-from exptilt.tasks import NAMED, OFFLINE, Task, load_task
+from exptilt.running.lines import encode
 
 _PILOT = 8  # prompts
 ABOUT = """Draw a pilot, rate it, and say whether the reward is fit to tilt by, which β, which sampler

@@ -15,12 +15,12 @@ from rich.table import Table
 
 from exptilt.cli.parts import ANSWERS, MODELS, UsageError, make_sampler, make_target, parameters
 from exptilt.cli.terminal import progress_bar, show_note
-from exptilt.compare import Announce, Comparison, Point, compare, curve
-from exptilt.cost import Parameters
-from exptilt.evaluate import Score, paired_difference
-from exptilt.result import Outcome
-from exptilt.store import encode
-from exptilt.tasks import NAMED, OFFLINE, Task, load_task
+from exptilt.evaluation.compare import Announce, Comparison, Point, compare, curve
+from exptilt.evaluation.cost import Parameters
+from exptilt.evaluation.evaluate import Score, paired_difference
+from exptilt.evaluation.tasks import NAMED, OFFLINE, Task, load_task
+from exptilt.running.lines import encode
+from exptilt.running.result import Outcome
 
 _WIDTH = 100  # of the tables
 ABOUT = """Run a sampler on problems with known answers, and plain sampling, votes, MBR and best-of-n at the same tokens,

@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from exptilt.cli.terminal import clock, counted, describe_sampler
-from exptilt.compare import Point
 from exptilt.doctor import Examination, Goal
 from exptilt.doctor.pilot import PLACES
 from exptilt.doctor.tilt import Estimate
-from exptilt.evaluate import wilson
+from exptilt.evaluation.compare import Point
+from exptilt.evaluation.evaluate import wilson
 
 _WIDTH = 100
 

@@ -18,14 +18,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from exptilt import answers, rewards, utilities
+from exptilt import answers, rewards
 from exptilt.core import Engine, PromptReward, Reward, Sampler, Target
-from exptilt.cost import Parameters
 from exptilt.engines.load import KNOWN, load
 from exptilt.errors import ExptiltError
-from exptilt.run import Select
+from exptilt.evaluation.cost import Parameters
+from exptilt.populations import utilities
+from exptilt.populations.select import best, draw, mbr, vote
+from exptilt.running.run import Select
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
-from exptilt.select import best, draw, mbr, vote
 from exptilt.usage import Budget
 
 SAMPLERS: dict[str, type[Any]] = {

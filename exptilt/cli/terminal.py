@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exptilt.core import Sampler
-from exptilt.result import Failure, Outcome, Result
+from exptilt.running.result import Failure, Outcome, Result
 
 _WIDTH = 100
 _BAR = 20  # characters of the longest bar

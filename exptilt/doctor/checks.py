@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exptilt.core import Draft, Engine, PromptReward, Reward, rate
+from exptilt.core import Engine, PromptReward, Reward, rate
+from exptilt.draft import Draft
 from exptilt.errors import RewardError
 from exptilt.keys import Floats, Key
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from exptilt.compare import Comparison, Point, curve, head
 from exptilt.core import Engine, PromptReward, Reward, Target, reward_name
 from exptilt.doctor.checks import Checks, check_reward
 from exptilt.doctor.findings import Findings, warn
@@ -16,12 +15,13 @@ from exptilt.doctor.pilot import PLACES, Pilot, Sounding
 from exptilt.doctor.plans import Plan, Shape, chain, cheapest, guided, independent, resized
 from exptilt.doctor.tilt import Estimate, Tilt, attainable_kl, best_of, common_beta, heavy_tails, measure, resample
 from exptilt.errors import TargetError, error_named
+from exptilt.evaluation.compare import Comparison, Point, curve, head
+from exptilt.evaluation.tasks.task import Task
 from exptilt.keys import Floats, Key
-from exptilt.population import Population
-from exptilt.result import Failure, Result
-from exptilt.run import Progress, run
+from exptilt.populations.population import Population
+from exptilt.running.result import Failure, Result
+from exptilt.running.run import Progress, run
 from exptilt.samplers import ETS
-from exptilt.tasks.task import Task
 from exptilt.usage import Budget
 
 _RESAMPLES = 200

@@ -12,7 +12,7 @@ import numpy as np
 
 from exptilt.core import Engine
 from exptilt.doctor.pilot import Sounding
-from exptilt.result import Failure, Result
+from exptilt.running.result import Failure, Result
 
 if TYPE_CHECKING:
     from exptilt.doctor.examine import Examination, Goal

@@ -9,7 +9,7 @@ first half of them is used again, to learn what their beginnings say about their
 A response and its fork are two independent completions of one beginning, so the covariance of anything between the two
 is the variance that the beginning explains. Together they cost about as much as the n draws.
 
-`Pilot` is a sampler, so `exptilt.run` serves many prompts at once, binds rewards, counts tokens and keeps to budgets.
+`Pilot` is a sampler, so `exptilt.running.run` serves many prompts at once, binds rewards, counts tokens and keeps to budgets.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from exptilt.core import Draft, Target
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.keys import Floats, Key
-from exptilt.population import Population
-from exptilt.result import Result
-from exptilt.samplers.rollout import at_least_one
+from exptilt.populations.population import Population
+from exptilt.running.result import Result
+from exptilt.samplers.common import at_least_one
 
 PLACES = (0.25, 0.5, 0.75)  # where drafts are forked, in mean lengths
 

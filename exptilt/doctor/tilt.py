@@ -2,7 +2,7 @@
 
 With h = exp(r/β)/Z, so that E_p[h] = 1, for one prompt:
 
-- ESS share 1/(1+χ²), χ² = Var_p(h), and KL(π‖p): as in `exptilt.calibrate`, from the draws;
+- ESS share 1/(1+χ²), χ² = Var_p(h), and KL(π‖p): as in `exptilt.populations.calibrate`, from the draws;
 - what a beginning explains: Var_p(E[h | beginning])/χ², the correlation of h between a draft and its fork;
 - acceptance of `SuffixMCMC`, min(1, exp((r'-r)/β)·n/n') in the mean over π, and turnover, the same times the share of
   the response that the move redraws: averages over drafts and their moves with weights h;
@@ -24,11 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exptilt.calibrate import tilt_ess, tilt_kl
-from exptilt.diagnostics import k_limit, pareto_k
 from exptilt.doctor.pilot import PLACES, Branches, Sounding
+from exptilt.evaluation.pools import best_at_k
 from exptilt.keys import Floats, Key
-from exptilt.pools import best_at_k
+from exptilt.populations.calibrate import tilt_ess, tilt_kl
+from exptilt.populations.diagnostics import k_limit, pareto_k
 
 _EDGE = 0.1  # of the range of KL or ESS, at whose ends β hardly matters
 _HIGHEST = 300.0  # of log h above the best draw's: its square is still finite

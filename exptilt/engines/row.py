@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from exptilt.core import Draft, Finish
+from exptilt.draft import Draft, Finish
 from exptilt.engines.ledger import Cost
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.text import Text

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from exptilt.certainty import Certainty
-from exptilt.core import MASK, Draft
 from exptilt.describe import describe
+from exptilt.draft import MASK, Draft
+from exptilt.engines.certainty import Certainty
 from exptilt.errors import PromptError
 from exptilt.keys import Floats, Key, Stream
 from exptilt.usage import Work

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exptilt.answers import Answer
-from exptilt.cost import Parameters
+from exptilt.evaluation.cost import Parameters
 from exptilt.report.figures import summary, warning_kinds
 from exptilt.report.methods import Method, collect, reader
 from exptilt.report.page import render

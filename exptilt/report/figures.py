@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from exptilt.answers import Answer
-from exptilt.cost import Parameters, cost_of
-from exptilt.evaluate import wilson
+from exptilt.evaluation.cost import Parameters, cost_of
+from exptilt.evaluation.evaluate import wilson
 from exptilt.report.methods import Method
 from exptilt.report.prompt import is_right, kind_of, posterior
-from exptilt.store import stored_population, stored_usage
+from exptilt.running.lines import stored_population, stored_usage
 
 _BINS = 10
 _CAPS = 24  # points of an accuracy curve

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.diagnostics import log_sum
-from exptilt.population import Population
+from exptilt.populations.diagnostics import log_sum
+from exptilt.populations.population import Population
 
 
 class Texts:

@@ -11,7 +11,7 @@ from typing import Any
 from exptilt import answers, samplers
 from exptilt.answers import Answer
 from exptilt.describe import describe
-from exptilt.store import read_store
+from exptilt.running.store import read_store
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from exptilt.answers import Answer
-from exptilt.population import Population
+from exptilt.populations.population import Population
 from exptilt.report.growth import Texts, chain, generations, tree
 from exptilt.report.methods import Method
-from exptilt.store import stored_population
+from exptilt.running.lines import stored_population
 
 _NUMBER = re.compile(r"[-−+]?(?:\d[\d.,]*\d|\d)%?|\binf\b")
 

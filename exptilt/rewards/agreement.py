@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from exptilt.core import Draft, Engine
+from exptilt.core import Engine
+from exptilt.draft import Draft
 from exptilt.keys import Key
 
 Answer = Callable[[str], str | None]

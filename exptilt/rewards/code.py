@@ -20,7 +20,8 @@ from typing import Literal
 
 from exptilt import answers
 from exptilt.answers import Answer
-from exptilt.core import Draft, Engine
+from exptilt.core import Engine
+from exptilt.draft import Draft
 from exptilt.errors import RewardError
 from exptilt.keys import Key
 from exptilt.sandbox import Limits, Outcome, Task, try_program

@@ -26,7 +26,8 @@ from queue import LifoQueue
 from threading import Thread
 from typing import Any
 
-from exptilt.core import Draft, PromptReward, Reward, rate, reward_name
+from exptilt.core import PromptReward, Reward, rate, reward_name
+from exptilt.draft import Draft
 from exptilt.errors import ExptiltError, RewardError, error_named
 
 _START = 300.0  # seconds to start a process and import what the reward needs

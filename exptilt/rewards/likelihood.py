@@ -2,7 +2,7 @@
 
 `LogProb` and `Power` read log p(y) under the engine's own law (capability "score"). `SelfCertainty` (Kang et al.,
 2502.18581) and `NegativeEntropy` average a per-token measurement of the whole next-token distribution (capability
-"certainty"; see `exptilt.certainty`). Rewards are in nats, and none of them knows whether the draft is right.
+"certainty"; see `exptilt.engines.certainty`). Rewards are in nats, and none of them knows whether the draft is right.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from exptilt.certainty import CertainEngine, Certainty
-from exptilt.core import Draft, Engine
+from exptilt.core import Engine
+from exptilt.draft import Draft
+from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.errors import CapabilityError
 from exptilt.keys import Floats, Key
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.core import Draft, Engine, PromptReward, Reward, rate, reward_name
+from exptilt.core import Engine, PromptReward, Reward, rate, reward_name
+from exptilt.draft import Draft
 from exptilt.errors import RewardError
 from exptilt.keys import Floats, Key
 

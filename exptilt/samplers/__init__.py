@@ -1,8 +1,8 @@
 """The algorithms: each file states the law it targets, then its dataclass, then how it draws."""
 
 from exptilt.samplers.ets import ETS
+from exptilt.samplers.independent import Independent
 from exptilt.samplers.mcmc import Metropolised, SuffixMCMC
-from exptilt.samplers.rollout import Independent
 from exptilt.samplers.smc import SMC
 
 __all__ = ["ETS", "SMC", "Independent", "Metropolised", "SuffixMCMC"]

@@ -26,21 +26,19 @@ from q as well if `propose_candidates` is set, then s_m gains the factor l_m = p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from exptilt.core import Draft, Target, rate
-from exptilt.diagnostics import log_sum
+from exptilt.core import Target, rate
+from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Floats, Key
-from exptilt.population import Population
-from exptilt.samplers.rollout import LookAhead, at_least_one, log_ratio, look_ahead
-
-Value = Callable[[str, list[Draft]], Sequence[float] | Floats]
-"""An estimate of the final reward of partial drafts, in units of the reward; the score is exp(value/β)."""
+from exptilt.populations.diagnostics import log_sum
+from exptilt.populations.population import Population
+from exptilt.samplers.common import LookAhead, Value, at_least_one, log_ratio, look_ahead
 
 
 @dataclass(frozen=True)

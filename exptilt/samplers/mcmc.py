@@ -23,12 +23,13 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from exptilt.core import Draft, Sampler, Target
-from exptilt.diagnostics import r_hat
+from exptilt.core import Sampler, Target
+from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
-from exptilt.population import Population
-from exptilt.samplers.rollout import at_least_one, known_logq
+from exptilt.populations.diagnostics import r_hat
+from exptilt.populations.population import Population
+from exptilt.samplers.common import at_least_one, known_logq
 
 
 class State(NamedTuple):

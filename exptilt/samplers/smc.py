@@ -22,13 +22,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from exptilt.core import Draft, Target, rate
-from exptilt.diagnostics import log_sum
+from exptilt.core import Target, rate
+from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero
 from exptilt.keys import Floats, Key
-from exptilt.population import Population, systematic
-from exptilt.samplers.ets import Value
-from exptilt.samplers.rollout import at_least_one, log_ratio, look_ahead
+from exptilt.populations.diagnostics import log_sum
+from exptilt.populations.population import Population, systematic
+from exptilt.samplers.common import Value, at_least_one, log_ratio, look_ahead
 
 
 @dataclass(frozen=True)

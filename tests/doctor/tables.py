@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from exptilt.core import Draft, Engine, Reward
+from exptilt.core import Engine, Reward
 from exptilt.doctor.pilot import Pilot, Sounding
+from exptilt.draft import Draft
 from exptilt.engines import TableEngine
-from exptilt.result import Result
-from exptilt.run import run
+from exptilt.running.result import Result
+from exptilt.running.run import run
 from tests.toys import Tokens, Toy, reward_of
 
 

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from exptilt.answers import exact
-from exptilt.core import Draft, Target
+from exptilt.core import Target
 from exptilt.doctor import Examination, Goal, examine
+from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.errors import RewardError, TargetError
-from exptilt.result import Result
+from exptilt.evaluation.tasks import Task
 from exptilt.rewards import Agreement, RunningMajority
-from exptilt.run import run
+from exptilt.running.result import Result
+from exptilt.running.run import run
 from exptilt.samplers import ETS, Independent
-from exptilt.tasks import Task
 from tests.doctor import tables
 from tests.toys import autoregressive
 

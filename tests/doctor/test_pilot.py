@@ -7,8 +7,8 @@ import pytest
 
 from exptilt.core import Target
 from exptilt.doctor.pilot import PLACES, Pilot, Sounding
-from exptilt.result import Result
-from exptilt.run import sample
+from exptilt.running.result import Result
+from exptilt.running.run import sample
 from exptilt.usage import Budget
 from tests.doctor import tables
 from tests.toys import autoregressive, masked

@@ -11,10 +11,10 @@ from exptilt.core import Target
 from exptilt.doctor.pilot import Sounding
 from exptilt.doctor.plans import Shape, chain, cheapest, effective, guided, independent, priced, resized
 from exptilt.doctor.tilt import Tilt, measure
-from exptilt.result import Result
-from exptilt.run import run
+from exptilt.evaluation.tasks.word_problems import word_problems
+from exptilt.running.result import Result
+from exptilt.running.run import run
 from exptilt.samplers import ETS, Independent, SuffixMCMC
-from exptilt.word_problems import word_problems
 from tests.doctor import tables
 from tests.toys import Toy, autoregressive
 

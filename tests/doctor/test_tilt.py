@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from exptilt.calibrate import choose_beta
 from exptilt.core import Target
 from exptilt.doctor.pilot import PLACES, Branches, Sounding
 from exptilt.doctor.tilt import (
@@ -20,6 +19,7 @@ from exptilt.doctor.tilt import (
     measure,
     resample,
 )
+from exptilt.populations.calibrate import choose_beta
 from tests.doctor import tables
 from tests.toys import Toy, autoregressive
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.core import Draft
+from exptilt.draft import Draft
 
 
 def check_law(drafts: Sequence[Draft], law: Mapping[Any, float], name: Callable[[Draft], Any]) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import exptilt as xt
-from exptilt.certainty import CertainEngine
-from exptilt.core import Draft, Engine
+from exptilt.core import Engine
+from exptilt.draft import Draft
+from exptilt.engines.certainty import CertainEngine
 from exptilt.errors import CapabilityError
 from exptilt.keys import Floats, Key
 from exptilt.usage import Work

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import exptilt as xt
-from exptilt.core import MASK, Work
+from exptilt.core import Work
+from exptilt.draft import MASK
 from exptilt.errors import CapabilityError, ModelError, PromptError, TargetError
-from exptilt.word_problems import word_problems
+from exptilt.evaluation.tasks.word_problems import word_problems
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import exptilt as xt
-from exptilt.core import MASK, Work
+from exptilt.core import Work
+from exptilt.draft import MASK
 from exptilt.errors import ModelError
 
 pytest.importorskip("torch")

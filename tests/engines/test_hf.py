@@ -17,7 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from exptilt.core import MASK, Draft, Engine  # noqa: E402
+from exptilt.core import Engine  # noqa: E402
+from exptilt.draft import MASK, Draft  # noqa: E402
 from exptilt.engines.hf import (  # noqa: E402
     HFEngine,
     Weights,

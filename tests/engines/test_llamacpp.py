@@ -17,7 +17,8 @@ pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from exptilt.core import MASK, Draft, Engine  # noqa: E402
+from exptilt.core import Engine  # noqa: E402
+from exptilt.draft import MASK, Draft  # noqa: E402
 from exptilt.engines.hf import HFEngine  # noqa: E402
 from exptilt.engines.hf.law import Laws  # noqa: E402
 from exptilt.engines.hf.law import log_probability as hf_log_probability  # noqa: E402

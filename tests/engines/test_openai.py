@@ -17,13 +17,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Engine, Target
+from exptilt.core import Engine, Target
+from exptilt.draft import Draft
 from exptilt.engines import load as load_module
 from exptilt.engines.load import load
 from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError, ModelError, PromptError
 from exptilt.keys import Key
-from exptilt.run import run, sample
+from exptilt.running.run import run, sample
 from exptilt.samplers import ETS, Independent, SuffixMCMC
 from exptilt.usage import Work
 from tests.engines.fake_server import MODEL, PROMPT, Fake, serving

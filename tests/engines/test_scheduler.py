@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from exptilt.engines.scheduler import TURN, Scheduler
 from exptilt.errors import ModelError, PromptError
-from exptilt.scheduler import TURN, Scheduler
 
 
 class Countdown:
@@ -336,7 +336,7 @@ def test_a_scheduler_without_room_is_refused():
 
 AT_EXIT = """
 import os, sys, threading, time
-from exptilt import scheduler
+from exptilt.engines import scheduler
 
 class Slow:
     def __init__(self, seconds):

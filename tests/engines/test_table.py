@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exptilt.core import MASK
+from exptilt.draft import MASK
 from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
 from exptilt.errors import PromptError
 from exptilt.keys import Key

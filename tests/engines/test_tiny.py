@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import exptilt as xt
-from exptilt.word_problems import word_problems
+from exptilt.evaluation.tasks.word_problems import word_problems
 
 QUESTIONS = [problem.question for problem in word_problems("test", 100, seed=3)]
 MODELS = Path(xt.__file__).parent / "models"

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Engine, Target
+from exptilt.core import Engine, Target
+from exptilt.draft import Draft
 from exptilt.engines import load as load_module
 from exptilt.engines.load import load
 from exptilt.errors import ModelError, PromptError
 from exptilt.keys import Key
-from exptilt.run import sample
+from exptilt.running.run import sample
 from exptilt.samplers import ETS
 from exptilt.usage import Work
 from tests.engines.laws import check_law

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import exptilt as xt
-from exptilt.core import Draft, Target
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.engines import TableEngine
-from exptilt.store import decode
+from exptilt.running.lines import decode
 from tests.toys import random_table
 
 BETA = 0.5

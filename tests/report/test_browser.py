@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import exptilt as xt
-from exptilt.core import Draft, Target
-from exptilt.cost import Parameters
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.engines import MaskedTableEngine
+from exptilt.evaluation.cost import Parameters
 from exptilt.report import write_report
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.stores import BETA, HOSTILE, PROMPTS, SAMPLERS, Page, run_all, target

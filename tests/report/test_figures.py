@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 import exptilt as xt
-from exptilt.core import Draft, Target
-from exptilt.cost import Parameters, mean_cost
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.engines import TableEngine
+from exptilt.evaluation.cost import Parameters, mean_cost
 from exptilt.report import write_report
 from exptilt.report.figures import summary
 from exptilt.report.methods import collect
-from exptilt.store import decode, encode
+from exptilt.running.lines import decode, encode
 from tests.report.stores import PROMPTS, Page, lines, target
 from tests.toys import random_table
 

@@ -16,7 +16,7 @@ import pytest
 import exptilt as xt
 from exptilt.report import write_report
 from exptilt.report.page import to_json
-from exptilt.store import decode, encode
+from exptilt.running.lines import decode, encode
 from tests.report.stores import BETA, HOSTILE, PROMPTS, SAMPLERS, Page, details, lines, run_all, target
 
 # ----------------------------------------------------------------------------------------------- what the page holds

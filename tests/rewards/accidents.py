@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from exptilt.core import Draft
+from exptilt.draft import Draft
 from exptilt.errors import SandboxError
 
 CURED = Event()  # ends every accident; no constant, so no part of a run's settings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from exptilt.core import Draft
+from exptilt.draft import Draft
 from exptilt.errors import PromptError
 from exptilt.keys import Floats, Key
 from exptilt.usage import Work

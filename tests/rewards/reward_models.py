@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from exptilt.core import Draft
+from exptilt.draft import Draft
 from exptilt.engines.load import MODELS
 
 Kind = Literal["sequence", "token", "causal", "bert"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from exptilt.core import Draft, Target
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.keys import Key
 from exptilt.rewards import Agreement, RunningMajority

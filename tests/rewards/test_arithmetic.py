@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
+from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.rewards.arithmetic import Arithmetic
-from exptilt.word_problems import word_problems
 
 Finish = Literal["stop", "length"] | None
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from exptilt import answers
-from exptilt.core import Draft, Target
+from exptilt.core import Target
+from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.errors import RewardError, SandboxError
 from exptilt.keys import Key
 from exptilt.rewards import CallsLike, OutputAgreement, UnitTests
-from exptilt.samplers.rollout import Independent
+from exptilt.samplers.independent import Independent
 from exptilt.sandbox import Limits
 from tests.sandbox.walls import needs_walls
 

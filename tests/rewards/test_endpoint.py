@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("httpx2")
 
 import exptilt as xt
-from exptilt.core import Draft
 from exptilt.describe import describe
+from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.errors import ModelError, PromptError, RewardError
 from exptilt.rewards import EndpointReward

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 
 import exptilt as xt
-from exptilt.core import Draft, Target
+from exptilt.core import Target
 from exptilt.describe import describe
+from exptilt.draft import Draft
 from exptilt.errors import RewardError, SandboxError
-from exptilt.result import Failure
 from exptilt.rewards import Isolated
 from exptilt.rewards.isolated import _Worker
-from tests.long_run import same
+from exptilt.running.result import Failure
 from tests.rewards.accidents import clumsy, good
+from tests.running.long_run import same
 from tests.toys import random_table
 
 SAMPLER = xt.ETS(3, 2, 2)
@@ -163,7 +164,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 import exptilt as xt
-from exptilt.core import Draft
+from exptilt.draft import Draft
 from tests.rewards.accidents import clumsy
 from tests.rewards.test_isolated import where
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import exptilt as xt
-from exptilt.core import Draft
 from exptilt.describe import describe
+from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.errors import RewardError
 from exptilt.keys import Key

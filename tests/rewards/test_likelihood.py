@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from exptilt.certainty import CertainEngine, Certainty
-from exptilt.core import Draft, Target
+from exptilt.core import Target
+from exptilt.draft import Draft
+from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError
 from exptilt.keys import Key
 from exptilt.rewards import LogProb, NegativeEntropy, Power, SelfCertainty
-from exptilt.samplers.rollout import Independent
+from exptilt.samplers.independent import Independent
 from tests.exact import distance, expected_weights
 
 

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from exptilt.answers import choice, number
-from exptilt.core import Draft, Engine, PromptReward, Target, rate
+from exptilt.core import Engine, PromptReward, Target, rate
+from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.errors import RewardError
 from exptilt.keys import Key

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from exptilt.core import Draft, Sampler
+from exptilt.core import Sampler
+from exptilt.draft import Draft
 from exptilt.engines.table import Order, TableEngine
 from exptilt.samplers import ETS, SMC, Independent
 from tests.exact import distance, expected_weights

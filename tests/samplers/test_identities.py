@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Sampler
+from exptilt.core import Sampler
+from exptilt.draft import Draft
 from exptilt.keys import Key
 from exptilt.samplers import ETS, SMC, Independent
 from tests.exact import distance, draw_law, final

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Sampler, Target
+from exptilt.core import Sampler, Target
+from exptilt.draft import Draft
 from exptilt.engines.table import MaskedTableEngine
 from exptilt.errors import TargetError
 from exptilt.keys import Key
-from exptilt.population import Population
+from exptilt.populations.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.samplers.mcmc import State
 from tests.exact import distance, paths

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Sampler, Target
+from exptilt.core import Sampler, Target
+from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.keys import Floats
-from exptilt.samplers import ETS, SMC, Independent, SuffixMCMC, ets, mcmc, rollout, smc
+from exptilt.samplers import ETS, SMC, Independent, SuffixMCMC, common, ets, independent, mcmc, smc
 from exptilt.samplers.mcmc import State
 from tests.exact import distance, expected_weights
 from tests.samplers.test_mcmc import matrix, suffix_states
@@ -39,7 +40,7 @@ def imbalance(sampler: SuffixMCMC, toy: Toy) -> float:
 
 
 def patch_ratio(monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
-    for module in (rollout, ets, smc):
+    for module in (common, independent, ets, smc):
         monkeypatch.setattr(module, "log_ratio", broken)
 
 
@@ -59,7 +60,7 @@ def test_ratio_over_the_whole_response(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_clipped_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clip on the log ratio, inside the weight and not only in the score."""
-    toy, sampler, right = autoregressive(1, proposal=True), ETS(2, 1, 2), rollout.log_ratio
+    toy, sampler, right = autoregressive(1, proposal=True), ETS(2, 1, 2), common.log_ratio
     assert error_of(sampler, toy) < 1e-9
     patch_ratio(monkeypatch, lambda *args: np.clip(right(*args), -0.01, 0.01))
     assert error_of(sampler, toy) > NOTICED

@@ -14,7 +14,7 @@ import pytest
 
 from exptilt.core import Sampler
 from exptilt.keys import Key
-from exptilt.population import Population
+from exptilt.populations.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from tests.exact import Law, final, total_variation
 from tests.toys import Toy, autoregressive, masked, reward_of

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exptilt.core import Draft, Engine, Target
+from exptilt.core import Engine, Target
+from exptilt.draft import Draft
+from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.keys import Key
-from exptilt.run import sample
+from exptilt.running.run import sample
 from exptilt.samplers import ETS, SuffixMCMC
 from exptilt.usage import Work
-from exptilt.word_problems import word_problems
 from tests.engines.laws import check_law
 
 QUESTIONS = [problem.question for problem in word_problems("test", 4, seed=21)]

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from exptilt.core import Draft, Engine, Target
+from exptilt.core import Engine, Target
+from exptilt.draft import Draft
 from exptilt.engines.load import load
 from exptilt.errors import CapabilityError
 from exptilt.keys import Key
 from exptilt.rewards import Arithmetic
-from exptilt.run import sample
+from exptilt.running.run import sample
 from exptilt.samplers import ETS, Independent, SuffixMCMC
 from exptilt.usage import Work
 from tests.engines.gguf_tiny import tiny_gguf

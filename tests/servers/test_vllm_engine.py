@@ -11,7 +11,7 @@ import pytest
 
 from exptilt.core import Engine, Target
 from exptilt.engines.load import load
-from exptilt.run import sample
+from exptilt.running.run import sample
 from exptilt.samplers import ETS
 from tests.servers.conftest import CAP, MODEL
 from tests.servers.contract import *  # noqa: F403 - its tests

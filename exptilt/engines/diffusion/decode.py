@@ -18,7 +18,7 @@ from exptilt.engines.diffusion.row import Row
 
 
 class MaskedDecoder:
-    """The batch of rows in flight: what `exptilt.scheduler` drives. Only its worker calls it."""
+    """The batch of rows in flight: what `exptilt.engines.scheduler` drives. Only its worker calls it."""
 
     def __init__(self, network: MaskedNetwork, ends: frozenset[int]) -> None:
         self.network = network

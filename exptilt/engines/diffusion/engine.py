@@ -27,17 +27,17 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.core import MASK, Draft
+from exptilt.draft import MASK, Draft
 from exptilt.engines.diffusion.decode import MaskedDecoder
 from exptilt.engines.diffusion.network import MaskedNetwork
 from exptilt.engines.diffusion.row import Path, Row
 from exptilt.engines.diffusion.sampling import DiffusionSampling
 from exptilt.engines.hf.engine import ROWS_MEMORY, digest
 from exptilt.engines.ledger import Ledger
+from exptilt.engines.scheduler import Scheduler
 from exptilt.engines.text import Text, check_cap, check_room, check_system
 from exptilt.errors import CapabilityError, ModelError
 from exptilt.keys import Floats, Key
-from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
 
 MOST_ROWS = 64  # rows that decode at once, where not given

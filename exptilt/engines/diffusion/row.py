@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from exptilt.core import Finish
+from exptilt.draft import Finish
 from exptilt.engines.diffusion.sampling import DiffusionSampling
 from exptilt.engines.ledger import Cost
 from exptilt.keys import Floats

@@ -15,7 +15,7 @@ from exptilt.engines.text import Text
 
 
 class Decoder:
-    """The batch of rows in flight: what `exptilt.scheduler` drives."""
+    """The batch of rows in flight: what `exptilt.engines.scheduler` drives."""
 
     def __init__(self, network: Network, text: Text) -> None:
         self.network = network

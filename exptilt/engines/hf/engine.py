@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exptilt.certainty import Certainty
-from exptilt.core import Draft
+from exptilt.draft import Draft
+from exptilt.engines.certainty import Certainty
 from exptilt.engines.hf.decode import Decoder
 from exptilt.engines.hf.law import Laws, certainty, log_probability
 from exptilt.engines.hf.linear import pack
@@ -31,9 +31,9 @@ from exptilt.engines.hf.slots import SPARE_COLUMNS
 from exptilt.engines.ledger import Cost, Ledger
 from exptilt.engines.row import Row, begun, extended
 from exptilt.engines.sampling import Sampling, check_count
+from exptilt.engines.scheduler import Scheduler
 from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens, end_ids
 from exptilt.keys import Floats, Key
-from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
 
 MEMORY = 2**30  # bytes for the key-values of prefixes

@@ -177,7 +177,7 @@ def log_probability(logits: Tensor, laws: Laws, tokens: Tensor) -> Tensor:
 
 
 def certainty(logits: Tensor, laws: Laws) -> Tensor:
-    """The three measurements of `exptilt.certainty.Certainty`, in its order: float64 [rows, 3], before truncation."""
+    """The three measurements of `exptilt.engines.certainty.Certainty`, in its order: float64 [rows, 3], before truncation."""
     shifted, _ = shift(logits, laws)
     masses = _exp_(shifted.clone())
     log_total = _sum(masses).log()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from exptilt.core import Finish
+from exptilt.draft import Finish
 from exptilt.engines.ledger import Cost
 from exptilt.engines.llamacpp.law import draw
 from exptilt.engines.llamacpp.memory import Memory, common_length

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.certainty import Certainty
-from exptilt.core import Draft
+from exptilt.draft import Draft
+from exptilt.engines.certainty import Certainty
 from exptilt.engines.files import file_digest
 from exptilt.engines.ledger import Ledger
 from exptilt.engines.llamacpp.decode import AnyRow, Decoder, Rated
@@ -30,9 +30,9 @@ from exptilt.engines.llamacpp.network import DTYPES, SEQUENCES, Network
 from exptilt.engines.llamacpp.tokenizer import GGUFTokenizer
 from exptilt.engines.row import Context, Row, begun, extended
 from exptilt.engines.sampling import Sampling, check_count
+from exptilt.engines.scheduler import Scheduler
 from exptilt.engines.text import Text, check_room, check_system, check_tokens
 from exptilt.keys import Floats, Key
-from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
 
 MOST_ROWS = SEQUENCES * 3 // 4  # the other sequences are for prefixes that may come again

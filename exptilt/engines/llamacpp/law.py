@@ -51,7 +51,7 @@ def log_probability(logits: Logits, tokens: Sequence[int], law: TokenLaw) -> Flo
 
 
 def certainty(logits: Logits, tokens: Sequence[int], law: TokenLaw) -> Floats:
-    """The three measurements of `exptilt.certainty.Certainty`, in its order: float64 [rows, 3], before truncation."""
+    """The three measurements of `exptilt.engines.certainty.Certainty`, in its order: float64 [rows, 3], before truncation."""
     shifted = _shifted(logits, law)
     masses = np.exp(shifted)
     total = masses.sum(axis=-1, dtype=np.float64)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.core import Draft, Finish
+from exptilt.draft import Draft, Finish
 from exptilt.engines.openai.pieces import END, split
 from exptilt.engines.openai.server import Server, turns
 from exptilt.engines.openai.wire import Choice, choices, law_fields, malformed, spent

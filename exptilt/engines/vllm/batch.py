@@ -1,4 +1,4 @@
-"""Requests to vLLM, as a batch that `exptilt.scheduler` drives: vLLM itself decides what runs together in each step.
+"""Requests to vLLM, as a batch that `exptilt.engines.scheduler` drives: vLLM itself decides what runs together in each step.
 
 vLLM's engine serves one thread. The scheduler's worker is that thread: it adds the requests of all callers as they
 come, steps the engine, and hands each caller its answers as soon as they are complete.

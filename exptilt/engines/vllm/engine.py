@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.core import Draft, Finish
+from exptilt.draft import Draft, Finish
 from exptilt.engines.ledger import Ledger
 from exptilt.engines.sampling import Sampling, check_count
+from exptilt.engines.scheduler import Scheduler
 from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens
 from exptilt.engines.vllm.batch import Backend, Batch, Request
 from exptilt.errors import ModelError
 from exptilt.keys import Floats, Key
-from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
 
 SEEDS = 2**63 - 1  # vLLM takes 64-bit seeds with a sign

@@ -10,7 +10,7 @@ Three protocols, all POST with JSON, with one request for each response but in "
                 read by `label`, and reduced
 
 Time-outs, lost connections and statuses 408, 429 and 5xx are tried again after growing pauses, or after what `Retry-After`
-asks for. What fails after that is a RewardError, so one prompt fails and a run goes on (`exptilt.run`). The key is read from
+asks for. What fails after that is a RewardError, so one prompt fails and a run goes on. The key is read from
 the environment and goes into the request's header alone.
 """
 
@@ -25,11 +25,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from exptilt.core import Draft
-from exptilt.describe import digest
+from exptilt.draft import Draft
 from exptilt.engines.load import require
 from exptilt.errors import ModelError, RewardError
-from exptilt.keys import Floats, Key
+from exptilt.keys import Floats, Key, digest
 from exptilt.rewards.model.pairs import (
     Cutter,
     Long,

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from exptilt.core import Draft, Engine
-from exptilt.describe import digest
+from exptilt.core import Engine
+from exptilt.draft import Draft
 from exptilt.errors import PromptError, RewardError
-from exptilt.keys import Key
+from exptilt.keys import Key, digest
 from exptilt.rewards.model.pairs import Cutter, Long, Memory, Pair, check_form, fill
 from exptilt.usage import Work
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from exptilt.engines.scheduler import Scheduler
 from exptilt.keys import Floats
-from exptilt.scheduler import Scheduler
 from exptilt.usage import Work
 
 WAITING = 4096  # readings that may wait for their batch at once

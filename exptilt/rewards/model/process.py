@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from exptilt.core import Draft
+from exptilt.draft import Draft
 from exptilt.engines.load import prepare_torch
 from exptilt.errors import ModelError, RewardError
 from exptilt.keys import Floats

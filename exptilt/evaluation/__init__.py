@@ -1,0 +1,1 @@
+"""Methods compared on problems with known answers, at equal cost, with intervals."""

@@ -1,0 +1,166 @@
+"""Tasks of lm-evaluation-harness: its prompts and few-shot examples, its stop strings, its scoring.
+
+The harness loads the data, from the hub or from the local files that a task's YAML names, writes the prompts, and scores a
+response: a *filter* takes the answer out of it, a *metric* compares it. Here one filter and one metric of a task decide
+what is right; the reference of a problem is its document as JSON, which is all that scoring needs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+from exptilt.answers import Answer, exact
+from exptilt.errors import ExptiltError
+from exptilt.evaluation.tasks.task import Task
+
+_CAP = 256  # tokens of a response where the task says nothing, as the harness has it
+_SEED = 1234  # of the choice of few-shot examples, as in the harness
+_SHARES = ("exact_match", "acc", "prompt_level_strict_acc", "bleu_acc", "math_verify")
+
+
+def harness_task(
+    task: str,
+    *,
+    name: str,
+    answer: Answer | None,
+    problems: int | None,
+    shots: int | None,
+    scoring: str | None,
+    include: str | None,
+) -> Task:
+    """A task or group of the harness as a `Task`; the parts of a group take turns. See `exptilt.evaluation.tasks.load_task`."""
+    loaded = _load(task, include)
+    parts = [[(part, instance) for instance in _instances(part, problems, shots)] for part in loaded.values()]
+    instances = [pair for turn in zip_longest(*parts) for pair in turn if pair is not None][:problems]
+    judges = {part.config.task: _Judge(part, *_scoring(part, scoring)) for part in loaded.values()}
+    laws = {response_law(instance.args[1]) for _, instance in instances}
+    if len(laws) != 1:
+        raise ExptiltError(f"the parts of lm-eval:{task} end their responses in different ways ({laws}): evaluate each alone")
+    ((cap, stop),) = laws
+    return Task(
+        name=name,
+        prompts=tuple(instance.args[0] for _, instance in instances),
+        references=tuple(json.dumps([part.config.task, instance.doc], default=str) for part, instance in instances),
+        answer=answer or _Filtered(f"{task} {scoring}", next(iter(judges.values()))),
+        correct=_Correct(judges),
+        max_tokens=cap,
+        stop=stop,
+    )
+
+
+def _load(task: str, include: str | None) -> dict[str, Any]:
+    """The harness's own task objects by their names."""
+    try:
+        from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        raise ExptiltError(f"lm-eval:{task} needs {error.name}: pip install 'exptilt[eval]'") from None
+    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+    try:
+        own = None if include is None else TaskManager(include_path=include, include_defaults=False)
+        if own is not None and task in own.all_tasks:  # to read the harness's own thousands of files takes seconds
+            return own.load([task])["tasks"]
+        return TaskManager(include_path=include).load([task])["tasks"]
+    except KeyError:
+        raise ExptiltError(
+            f"lm-evaluation-harness has no task {task!r}: lm-eval ls tasks lists them; for your own give the folder (include)"
+        ) from None
+    except (OSError, ValueError, ImportError, RuntimeError) as error:  # no network, another data format, a package missing
+        raise ExptiltError(
+            f"the data of lm-eval:{task} cannot be had ({type(error).__name__}: {str(error)[:300]}). It is loaded by the harness "
+            "from where the task's file says: check the network, or name local files there."
+        ) from error
+
+
+def _instances(part: Any, problems: int | None, shots: int | None) -> list[Any]:
+    """The requests of a task, made as the harness makes them; it must generate."""
+    kind = part.get_config("output_type")
+    if kind != "generate_until":
+        raise ExptiltError(
+            f"lm-eval:{part.config.task} rates given texts ({kind}), and samplers draw new ones: choose a generating variant, "
+            "such as gpqa_diamond_cot_zeroshot, mmlu_redux_generative or truthfulqa_gen"
+        )
+    configured = part.get_config("num_fewshot")
+    if configured is None or (shots is not None and configured != 0):  # the harness lets nobody change a 0
+        part.set_config(key="num_fewshot", value=shots or 0)
+    part.set_fewshot_seed(seed=_SEED)
+    part.build_all_requests(limit=problems)
+    return part.instances
+
+
+def response_law(arguments: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
+    """Token cap and stop strings of a request."""
+    until = arguments.get("until") or []
+    return int(arguments.get("max_gen_toks", _CAP)), tuple([until] if isinstance(until, str) else until)
+
+
+def _scoring(part: Any, scoring: str | None) -> tuple[str, str]:
+    """The filter and the metric, from "FILTER:METRIC" or "METRIC", checked against what the task has."""
+    filters = [each.name for each in part._filters]
+    metrics = [each["metric"] for each in part.config.metric_list if isinstance(each["metric"], str)]
+    chosen, _, metric = (scoring or "").rpartition(":")
+    chosen = chosen or filters[0]
+    metric = metric or next((each for each in _SHARES if each in metrics), "")
+    if chosen not in filters or not metric:
+        raise ExptiltError(
+            f"lm-eval:{part.config.task} has the filters {', '.join(filters)} and the metrics {', '.join(metrics)}: give "
+            f"FILTER:METRIC with a metric that is 0 or 1 for a single response, not {scoring!r}"
+        )
+    return chosen, metric
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Scores single responses to one harness task."""
+
+    part: Any
+    filter: str
+    metric: str
+
+    def answer(self, text: str, doc: Any = None) -> Any:
+        """What the filter takes out of a response."""
+        from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
+
+        instance = Instance("generate_until", doc or {}, ("", {}), 0, resps=[text])
+        chosen = next(each for each in self.part._filters if each.name == self.filter)
+        chosen.apply([instance])
+        return instance.filtered_resps[self.filter]
+
+    def right(self, text: str, doc: Any) -> bool:
+        scores = self.part.process_results(doc, [self.answer(text, doc)])
+        if self.metric not in scores or not isinstance(scores[self.metric], int | float):
+            raise ExptiltError(
+                f"lm-eval:{self.part.config.task} gives {sorted(scores)} for a response, and no number as {self.metric!r}: "
+                "choose another metric (scoring)"
+            )
+        return scores[self.metric] == 1
+
+
+@dataclass(frozen=True)
+class _Filtered:
+    """Votes by what the task's own filter takes out of a response; a response that it finds nothing in has no answer.
+
+    name: what a results file knows it by; the judge itself does not count there.
+    """
+
+    name: str
+    judge: _Judge = field(compare=False)
+
+    def __call__(self, text: str) -> str | None:
+        found = self.judge.answer(text)
+        found = found[0] if isinstance(found, list) and found else found
+        return None if found in ("[invalid]", "", []) else exact(str(found))
+
+
+@dataclass(frozen=True)
+class _Correct:
+    """Scores a response by the judge of the task that its reference names."""
+
+    judges: dict[str, _Judge]
+
+    def __call__(self, text: str, reference: str) -> bool:
+        task, doc = json.loads(reference)
+        return self.judges[task].right(text, doc)

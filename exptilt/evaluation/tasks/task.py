@@ -1,0 +1,67 @@
+"""What a task is, and the names that stand for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from exptilt import answers
+from exptilt.answers import Answer
+from exptilt.populations.utilities import Utility, rouge1
+
+OFFLINE = ("word-problems", "gsm-symbolic", "humaneval", "humaneval-completion")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Problems with known answers.
+
+    prompts: what the model is asked. references: for each prompt, what `correct` needs to judge a response to it.
+    answer: reads the canonical answer of a response, for votes and agreement rewards.
+    correct: whether a response is right, given the reference; it may be slow, as running unit tests is.
+    max_tokens: the cap on a response that suits the task. stop: strings that end a response.
+    utility: how well one response serves where another was wanted, for minimum Bayes risk.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    references: tuple[str, ...]
+    answer: Answer
+    correct: Callable[[str, str], bool]
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    utility: Utility = rouge1
+
+    def __post_init__(self) -> None:
+        if not self.prompts or len(self.prompts) != len(self.references):
+            raise ValueError(
+                f"the task {self.name!r} has {len(self.prompts)} prompts and {len(self.references)} references: give as many, "
+                "at least one"
+            )
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def first(self, count: int | None) -> Task:
+        """The task with its first `count` problems only; all of them for None."""
+        return replace(self, prompts=self.prompts[:count], references=self.references[:count])
+
+
+@dataclass(frozen=True)
+class Named:
+    """A set of the papers: its name in lm-evaluation-harness, the reader of its answers, and the scoring where not the first."""
+
+    harness: str
+    answer: Answer
+    scoring: str | None = None
+
+
+NAMED = {
+    "gsm8k": Named("gsm8k", answers.number),
+    "math500": Named("minerva_math500", answers.latex, "math_verify"),
+    "gpqa-diamond": Named("gpqa_diamond_cot_zeroshot", answers.choice, "flexible-extract:exact_match"),
+    "mmlu-redux": Named("mmlu_redux_generative", answers.choice),
+    "truthfulqa": Named("truthfulqa_gen", answers.exact, "bleu_acc"),
+    "ifeval": Named("ifeval", answers.exact, "prompt_level_strict_acc"),
+    "aime24": Named("aime24", answers.number),
+}

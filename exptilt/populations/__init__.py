@@ -1,0 +1,1 @@
+"""Weighted drafts, what can be told of them, and how one answer is picked from them. Needs numpy only."""

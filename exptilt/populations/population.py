@@ -1,0 +1,151 @@
+"""Populations: weighted drafts, the common currency of every sampler.
+
+A random weighted set {(y_i, w_i)} is *properly weighted* for γ(y) = p(y|x)·exp(r(x,y)/β) when
+E[Σ_i w_i f(y_i)] = Σ_y γ(y) f(y) for every f. Then Ẑ = Σ w_i has E[Ẑ] = Z, weighted averages are consistent for
+E_π f as independent runs are pooled, and `Population.merge` of such runs is properly weighted again.
+
+Weights are float64 logarithms on the host. The population of a Markov chain is not of this kind: its states have
+equal weights that sum to one, their law tends to π as the chain runs, and `log_z` is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from exptilt.draft import Draft
+from exptilt.errors import AllWeightsZero, WeightsError
+from exptilt.keys import Floats, Key
+from exptilt.populations.diagnostics import log_sum, pareto_k
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Drafts with log-weights. Immutable.
+
+    drafts: n drafts. log_w: float64 [n], log-weights in nats, the 1/n inside. rewards: float64 [n].
+    proper: whether the weights are proper for γ; if not, Σ w means nothing and `log_z` is None.
+    stats: what the sampler has to tell about how it got here, such as its acceptance rate.
+
+    Raises WeightsError for NaN or +inf weights, AllWeightsZero where every weight is zero.
+    """
+
+    drafts: Sequence[Draft]
+    log_w: Floats
+    rewards: Floats
+    proper: bool = True
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "drafts", tuple(self.drafts))
+        for name in ("log_w", "rewards"):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            if values.shape != (len(self.drafts),):
+                raise WeightsError(f"{name} has shape {values.shape} for {len(self.drafts)} drafts: give one value per draft")
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+        top = self.log_w.max(initial=-math.inf)
+        if not top < math.inf:  # NaN included
+            raise WeightsError(f"log-weights {self.log_w} contain NaN or +inf: mend the reward or the score they come from")
+        if top == -math.inf:
+            raise AllWeightsZero(
+                f"all {len(self.drafts)} drafts have weight zero: the reward excludes everything that was drawn. "
+                "Draw more, or let the reward fall to a finite value instead of -inf."
+            )
+
+    @classmethod
+    def unweighted(
+        cls, drafts: Sequence[Draft], rewards: Sequence[float] | Floats, stats: Mapping[str, Any] | None = None
+    ) -> Population:
+        """States of a Markov chain, or draws without a target: equal weights that sum to one, no log Ẑ."""
+        log_w = np.full(len(drafts), -math.log(len(drafts))) if drafts else np.zeros(0)
+        return cls(drafts, log_w, np.asarray(rewards, dtype=np.float64), proper=False, stats=stats or {})
+
+    def __len__(self) -> int:
+        return len(self.drafts)
+
+    @property
+    def log_z(self) -> float | None:
+        """log Ẑ in nats, the estimate of log Σ_y p(y)·exp(r(y)/β); None where the weights are not proper."""
+        return log_sum(self.log_w) if self.proper else None
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Weights normalised to sum to one, float64 [n], read-only."""
+        weights = np.exp(self.log_w - log_sum(self.log_w))
+        weights.setflags(write=False)
+        return weights
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size (Σw)²/Σw², between 1 and n, as if the drafts were independent.
+
+        Those of ETS and SMC share beginnings and depend on each other: on random targets their number was up to five times
+        too large against the variance of Ẑ (`reproduce/doctor.py`). `exptilt.doctor` compares samplers by that variance.
+        """
+        return float(1.0 / np.sum(self.weights**2))
+
+    @property
+    def max_share(self) -> float:
+        """The largest normalised weight: near 1 means that one draft decides everything."""
+        return float(self.weights.max())
+
+    @property
+    def k_hat(self) -> float:
+        """Pareto shape of the weight tail (PSIS); above min(1 - 1/log10 n, 0.7) averages are not to be trusted."""
+        return pareto_k(self.log_w)
+
+    @property
+    def mean_reward(self) -> float:
+        """The estimate of E_π[r]; drafts of weight zero do not count, whatever their reward."""
+        held = self.weights > 0
+        return float(np.sum(self.weights[held] * self.rewards[held]))
+
+    def kl(self, beta: float) -> float | None:
+        """The estimate of KL(π‖p) = E_π[r]/β - log Z in nats; None where there is no log Ẑ."""
+        return None if self.log_z is None else self.mean_reward / beta - self.log_z
+
+    def log_mean(self, values: Sequence[float] | Floats) -> float:
+        """log of the weighted mean of exp(values): values in nats, float64 [n]."""
+        return log_sum(self.log_w + np.asarray(values, dtype=np.float64)) - log_sum(self.log_w)
+
+    def resample(self, key: Key, size: int | None = None) -> Population:
+        """`size` drafts (default n) drawn by systematic resampling, with equal weights and the same Ẑ."""
+        size = len(self) if size is None else size
+        rows = systematic(self.weights, size, key)
+        log_w = np.full(size, log_sum(self.log_w) - math.log(size))
+        return replace(self, drafts=[self.drafts[row] for row in rows], log_w=log_w, rewards=self.rewards[rows])
+
+    @staticmethod
+    def merge(populations: Sequence[Population]) -> Population:
+        """Pool independent runs of one sampler on one target: each run's weights divided by the number of runs."""
+        if not populations:
+            raise ValueError("nothing to merge: give at least one population")
+        if len({population.proper for population in populations}) > 1:
+            raise WeightsError("cannot merge proper weights with a Markov chain's: pool runs of one kind of sampler")
+        return Population(
+            [draft for population in populations for draft in population.drafts],
+            np.concatenate([population.log_w for population in populations]) - math.log(len(populations)),
+            np.concatenate([population.rewards for population in populations]),
+            proper=populations[0].proper,
+        )
+
+
+def systematic(weights: Floats, size: int, key: Key) -> list[int]:
+    """Systematic resampling: `size` row numbers, row i expected size·w_i times and never off by one or more.
+
+    One uniform offset u in [0, 1) decides everything: the k-th draw is the row whose share of the cumulative weights
+    holds (k + u)/size. The outcome changes only where u crosses a fractional part of the scaled cumulative weights,
+    so u is drawn as a choice among those intervals: the law is the same, and can be enumerated.
+    """
+    scaled = np.cumsum(weights) * size / np.sum(weights)
+    scaled[-1] = size
+    edges = np.unique(np.concatenate([[0.0], scaled % 1.0, [1.0]]))
+    interval = key.choose(np.diff(edges))
+    offset = (edges[interval] + edges[interval + 1]) / 2
+    return [int(row) for row in np.searchsorted(scaled, np.arange(size) + offset, side="right")]

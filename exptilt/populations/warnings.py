@@ -1,0 +1,65 @@
+"""What speaks against trusting a population, in plain words, each with its cure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from exptilt.populations.diagnostics import k_limit
+from exptilt.populations.population import Population
+
+
+def warnings(population: Population, beta: float) -> list[str]:
+    """What speaks against trusting this population at this β, one sentence each with its cure; empty if nothing does.
+
+    All: every draft with the same reward. Weighted populations: ESS below 10 and below half of the drafts; one draft
+    with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied weights, as of
+    a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as found in the
+    population's `stats`. A population of one draft has nothing to judge by.
+    """
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta={beta} must be a positive finite number")
+    found = _weight_warnings(population, beta) if population.proper else _chain_warnings(population, beta)
+    return [sentence for sentence in [_flat_warning(population), *found] if sentence]
+
+
+def _flat_warning(population: Population) -> str | None:
+    first = float(population.rewards[0])
+    if len(population) == 1 or np.any(population.rewards != first):
+        return None
+    return (
+        f"All {len(population)} drafts have the reward {first:g}, so it guided nothing: draw more, raise the temperature, "
+        "or let the reward tell better from worse among such answers."
+    )
+
+
+def _weight_warnings(population: Population, beta: float) -> list[str | None]:
+    count, ess, share = len(population), population.ess, population.max_share
+    if count == 1:
+        return []
+    limit = k_limit(count)
+    shape = population.k_hat
+    cure = f"draw more (n, candidates or rollouts) or raise beta={beta:g}"
+    return [
+        f"The effective sample size is {ess:.1f} of {count} drafts, so averages and votes are noisy: {cure}."
+        if ess < min(10.0, count / 2)
+        else None,
+        f"One draft holds {share:.0%} of the weight and decides nearly alone: {cure}." if share > 0.5 else None,
+        f"The tail of the weights is heavy: k̂ = {shape:.2f} (limit {limit:.2f}), so log Ẑ and averages cannot be trusted: {cure}."
+        if limit < shape < math.inf
+        else None,
+    ]
+
+
+def _chain_warnings(population: Population, beta: float) -> list[str | None]:
+    acceptance, mixing = population.stats.get("acceptance"), population.stats.get("r_hat")
+    return [
+        f"The chain accepted {acceptance:.1%} of its moves and hardly left its start: take more steps or raise beta={beta:g}."
+        if acceptance is not None and acceptance < 0.05
+        else None,
+        f"R̂ is {mixing:.2f} (limit 1.05), so the chains have not reached the same law: take more steps, drop more of the "
+        f"start (burn_in) or raise beta={beta:g}."
+        if mixing is not None and mixing > 1.05
+        else None,
+    ]

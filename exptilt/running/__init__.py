@@ -1,0 +1,1 @@
+"""From a prompt to its result: requests, sessions, results files, threads and clusters."""

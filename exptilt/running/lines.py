@@ -1,0 +1,131 @@
+"""The lines of a results file: JSON that keeps infinities, and outcomes as JSON values and back.
+
+JSON has no infinities: they are written as {"float": "-inf"}. Everything else reads back as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from exptilt.core import Sampler
+from exptilt.draft import Draft
+from exptilt.populations.population import Population
+from exptilt.running.result import Failure, Outcome, Result
+from exptilt.usage import Usage, Work
+
+
+def encode(value: Any, *, sort: bool = False) -> str:
+    """JSON on one line, in ASCII."""
+    return json.dumps(_plain(value), sort_keys=sort, allow_nan=False)
+
+
+def decode(text: str) -> Any:
+    """What `encode` wrote; tuples and arrays come back as lists."""
+    return json.loads(text, object_hook=lambda row: float(row["float"]) if row.keys() == {"float"} else row)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    return value
+
+
+# ------------------------------------------------------------------------------------------------------- outcomes
+
+
+def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str, Any]:
+    """An outcome as the values of its line; without `population` only the chosen draft is kept of it."""
+    if isinstance(outcome, Failure):
+        return {"id": name, "prompt": outcome.prompt, "error": outcome.error, "message": outcome.message}
+    line = {
+        "id": name,
+        "prompt": outcome.prompt,
+        "text": outcome.text,
+        "reward": outcome.reward,
+        "log_z": outcome.log_z,
+        "ess": outcome.population.ess,
+        "stopped": outcome.stopped,
+        "limit": outcome.limit,
+        "warnings": outcome.warnings,
+        "posterior": None if outcome.posterior is None else list(outcome.posterior.items()),
+        "usage": asdict(outcome.usage),
+        "trace": outcome.trace,
+        "draft": _draft_line(outcome.draft),
+    }
+    return line | {"population": _population_line(outcome.population)} if population else line
+
+
+def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
+    """The outcome that a line tells of. Without its population, the chosen draft stands for it alone."""
+    prompt = line["prompt"]
+    if "error" in line:
+        return Failure(prompt, line["error"], line["message"])
+    draft = _draft(prompt, line["draft"])
+    stats = line["trace"][-1]["stats"]
+    return Result(
+        prompt=prompt,
+        draft=draft,
+        population=stored_population(line) or _alone(draft, line, stats),
+        usage=stored_usage(line),
+        trace=tuple(line["trace"]),
+        sampler=sampler,
+        seed=seed,
+        stopped=line["stopped"],
+        limit=line["limit"],
+        warnings=tuple(line["warnings"]),
+        posterior=None if line["posterior"] is None else dict(line["posterior"]),
+    )
+
+
+def stored_usage(line: Mapping[str, Any]) -> Usage:
+    """What a result cost."""
+    return Usage(**(line["usage"] | {law: Work(**line["usage"][law]) for law in ("reference", "proposal")}))
+
+
+def stored_population(line: Mapping[str, Any]) -> Population | None:
+    """The weighted drafts of a result's line; None where the file keeps only the chosen ones."""
+    if "population" not in line:
+        return None
+    return _population(line["prompt"], line["population"], line["trace"][-1]["stats"])
+
+
+def _draft_line(draft: Draft) -> dict[str, Any]:
+    line = {"tokens": draft.tokens, "logq": draft.logq, "text": draft.text, "finish": draft.finish}
+    return line if draft.order is None else line | {"order": draft.order}
+
+
+def _draft(prompt: str, line: Mapping[str, Any]) -> Draft:
+    logq, order = (None if values is None else tuple(values) for values in (line["logq"], line.get("order")))
+    return Draft(prompt, tuple(line["tokens"]), logq, line["text"], line["finish"], order)
+
+
+def _population_line(population: Population) -> dict[str, Any]:
+    """Each different draft once, and for every member which of them it is: a chain repeats its states."""
+    places: dict[Draft, int] = {}
+    rows = [places.setdefault(draft, len(places)) for draft in population.drafts]
+    log_w, rewards = population.log_w, population.rewards
+    return {"proper": population.proper, "drafts": [*map(_draft_line, places)], "rows": rows, "log_w": log_w, "rewards": rewards}
+
+
+def _population(prompt: str, line: Mapping[str, Any], stats: Mapping[str, Any]) -> Population:
+    drafts = [_draft(prompt, draft) for draft in line["drafts"]]
+    return Population([drafts[row] for row in line["rows"]], line["log_w"], line["rewards"], line["proper"], stats)
+
+
+def _alone(draft: Draft, line: Mapping[str, Any], stats: Mapping[str, Any]) -> Population:
+    rewards: Sequence[float] = [math.nan if line["reward"] is None else line["reward"]]
+    if line["log_z"] is None:
+        return Population.unweighted([draft], rewards, stats)
+    return Population([draft], np.array([line["log_z"]]), np.array(rewards), stats=stats)

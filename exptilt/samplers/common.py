@@ -1,0 +1,83 @@
+"""What several samplers share: look-ahead rollouts, importance ratios, values of partial drafts, checks of counts.
+
+`look_ahead` finishes partial drafts K times each. exp(r/β)·p/q averaged over the rollouts of a draft is an unbiased
+estimate of its energy E_p[exp(r/β) | draft], the quantity that ETS selects by and that SMC uses as a potential.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exptilt.core import Target
+from exptilt.draft import Draft
+from exptilt.keys import Floats, Key
+from exptilt.populations.diagnostics import log_sum
+
+Value = Callable[[str, list[Draft]], Sequence[float] | Floats]
+"""An estimate of the final reward of partial drafts, in units of the reward; the score is exp(value/β)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LookAhead:
+    """Completions of some drafts. Row k completes draft `owner[k]`; a finished draft has itself as its only row.
+
+    log_h: float64 [rows], log of exp(r/β)·p(rollout)/q(rollout), the ratio over the rollout's own tokens only.
+    log_share: float64 [rows], minus log of the number of rows of the same owner.
+    """
+
+    drafts: list[Draft]
+    owner: np.ndarray
+    rewards: Floats
+    log_h: Floats
+    log_share: Floats
+
+    def log_energies(self, count: int) -> Floats:
+        """log Ê of each of the `count` drafts: the log mean of exp(log_h) over its rows."""
+        return np.array([log_sum((self.log_h + self.log_share)[self.owner == draft]) for draft in range(count)])
+
+
+def look_ahead(target: Target, prompt: str, drafts: Sequence[Draft], rollouts: int, key: Key) -> LookAhead:
+    """Finish each unfinished draft `rollouts` times, by the proposal if there is one; finished drafts are only rated."""
+    owner: list[int] = []
+    keys: list[Key] = []
+    for number, draft in enumerate(drafts):
+        copies = rollouts if draft.finish is None else 1
+        owner += [number] * copies
+        keys += [key.child(number, copy) for copy in range(copies)]
+    law = target.engine if target.proposal is None else target.proposal
+    finished = law.extend([drafts[number] for number in owner], keys)
+    rewards = target.rate(prompt, finished)
+    log_h = rewards / target.beta + log_ratio(target, finished, [drafts[number].decided for number in owner])
+    owners = np.array(owner, dtype=np.intp)
+    return LookAhead(finished, owners, rewards, log_h, -np.log(np.bincount(owners, minlength=len(drafts))[owners]))
+
+
+def log_ratio(target: Target, drafts: Sequence[Draft], starts: Sequence[int]) -> Floats:
+    """log p/q of the decisions of each draft from number `starts[i]` on, which the proposal drew; zeros without one."""
+    ratios = np.zeros(len(drafts))
+    drawn = [row for row, (draft, start) in enumerate(zip(drafts, starts, strict=True)) if draft.decided > start]
+    if target.proposal is None or not drawn:
+        return ratios
+    scores = target.engine.score([drafts[row] for row in drawn], [starts[row] for row in drawn])
+    for row, score in zip(drawn, scores, strict=True):
+        ratios[row] = np.sum(score) - math.fsum(known_logq(drafts[row])[starts[row] :])
+    return ratios
+
+
+def known_logq(draft: Draft) -> tuple[float, ...]:
+    """The draft's log-probabilities, where an engine that claims "logq" has told them."""
+    if draft.logq is None:
+        raise ValueError(f"the draft {draft.text[:60]!r} carries no log-probabilities although its engine can give them")
+    return draft.logq
+
+
+def at_least_one(record: object, *names: str) -> None:
+    """Check at construction that the named counts are whole numbers of 1 or more; None stands for "not given"."""
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{type(record).__name__}({name}={value!r}): give a whole number of 1 or more")
