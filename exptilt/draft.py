@@ -1,12 +1,121 @@
-"""Drafts: responses, finished or not, as engines draw them and rewards read them. Log-probabilities are in nats."""
+"""Prompts and drafts: what is asked of a model, and its responses, finished or not. Log-probabilities are in nats.
+
+A prompt is a plain string or a `Chat`. A plain string is one user turn where the model has a chat template, and the
+beginning of the text where it has none. A chat that ends with a turn of the assistant has a *prefill*: the draft
+continues that turn.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from exptilt.errors import PromptError
+from exptilt.keys import digest
 
 Finish = Literal["stop", "length"]
 MASK = -1  # the token of an undecided position in a masked-diffusion draft
+
+
+# --------------------------------------------------------------------------------------------------------- prompts
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a chat. role: "system", "user", "assistant", or another that the model's template knows."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation as a prompt: at least one turn. A last turn of the assistant is a prefill that the draft continues."""
+
+    turns: tuple[Turn, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turns", tuple(self.turns))
+        if not self.turns:
+            raise PromptError('the chat has no messages: give at least one, such as {"role": "user", "content": "..."}')
+        if not any(turn.content.strip() for turn in self.turns):
+            raise PromptError("every message of the chat is empty: give the model something to answer")
+
+    @classmethod
+    def of(cls, messages: Sequence[Mapping[str, Any]]) -> Chat:
+        """The chat of messages as OpenAI's API writes them. Raises PromptError where one is not of that form."""
+        return cls(tuple(_turn(message, number) for number, message in enumerate(messages, 1)))
+
+    @property
+    def prefill(self) -> str | None:
+        """The beginning of the response that is given already; None where the last turn is not the assistant's."""
+        return self.turns[-1].content if self.turns[-1].role == "assistant" else None
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The turns as JSON values, as chat templates and servers read them."""
+        return [{"role": turn.role, "content": turn.content} for turn in self.turns]
+
+
+Prompt = str | Chat
+
+
+def as_prompt(given: Any) -> Prompt:
+    """A prompt as users write it: a string, a Chat, or a list of messages. Raises PromptError for anything else."""
+    if isinstance(given, str | Chat):
+        return given
+    if isinstance(given, Sequence) and not isinstance(given, bytes | bytearray):
+        return Chat.of(given)
+    raise PromptError(f"the prompt {given!r:.80} is of type {type(given).__name__}: give a string or a list of messages")
+
+
+def prompt_json(prompt: Prompt) -> str | list[dict[str, str]]:
+    """The prompt as JSON values: a string, or a list of messages; `as_prompt` reads both."""
+    return prompt if isinstance(prompt, str) else prompt.messages
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """The prompt as people read it: a chat as its turns, each after the name of its role."""
+    return prompt if isinstance(prompt, str) else "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt.turns)
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """16 hexadecimal digits that stand for the prompt: they name its random streams and its line in a results file."""
+    return digest(prompt if isinstance(prompt, str) else "\0chat " + json.dumps(prompt.messages, sort_keys=True))
+
+
+def _turn(message: Any, number: int) -> Turn:
+    where = f"message {number} of the chat"
+    if isinstance(message, Turn):
+        return message
+    if not isinstance(message, Mapping):
+        raise PromptError(f'{where} is {message!r:.80}: give {{"role": "user", "content": "..."}}')
+    role = message.get("role")
+    if not (isinstance(role, str) and role):
+        raise PromptError(f'{where} has the role {role!r}: give "system", "user" or "assistant"')
+    if unread := sorted(message.keys() - {"role", "content"}):
+        raise PromptError(f'{where} has {", ".join(map(repr, unread))}, which no engine reads: give "role" and "content" alone')
+    return Turn(role, _content(message.get("content"), where))
+
+
+def _content(content: Any, where: str) -> str:
+    """The text of a message: a string, or OpenAI's list of typed parts where all of them are text."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence) or isinstance(content, bytes | bytearray):
+        raise PromptError(f"{where} has the content {content!r:.80}: give a string")
+    parts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+        if not isinstance(text, str):
+            raise PromptError(f"{where} has a part that is not text ({part!r:.80}): exptilt reads text only")
+        parts.append(text)
+    return "".join(parts)
+
+
+# ---------------------------------------------------------------------------------------------------------- drafts
 
 
 @dataclass(frozen=True)
@@ -20,14 +129,17 @@ class Draft:
     text: the decoded response without end-of-text and stop string. Empty after `cut`, until an engine extends it.
     finish: None while unfinished; "stop" for end of text or a stop string, "length" at the token cap.
     order: the positions in the order they were decided; None means left to right.
+    output: what rewards and selects read where the response is not text, such as the array of an image. It follows from
+        prompt and tokens, so it takes no part in comparisons.
     """
 
-    prompt: str
+    prompt: Prompt
     tokens: tuple[int, ...] = ()
     logq: tuple[float, ...] | None = ()
     text: str = ""
     finish: Finish | None = None
     order: tuple[int, ...] | None = None
+    output: Any = field(default=None, compare=False, repr=False)
 
     @property
     def decided(self) -> int:
