@@ -1,6 +1,6 @@
 """Which share α_i should each step of ETS have in the pooled population of all rollouts?
 
-    python reproduce/step_weights.py         # about 3 minutes on 1 core; prints the table of LOG.md
+    python reproduce/step_weights.py         # about 3 minutes on 1 core; prints the table of docs/log/exactness.md
 
 Any fixed α is unbiased; they differ in variance. On random enumerable targets this measures, for several rules, the
 relative error of Ẑ and of the posterior of a two-valued answer, over many runs. The cap is once near the typical length

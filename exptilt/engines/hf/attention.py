@@ -23,7 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "exptilt_trunks"  # under which transformers knows `attend`
-LOG2E = math.log2(math.e)  # weights are exp2(LOG2E score): 3 to 20 times as fast as torch's exp where that is MKL's (LOG.md)
+LOG2E = math.log2(math.e)  # weights are exp2(LOG2E score): 3 to 20 times as fast as MKL's exp (docs/log/speed.md)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 On x86 processors torch hands float32 products to MKL, which is slow on those of other makers, and lets oneDNN lay out
 bfloat16 weights anew at every product. With weights laid out beforehand one core of an AMD EPYC does 80 to 127 GFLOP/s
-instead of 35 to 45 at the shapes of a 135M model with 64 rows (LOG.md, 2026-11-22).
+instead of 35 to 45 at the shapes of a 135M model with 64 rows (docs/log/speed.md, 2026-11-22).
 """
 
 from __future__ import annotations
