@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from exptilt.core import Engine
+from exptilt.engines.requirements import prepare_torch, require
 from exptilt.engines.sampling import Sampling
 from exptilt.errors import ModelError
 
@@ -22,12 +20,6 @@ KNOWN = (
     '"tiny", "tiny-small" and "tiny-mdlm"'
 )
 MODELS = Path(__file__).resolve().parents[1] / "models"
-WAITING = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
-"""How torch's threads wait for each other, unless the caller has said so: awake for some microseconds, then asleep.
-
-Long spinning makes small models many times slower on shared cores. But libgomp, once threads of the program have more workers
-together than there are cores, lets them sleep at once, which takes longer to end than most steps of a model: two threads on two
-cores were as slow as one. An active policy with a short count spins briefly in both cases."""
 
 
 def load(
@@ -165,19 +157,6 @@ def _masked(
     read = {key: value for key, value in weights.items() if key not in more}
     source = _shipped(name) if name in SHIPPED_MASKED else find_source(rest, name)
     return DiffusionEngine(read_masked_weights(source, name=name, **read), sampling, system, template)
-
-
-def prepare_torch(name: str) -> None:
-    """See that torch and transformers are there, and set what must be set before torch is imported."""
-    require(name, "hf", ("torch", "transformers"))
-    if not {"torch", *WAITING} & {*sys.modules, *os.environ}:
-        os.environ.update(WAITING)
-
-
-def require(name: str, extra: str, packages: Sequence[str]) -> None:
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ModelError(f"{name!r} needs {' and '.join(missing)}, not installed here. Install: pip install 'exptilt[{extra}]'")
 
 
 def find_source(rest: str, name: str) -> str | Path:

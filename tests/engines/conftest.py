@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exptilt.engines.load import WAITING
+from exptilt.engines.requirements import WAITING
 
 os.environ.update(WAITING | os.environ)  # before torch is imported: tests share their cores
 

@@ -15,8 +15,8 @@ transformers = pytest.importorskip("transformers")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from exptilt.engines.distribution_torch import Laws, draw, log_probability  # noqa: E402
 from exptilt.engines.hf import HFEngine, Weights  # noqa: E402
-from exptilt.engines.hf.law import Laws, draw, log_probability  # noqa: E402
 from exptilt.engines.hf.linear import PackedLinear, pack, round_up  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, common_beginning, shared_beginnings  # noqa: E402
@@ -347,7 +347,7 @@ def test_drawing_some_rows_at_a_time_is_drawing_them_all(rows: int, monkeypatch:
     uniforms = torch.rand(17, generator=generator, dtype=torch.float64)
     tokens, logq = draw(logits, laws, uniforms)
     assert len({*tokens.tolist()}) > 5
-    monkeypatch.setattr("exptilt.engines.hf.law.BLOCK", rows * 300)
+    monkeypatch.setattr("exptilt.engines.distribution_torch.BLOCK", rows * 300)
     again, logq_again = draw(logits, laws, uniforms)
     assert tokens.tolist() == again.tolist()
     torch.testing.assert_close(logq, logq_again, atol=1e-6, rtol=0)

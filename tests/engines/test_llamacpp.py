@@ -19,9 +19,9 @@ transformers = pytest.importorskip("transformers")
 
 from exptilt.core import Engine  # noqa: E402
 from exptilt.draft import MASK, Draft  # noqa: E402
+from exptilt.engines.distribution_torch import Laws  # noqa: E402
+from exptilt.engines.distribution_torch import log_probability as hf_log_probability  # noqa: E402
 from exptilt.engines.hf import HFEngine  # noqa: E402
-from exptilt.engines.hf.law import Laws  # noqa: E402
-from exptilt.engines.hf.law import log_probability as hf_log_probability  # noqa: E402
 from exptilt.engines.llamacpp import LlamaCppEngine, law, network  # noqa: E402
 from exptilt.engines.llamacpp.loading import read_weights  # noqa: E402
 from exptilt.engines.load import load  # noqa: E402

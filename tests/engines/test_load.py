@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from exptilt.engines import load as module
-from exptilt.engines.load import WAITING, load
+from exptilt.engines.load import load
+from exptilt.engines.requirements import WAITING
 from exptilt.engines.sampling import Sampling
 from exptilt.errors import ModelError
 from exptilt.keys import Key
@@ -72,7 +73,7 @@ def test_a_file_that_is_no_gguf_is_one_error(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_missing_extra_names_its_cure(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("exptilt.engines.requirements.importlib.util.find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"pip install 'exptilt\[hf\]'"):
         load("tiny")
 
@@ -144,7 +145,7 @@ def test_how_threads_wait_is_set_unless_it_is_given(given: dict[str, str]):
     """In a process of its own, where torch has not been imported."""
     pytest.importorskip("torch")
     program = (
-        "import os; from exptilt.engines.load import WAITING, prepare_torch; prepare_torch('tiny'); "
+        "import os; from exptilt.engines.requirements import WAITING, prepare_torch; prepare_torch('tiny'); "
         "print({name: os.environ[name] for name in WAITING if name in os.environ})"
     )
     environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given

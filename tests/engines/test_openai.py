@@ -19,7 +19,6 @@ import pytest
 
 from exptilt.core import Engine, Target
 from exptilt.draft import Draft
-from exptilt.engines import load as load_module
 from exptilt.engines.load import load
 from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError, ModelError, PromptError
@@ -475,7 +474,7 @@ def test_parameters_are_checked(serve: Callable[..., Any]) -> None:
 
 
 def test_a_missing_package_names_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_module.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("exptilt.engines.requirements.importlib.util.find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"needs httpx2, .*pip install 'exptilt\[openai\]'"):
         load("openai:x", base_url="http://localhost:1/v1")
 

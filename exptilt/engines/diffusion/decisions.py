@@ -1,7 +1,7 @@
 """From what the network thinks of the asked positions to decisions: sureness, tokens, log-probabilities.
 
 Tokens are drawn by inverse CDF with the row's own uniforms, or given where the row is scored; both go through
-`exptilt.engines.hf.law`. Logits are made a bounded number at a time.
+`exptilt.engines.distribution_torch`. Logits are made a bounded number at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from exptilt.engines.diffusion.network import MaskedNetwork
 from exptilt.engines.diffusion.row import Row
-from exptilt.engines.hf.law import Laws, draw, log_probability
+from exptilt.engines.distribution_torch import Laws, draw, log_probability
 from exptilt.keys import Floats
 
 Guesses = dict[int, tuple[int, float]]

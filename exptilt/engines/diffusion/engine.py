@@ -28,11 +28,12 @@ from typing import Any
 import numpy as np
 
 from exptilt.draft import MASK, Draft
+from exptilt.engines.checkpoints import digest
 from exptilt.engines.diffusion.decode import MaskedDecoder
 from exptilt.engines.diffusion.network import MaskedNetwork
 from exptilt.engines.diffusion.row import Path, Row
 from exptilt.engines.diffusion.sampling import DiffusionSampling
-from exptilt.engines.hf.engine import ROWS_MEMORY, digest
+from exptilt.engines.hf.engine import ROWS_MEMORY
 from exptilt.engines.ledger import Ledger
 from exptilt.engines.scheduler import Scheduler
 from exptilt.engines.text import Text, check_cap, check_room, check_system

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
+from exptilt.engines.checkpoints import device_or_default, dtype_named, reading
 from exptilt.engines.diffusion.engine import MaskedWeights
 from exptilt.engines.hf.engine import ROWS_MEMORY
-from exptilt.engines.hf.loading import DTYPES, quiet, told
 from exptilt.engines.text import end_ids
 from exptilt.errors import ModelError
 
@@ -37,18 +36,13 @@ def read_masked_weights(
     `shifted_logits`, or the type of the model).
     Raises ModelError where the model cannot be read or used.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is unknown: give one of {', '.join(DTYPES)}")
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with (
-        quiet(),
-        told(name, "a masked language model; models with code of their own, such as LLaDA, need trust_remote_code=True"),
-    ):
+    number, place = dtype_named(dtype), device_or_default(device)
+    with reading(name, "a masked language model; models with code of their own, such as LLaDA, need trust_remote_code=True"):
         config: Any = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         own_code = "auto_map" in config.to_dict()
         kind = transformers.AutoModel if own_code else transformers.AutoModelForMaskedLM
-        model: Any = kind.from_pretrained(source, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
+        model: Any = kind.from_pretrained(source, dtype=number, trust_remote_code=trust_remote_code)
         model = model.to(place)
     return MaskedWeights(
         model,

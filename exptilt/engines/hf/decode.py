@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from exptilt.engines.hf.law import Laws, draw
+from exptilt.engines.distribution_torch import Laws, draw
 from exptilt.engines.hf.network import Network
 from exptilt.engines.hf.prefixes import KeyValues, common_beginning
 from exptilt.engines.hf.trunks import LEAST_TRUNK

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,9 @@ from torch import Tensor
 
 from exptilt.draft import Draft
 from exptilt.engines.certainty import Certainty
+from exptilt.engines.checkpoints import digest
+from exptilt.engines.distribution_torch import Laws, certainty, log_probability
 from exptilt.engines.hf.decode import Decoder
-from exptilt.engines.hf.law import Laws, certainty, log_probability
 from exptilt.engines.hf.linear import pack
 from exptilt.engines.hf.network import Network, groups
 from exptilt.engines.hf.slots import SPARE_COLUMNS
@@ -39,7 +39,6 @@ from exptilt.usage import Work
 MEMORY = 2**30  # bytes for the key-values of prefixes
 ROWS_MEMORY = 2**32  # bytes for the key-values of the rows in flight
 MOST_ROWS = 256  # rows in flight
-DIGEST_VALUES = 64  # values of each tensor that go into the digest of the weights
 
 
 class Weights:
@@ -214,18 +213,6 @@ class HFEngine:
                 results[i] = value
         self.weights.ledger.count(self.work, costs, scored=sum(len(drafts[i].tokens) - starts[i] for i in full))
         return results
-
-
-def digest(model: Any) -> str:
-    """A digest of a model's configuration and of some values of each tensor: the same wherever the files lie."""
-    config = model.config.to_diff_dict()
-    shape = sorted((key, value) for key, value in config.items() if key not in ("transformers_version", "dtype"))
-    found = blake2b(repr(shape).encode(), digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // DIGEST_VALUES)].double().cpu().numpy()
-        found.update(f"{name} {tuple(tensor.shape)}".encode() + some.tobytes())
-    return found.hexdigest()
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:

@@ -11,19 +11,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from exptilt.engines.checkpoints import device_or_default, dtype_named, reading
 from exptilt.engines.files import file_digest
 from exptilt.engines.hf.engine import MEMORY, ROWS_MEMORY, Weights
-from exptilt.errors import ModelError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 logger = logging.getLogger("exptilt")
 
@@ -43,12 +39,10 @@ def read_weights(
     dtype: "float32", "bfloat16" or "float16". device: None takes CUDA where there is one, else the CPU. max_rows,
     rows_memory and memory: as in `Weights`. Raises ModelError where the model cannot be found or read.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is unknown: give one of {', '.join(DTYPES)}")
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with quiet(), told(name):
+    kind, place = dtype_named(dtype), device_or_default(device)
+    with reading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=kind)
         model = model.to(place)
     return Weights(model, tokenizer, name=name, max_rows=max_rows, rows_memory=rows_memory, memory=memory)
 
@@ -63,7 +57,7 @@ def converted(file: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     try:
-        with quiet(), told(f"gguf:{file}"):
+        with reading(f"gguf:{file}"):
             _convert(file, unfinished)
         try:
             unfinished.rename(folder)
@@ -91,35 +85,3 @@ def _convert(file: Path, folder: Path) -> None:
     model.is_quantized = False
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def told(name: str, kind: str = "a causal language model") -> Iterator[None]:
-    """Turn whatever transformers raises while reading a model into one ModelError; `kind` is what the model must be."""
-    try:
-        yield
-    except ImportError as error:
-        raise ModelError(
-            f"{name} needs a package that is missing ({error}). Install it: pip install 'exptilt[hf,gguf]'"
-        ) from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ModelError(
-            f"{name} cannot be read by transformers: {type(error).__name__}: {reason} "
-            f"Check the name, the files and, for a hub id, the connection; the model must be {kind}."
-        ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and notices of transformers while a model is read."""
-    logging_of = transformers.utils.logging
-    level, bars = logging_of.get_verbosity(), logging_of.is_progress_bar_enabled()
-    logging_of.set_verbosity_error()
-    logging_of.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging_of.set_verbosity(level)
-        if bars:
-            logging_of.enable_progress_bar()

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from exptilt.draft import Finish
+from exptilt.engines.distribution_numpy import Logits, draw
 from exptilt.engines.ledger import Cost
-from exptilt.engines.llamacpp.law import draw
 from exptilt.engines.llamacpp.memory import Memory, common_length
-from exptilt.engines.llamacpp.network import BATCH_TOKENS, OUTPUTS, Feed, Logits, Network
+from exptilt.engines.llamacpp.network import BATCH_TOKENS, OUTPUTS, Feed, Network
 from exptilt.engines.row import Context, Row
 from exptilt.engines.text import Text
 from exptilt.keys import Floats

@@ -22,10 +22,10 @@ import numpy as np
 
 from exptilt.draft import Draft
 from exptilt.engines.certainty import Certainty
+from exptilt.engines.distribution_numpy import certainty, log_probability
 from exptilt.engines.files import file_digest
 from exptilt.engines.ledger import Ledger
 from exptilt.engines.llamacpp.decode import AnyRow, Decoder, Rated
-from exptilt.engines.llamacpp.law import certainty, log_probability
 from exptilt.engines.llamacpp.network import DTYPES, SEQUENCES, Network
 from exptilt.engines.llamacpp.tokenizer import GGUFTokenizer
 from exptilt.engines.row import Context, Row, begun, extended

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import llama_cpp  # pyright: ignore[reportMissingImports]
 import numpy as np
 
+from exptilt.engines.distribution_numpy import Logits
 from exptilt.errors import ModelError
 
 SEQUENCES = 256  # what llama.cpp can tell apart
@@ -26,7 +27,6 @@ BLOCK_TOKENS = 512  # of these, tokens it evaluates at once
 OUTPUTS = 256  # logits of so many tokens at most come out of one evaluation
 DEFAULT_CELLS = 2**13  # on a CPU more rows at once bring nothing: every token of a batch looks at the cells of all
 DEFAULT_MEMORY = 2**30  # bytes
-Logits = np.ndarray[Any, np.dtype[np.float32]]
 ERROR_LEVEL = 4  # of llama.cpp's log
 DTYPES = {
     "float32": (llama_cpp.GGML_TYPE_F32, 4),

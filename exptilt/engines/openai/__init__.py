@@ -3,7 +3,7 @@
 load → connect → probe     what the server can do
 OpenAIEngine → wire        requests and answers
              → pieces      identities of tokens where only text is told
-             → transport   connections, retries, limits, errors
+             → engines.transport   connections, retries, limits, errors
 """
 
 from exptilt.engines.openai.engine import OpenAIEngine

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
 
-from exptilt.engines.openai.transport import Refused, Transport
 from exptilt.engines.openai.wire import Make, choices, law_fields
 from exptilt.engines.sampling import Sampling
+from exptilt.engines.transport import Refused, Transport
 from exptilt.errors import ModelError
 from exptilt.keys import Key
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from exptilt.engines.openai.pieces import Pieces
 from exptilt.engines.openai.probe import Abilities, Probe, Wanted
-from exptilt.engines.openai.transport import Refused, Transport
 from exptilt.engines.openai.wire import MAKES, Make, Spent, malformed
+from exptilt.engines.transport import Refused, Transport
 from exptilt.errors import ModelError, PromptError
 from exptilt.keys import Key
 from exptilt.usage import Work

@@ -14,7 +14,7 @@ from typing import Any
 
 import transformers
 
-from exptilt.engines.hf.loading import told
+from exptilt.engines.checkpoints import reading
 from exptilt.engines.text import Text, end_ids
 from exptilt.engines.vllm.engine import Model
 
@@ -72,7 +72,7 @@ def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_row
         given.setdefault("enable_chunked_prefill", False)
     if max_rows is not None:
         given["max_num_seqs"] = max_rows
-    with told(name):
+    with reading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         arguments = EngineArgs(
             model=str(source),

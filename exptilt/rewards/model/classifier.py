@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exptilt.draft import Draft
-from exptilt.engines.load import prepare_torch
+from exptilt.engines.requirements import prepare_torch
 from exptilt.errors import ModelError
 from exptilt.rewards.model.pairs import Cutter, Long, Memory, Pair, Value, check_form, check_value, chosen, fill
 from exptilt.usage import Work

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from exptilt.draft import Draft
-from exptilt.engines.load import require
+from exptilt.engines.requirements import require
 from exptilt.errors import ModelError, RewardError
 from exptilt.keys import Floats, Key, digest
 from exptilt.rewards.model.pairs import (
@@ -43,7 +43,7 @@ from exptilt.rewards.model.pairs import (
 )
 
 if TYPE_CHECKING:
-    from exptilt.engines.openai.transport import Transport
+    from exptilt.engines.transport import Transport
 
 BATCH = 32  # responses of one request of the protocol "rewards"
 PROTOCOLS = ("rewards", "classify", "pooling")
@@ -88,7 +88,7 @@ class EndpointReward:
     def __post_init__(self) -> None:
         self._check()
         require("EndpointReward", "openai", ("httpx2",))
-        from exptilt.engines.openai.transport import Transport
+        from exptilt.engines.transport import Transport
 
         parts = urlsplit(self.url)
         root = self.url if self.protocol != "rewards" else self.url.removesuffix(parts.path)

@@ -16,8 +16,7 @@ from typing import Any, Literal
 import torch
 import transformers
 
-from exptilt.engines.hf.engine import digest
-from exptilt.engines.hf.loading import DTYPES, quiet, told
+from exptilt.engines.checkpoints import device_or_default, digest, dtype_named, reading
 from exptilt.engines.load import find_source
 from exptilt.errors import ModelError, RewardError
 
@@ -90,15 +89,14 @@ class Loaded:
 
 def read(source: str | Path, head: Head, *, name: str, dtype: str, device: str | None) -> Loaded:
     """Load a model as what `head` says it is. Raises ModelError where it cannot be read, or is something else."""
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is unknown: give one of {', '.join(DTYPES)}")
+    number = dtype_named(dtype)
     kind, words = _CLASSES[head]
     found = find_source(str(source), name)
-    with quiet(), told(name, words):
+    with reading(name, words):
         tokenizer = transformers.AutoTokenizer.from_pretrained(found)
-        model, report = kind.from_pretrained(found, dtype=DTYPES[dtype], output_loading_info=True)
+        model, report = kind.from_pretrained(found, dtype=number, output_loading_info=True)
     _check(model, report, name, words)
-    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    model = model.to(device_or_default(device)).eval()
     look = repr((tokenizer.chat_template, sorted(tokenizer.get_vocab().items())))
     weights = blake2b((digest(model) + look).encode(), digest_size=16).hexdigest()
     return Loaded(model, Tokenizer(tokenizer, name), weights, _context(model, tokenizer))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from exptilt.draft import Draft
-from exptilt.engines.load import prepare_torch
+from exptilt.engines.requirements import prepare_torch
 from exptilt.errors import ModelError, RewardError
 from exptilt.keys import Floats
 from exptilt.rewards.model.classifier import BATCH_TOKENS, check_length, label_number

@@ -1,4 +1,4 @@
-"""From logits to the law of the next token: truncation, inverse-CDF draws, log-probabilities, certainty.
+"""From logits to the distribution of the next token: truncation, inverse-CDF draws, log-probabilities, certainty.
 
 Drawing and scoring both start from `supported`, so a draft's recorded log-probabilities and its score are
 of one law. Logits become float32 and are divided by the temperature. Sums over the vocabulary are float32 within blocks of about

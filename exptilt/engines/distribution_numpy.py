@@ -1,4 +1,4 @@
-"""From logits to the law of the next token, in numpy: the same law as `exptilt.engines.hf.law`, without torch.
+"""From logits to the distribution of the next token, in numpy: the same as `exptilt.engines.distribution_torch`, without torch.
 
 Drawing and scoring go through the same `_shifted` and `_masses`, so a draft's recorded log-probabilities and its score
 are of one law. Logits are float32 and divided by the temperature; sums over the vocabulary are float64.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from exptilt.engines.llamacpp.network import Logits
 from exptilt.engines.sampling import TokenLaw
 from exptilt.errors import ModelError
 from exptilt.keys import Floats
 
+Logits = np.ndarray[Any, np.dtype[np.float32]]
 FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is known how many top_p needs
 
 
