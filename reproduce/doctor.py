@@ -1,10 +1,11 @@
-"""How far the doctor's predictions hold: effective draws and tokens of samplers on random tables, predicted and real.
+"""Effective draws of samplers on random tables: by the variance of Ẑ, by their own weights, and as the doctor predicts them.
 
     python reproduce/doctor.py               # about 5 minutes on 2 cores; prints a table
 
 Each target is a table with unequal lengths (`tests/toys.py`), examined by 20 pilots of 200 draws. Real effective draws are
 (1 - share)·Z²/Var(Ẑ) over 2,000 runs, Z and the ESS share by enumeration; for chains, the variance of single responses'
-frequencies over 300 runs. The last column is the mean ESS of the populations by their own weights.
+frequencies over 300 runs. The doctor predicts independent draws only. The last column is the mean ESS of the populations by
+their own weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import exptilt as xt  # noqa: E402
-from exptilt.doctor.plans import Shape, priced  # noqa: E402
 from exptilt.doctor.tilt import measure  # noqa: E402
 from tests.doctor import tables  # noqa: E402
 from tests.toys import Toy, autoregressive  # noqa: E402
@@ -58,21 +58,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000, help="of each weighted sampler; chains get a seventh")
     runs = parser.parse_args().runs
-    print("| target | ESS share | sampler | predicted | real | tokens predicted | real | ESS of the weights |")
-    print("|---|---:|---|---:|---:|---:|---:|---:|")
+    print("| target | ESS share | sampler | predicted | real | tokens | ESS of the weights |")
+    print("|---|---:|---|---:|---:|---:|---:|")
     for seed, cap, beta in TARGETS:
         toy = autoregressive(seed, symbols=3, cap=cap, beta=beta)
-        pilots = tables.soundings(toy, 20, 200)
-        tilt, shape = measure(pilots, beta), Shape.of(pilots, beta, cap)
+        share = measure(tables.soundings(toy, 20, 200), beta).share
         for sampler in SAMPLERS:
-            plan, is_chain = priced(sampler, tilt, [], shape), isinstance(sampler, xt.SuffixMCMC)
+            is_chain = isinstance(sampler, xt.SuffixMCMC)
             drawn = results(toy, sampler, runs // 7 if is_chain else runs)
             real = by_frequencies(toy, drawn) if is_chain else by_variance(toy, drawn)
             tokens = np.mean([run.usage.tokens for run in drawn])
             own = "" if is_chain else f"{np.mean([run.population.ess for run in drawn]):.1f}"
             name = f"{type(sampler).__name__} {getattr(sampler, 'candidates', '')} {getattr(sampler, 'rollouts', '')}".strip()
             name += f", block {sampler.block}" if isinstance(sampler, xt.ETS) else ""
-            cells = f"{plan.ess.value:.1f} | {real:.1f} | {plan.tokens:.0f} | {tokens:.0f} | {own}"
+            predicted = f"{sampler.n * share:.1f}" if isinstance(sampler, xt.Independent) else ""
+            cells = f"{predicted} | {real:.1f} | {tokens:.0f} | {own}"
             print(f"| {seed}, {cap}, β {beta:g} | {tables.ess_share(toy):.2f} | {name} | {cells} |", flush=True)
 
 

@@ -17,17 +17,16 @@ from exptilt.cli.examination import show_examination
 from exptilt.cli.parts import ANSWERS, LAW, MODELS, SAMPLERS, UsageError, make_target, read_prompts
 from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note
 from exptilt.core import Target
-from exptilt.doctor import Examination, Goal, examine
-from exptilt.doctor.plans import Plan
+from exptilt.doctor import Examination, Goal, Plan, examine
 from exptilt.doctor.tilt import Estimate
 from exptilt.evaluation.tasks import NAMED, OFFLINE, Task, load_task
 from exptilt.keys import Key
 from exptilt.running.lines import encode
 
 _PILOT = 8  # prompts
-ABOUT = """Draw a pilot, rate it, and say whether the reward is fit to tilt by, which β, which sampler
-reaches the wanted number of effective draws in the fewest tokens, and what the run would cost.
-It ends with the command for that run."""
+ABOUT = """Draw a pilot, rate it, and say whether the reward is fit to tilt by, which β, how many draws
+make the wanted number of effective ones, and what the run would cost. It ends with the command
+for that run."""
 
 
 def add_doctor(
@@ -39,7 +38,7 @@ def add_doctor(
     """The command's flags. add_reward, add_law: what adds those that other commands have too."""
     parser = commands.add_parser(
         "doctor",
-        help="before a long run: the reward's health, β, the sampler, the cost",
+        help="before a long run: the reward's health, β, how many draws, the cost",
         description=ABOUT,
         usage="exptilt doctor MODEL [PROMPT | --prompts FILE | --task NAME] --reward SPEC [options]",
         formatter_class=formatter,
@@ -107,7 +106,7 @@ def diagnose(args: argparse.Namespace, console: Console) -> int:
             )  # fmt: skip
     except ValueError as error:  # ranges are checked at construction
         raise UsageError(f"{str(error).rstrip('.')}; see exptilt doctor --help.") from error
-    command = None if found.chosen is None else _command(args, found, found.chosen)
+    command = None if found.plan is None else _command(args, found, found.plan)
     row = _as_json(found, request, command)
     if args.out:
         Path(args.out).write_text(encode(row) + "\n", encoding="utf-8")
@@ -190,10 +189,8 @@ def _sampler_flags(sampler: Any) -> list[str]:
 
 
 def _as_json(found: Examination, request: _Request, command: str | None) -> dict[str, Any]:
-    row = asdict(found)
-    plans = {"plans": [_plan(found, plan, request) for plan in found.plans]}
-    chosen = None if found.chosen is None else _plan(found, found.chosen, request)
-    return _plain({**row, **plans, "chosen": chosen, "problems": request.problems, "command": command})
+    plan = None if found.plan is None else _plan(found, found.plan, request)
+    return _plain({**asdict(found), "plan": plan, "problems": request.problems, "command": command})
 
 
 def _plan(found: Examination, plan: Plan, request: _Request) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exptilt.cli.terminal import clock, counted, describe_sampler
-from exptilt.doctor import Examination, Goal
+from exptilt.doctor import Examination, Goal, Plan
 from exptilt.doctor.pilot import PLACES
 from exptilt.doctor.tilt import Estimate
 from exptilt.evaluation.compare import Point
@@ -28,10 +28,11 @@ def show_examination(found: Examination, goal: Goal, problems: int, model: str, 
     console.print(Text.assemble("\n", (model, "bold"), f"  {reward} · {drawn} · {spent}\n"))
     for name, text in _facts(found):
         console.print(_line(Text(name, style="dim cyan"), Text(text)))
-    if found.plans:
+    if found.plan is not None:
         prompts = "the prompt" if problems == 1 else f"each of {problems:,} prompts"
-        console.print(Text.assemble("\n", (f"For {goal.ess:g} effective draws of π for {prompts}", "bold")))
-        console.print(_plans(found, problems))
+        wanted = f"an accuracy of {goal.accuracy:.0%}" if _reaching(found, goal) else f"{goal.ess:g} effective draws of π"
+        console.print(Text.assemble("\n", (f"For {wanted}: {prompts}", "bold")))
+        console.print(_plan(found, found.plan, problems))
     if found.curve:
         console.print(Text.assemble("\n", ("Problems solved by fewer draws", "bold"), ", over all subsets of the pilot's"))
         console.print(_curve(found, goal))
@@ -74,20 +75,18 @@ def _facts(found: Examination) -> Iterator[tuple[str, str]]:
         yield "suffixes", f"redrawn from a random place are accepted {_percent(found.acceptance)} of the time"
 
 
-def _plans(found: Examination, problems: int) -> Table:
-    table = _columns("", "effective draws", "rounds", "tokens", "ratings", "time")
-    for plan in found.plans:
-        bill, chosen = found.bill(plan, problems), plan is found.chosen
-        name = ("▸ " if chosen else "  ") + describe_sampler(plan.sampler)
-        ess = f"{plan.ess.value:.1f} ({plan.ess.low:.0f} to {plan.ess.high:.0f})"
-        cells = (ess, str(plan.rounds), f"{bill.tokens:,.0f}", f"{bill.rated:,.0f}", clock(bill.seconds))
-        table.add_row(name, *cells, style="bold green" if chosen else "")
+def _plan(found: Examination, plan: Plan, problems: int) -> Table:
+    table = _columns("", "effective draws", "tokens", "ratings", "time")
+    bill = found.bill(plan, problems)
+    ess = f"{plan.ess.value:.1f} ({plan.ess.low:.0f} to {plan.ess.high:.0f})"
+    cells = (ess, f"{bill.tokens:,.0f}", f"{bill.rated:,.0f}", clock(bill.seconds))
+    table.add_row(f"▸ {describe_sampler(plan.sampler)}", *cells, style="bold green")
     return table
 
 
 def _curve(found: Examination, goal: Goal) -> Table:
     table = _columns("", "draws", "tokens", "pass@k", "majority", "weighted vote", "best-of-n", "95 %")
-    wanted = None if goal.accuracy is None else next((point for point in found.curve if _better(point) >= goal.accuracy), None)
+    wanted = _reaching(found, goal)
     for point in found.curve:
         low, high = wilson(_better(point), found.findings.prompts)
         shares = (point.passed, point.majority, point.weighted, point.best)
@@ -95,6 +94,11 @@ def _curve(found: Examination, goal: Goal) -> Table:
         is_wanted = point is wanted
         table.add_row("▸" if is_wanted else " ", str(point.k), *cells, style="bold green" if is_wanted else "")
     return table
+
+
+def _reaching(found: Examination, goal: Goal) -> Point | None:
+    """The fewest draws that reach the wanted accuracy; None where none was wanted or they do not."""
+    return None if goal.accuracy is None else next((point for point in found.curve if _better(point) >= goal.accuracy), None)
 
 
 def _better(point: Point) -> float:

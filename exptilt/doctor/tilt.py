@@ -4,12 +4,8 @@ With h = exp(r/β)/Z, so that E_p[h] = 1, for one prompt:
 
 - ESS share 1/(1+χ²), χ² = Var_p(h), and KL(π‖p): as in `exptilt.populations.calibrate`, from the draws;
 - what a beginning explains: Var_p(E[h | beginning])/χ², the correlation of h between a draft and its fork;
-- acceptance of `SuffixMCMC`, min(1, exp((r'-r)/β)·n/n') in the mean over π, and turnover, the same times the share of
-  the response that the move redraws: averages over drafts and their moves with weights h;
-- effective draws of a chain per step, of texts and of rewards, whichever are fewer. Texts: 1/E_π[(2-s)/s], s the share of a
-  state that a step replaces. One move for each draft cannot tell s of good drafts, which hold a chain up, so s is the
-  acceptance of all draws of the prompt as proposals, scaled to the turnover in the mean. Rewards: (1-c)/(1+c), c the
-  correlation under π of the rewards before and after a step.
+- acceptance of `SuffixMCMC`, min(1, exp((r'-r)/β)·n/n') in the mean over π: the average over drafts and their moves with
+  weights h.
 
 Prompts whose draws all have one reward tell nothing about β and are left out. Intervals are 95 % bootstrap intervals
 over prompts, or over the draws where there is one prompt.
@@ -24,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exptilt.doctor.pilot import PLACES, Branches, Sounding
+from exptilt.doctor.pilot import PLACES, Sounding
 from exptilt.evaluation.pools import best_at_k
 from exptilt.keys import Floats, Key
 from exptilt.populations.calibrate import tilt_ess, tilt_kl
@@ -54,17 +50,14 @@ class Estimate(NamedTuple):
 @dataclass(frozen=True)
 class Tilt:
     """Means over prompts at one β. share: ESS as a share of draws from p. kl: KL(π‖p), nats. explained: the share of
-    Var_p(exp(r/β)) that a beginning of each of `PLACES` mean lengths explains; empty without forks. acceptance, turnover: of
-    suffix redraws under π; redrawn: tokens that one draws; per_step: effective draws per step. NaN without moves."""
+    Var_p(exp(r/β)) that a beginning of each of `PLACES` mean lengths explains; empty without forks. acceptance: of suffix
+    redraws under π; NaN without moves."""
 
     beta: float
     share: float
     kl: float
     explained: tuple[float, ...] = ()
     acceptance: float = math.nan
-    turnover: float = math.nan
-    redrawn: float = math.nan
-    per_step: float = math.nan
 
 
 def measure(soundings: Sequence[Sounding], beta: float) -> Tilt:
@@ -72,17 +65,13 @@ def measure(soundings: Sequence[Sounding], beta: float) -> Tilt:
     varied = [sounding for sounding in soundings if sounding.varies]
     if not varied:
         raise ValueError(f"no reward varies on any of {len(soundings)} prompts: no tilt can be measured")
-    acceptance, turnover, redrawn = _moves(varied, beta)
     complete = [sounding for sounding in varied if len(sounding.forks) == len(PLACES)]
     return Tilt(
         beta,
         float(np.mean([tilt_ess(sounding.rewards, beta) for sounding in varied])),
         float(np.mean([tilt_kl(sounding.rewards, beta) for sounding in varied])),
         tuple(_explained(complete, place, beta) for place in range(len(PLACES))) if complete else (),
-        acceptance,
-        turnover,
-        redrawn,
-        min(_texts_per_step(varied, beta, turnover), _rewards_per_step(varied, beta)),
+        _acceptance(varied, beta),
     )
 
 
@@ -115,12 +104,9 @@ def _explained(soundings: Sequence[Sounding], place: int, beta: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Steps:
-    """Drafts of one prompt that are possible under π, as states of a chain, float64 [states]: their rewards, what their moves
-    made of them and how likely these are accepted, and the states' shares of π."""
+    """Drafts of one prompt that are possible under π, as states of a chain, float64 [states]: how likely their moves are
+    accepted, and the states' shares of π."""
 
-    lengths: Floats
-    rewards: Floats
-    moved: Branches
     accepted: Floats
     shares: Floats
 
@@ -133,48 +119,13 @@ def _steps(soundings: Sequence[Sounding], beta: float) -> Iterator[_Steps]:
         if rows.size:
             lengths, rewards, moved = sounding.lengths[rows], sounding.rewards[rows], sounding.moves.take(rows)
             accepted = np.exp(np.minimum(0.0, (moved.rewards - rewards) / beta + np.log(lengths / moved.lengths)))
-            yield _Steps(lengths, rewards, moved, accepted, tilted(rewards, rewards, beta) / rows.size)
+            yield _Steps(accepted, tilted(rewards, rewards, beta) / rows.size)
 
 
-def _moves(soundings: Sequence[Sounding], beta: float) -> tuple[float, float, float]:
-    """Acceptance, turnover and tokens of a suffix redraw under π, each the mean over prompts."""
-    found = [
-        np.stack([each.accepted, each.accepted * (1 - each.moved.kept / each.lengths), each.moved.lengths - each.moved.kept])
-        @ each.shares
-        for each in _steps(soundings, beta)
-    ]
-    return tuple(np.mean(found, axis=0).tolist()) if found else (math.nan, math.nan, math.nan)
-
-
-def _rewards_per_step(soundings: Sequence[Sounding], beta: float) -> float:
-    """Effective draws of a suffix-redraw chain per step, by how long its rewards last; infinite where π has one reward alone.
-
-    The correlation is one less half of the mean squared change, summed over prompts as the variance is.
-    """
-    change = variance = 0.0
-    for each in _steps(soundings, beta):
-        mean = float(each.rewards @ each.shares)
-        after = np.where(each.accepted > 0, each.moved.rewards, each.rewards)  # an excluded proposal is never accepted
-        change += float(each.shares @ (each.accepted * (after - each.rewards) ** 2)) / 2
-        variance += float(each.shares @ (each.rewards - mean) ** 2)
-    if variance == 0 or change >= 2 * variance:
-        return math.inf
-    return change / (2 * variance - change)  # (1-c)/(1+c) for c = 1 - change/variance
-
-
-def _texts_per_step(soundings: Sequence[Sounding], beta: float, turnover: float) -> float:
-    """Effective draws of a suffix-redraw chain per step, by how long its texts last; NaN without moves."""
-    if math.isnan(turnover):
-        return math.nan
-    found = []
-    for sounding in soundings:
-        held = sounding.rewards > -math.inf
-        levels, lengths = tilted(sounding.rewards, sounding.rewards, beta), sounding.lengths
-        ratios = levels[None, :] / np.where(held, levels, 1.0)[:, None] * lengths[:, None] / lengths[None, :]
-        found.append((levels[held] / levels.sum(), np.minimum(1.0, ratios).mean(axis=1)[held]))
-    usual = float(np.mean([weights @ accepted for weights, accepted in found]))
-    replaced = [(weights, np.minimum(1.0, accepted * turnover / usual)) for weights, accepted in found]
-    return float(1 / np.mean([weights @ ((2 - share) / np.maximum(share, 1e-12)) for weights, share in replaced]))
+def _acceptance(soundings: Sequence[Sounding], beta: float) -> float:
+    """How likely a suffix redraw is accepted under π, the mean over prompts; NaN without moves."""
+    found = [float(each.accepted @ each.shares) for each in _steps(soundings, beta)]
+    return float(np.mean(found)) if found else math.nan
 
 
 def heavy_tails(soundings: Sequence[Sounding], beta: float) -> int:

@@ -58,14 +58,14 @@ def explained(toy: Toy, count: int) -> float:
     return (sum(energy[name] ** 2 / mass[name] for name in mass) - 1) / (1 / ess_share(toy) - 1)
 
 
-def moves(toy: Toy, seed: int) -> tuple[float, float]:
-    """Acceptance and turnover of a suffix redraw under π."""
+def acceptance(toy: Toy, seed: int) -> float:
+    """Acceptance of a suffix redraw under π."""
     p, h = law(toy)
     mass: dict[Tokens, float] = {}
     for tokens in p:
         for place in range(len(tokens)):
             mass[tokens[:place]] = mass.get(tokens[:place], 0.0) + p[tokens]
-    acceptance = turnover = 0.0
+    total = 0.0
     for old in p:
         for new in p:
             for place in range(len(old)):
@@ -73,10 +73,8 @@ def moves(toy: Toy, seed: int) -> tuple[float, float]:
                     continue
                 gain = (reward_of(seed, new) - reward_of(seed, old)) / toy.target.beta
                 accepted = min(1.0, math.exp(gain) * len(old) / len(new))
-                flow = p[old] * h[old] / len(old) * p[new] / mass[old[:place]] * accepted
-                acceptance += flow
-                turnover += flow * (1 - place / len(old))
-    return acceptance, turnover
+                total += p[old] * h[old] / len(old) * p[new] / mass[old[:place]] * accepted
+    return total
 
 
 def coin(size: int) -> TableEngine:

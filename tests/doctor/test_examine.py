@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from exptilt.answers import exact
-from exptilt.core import Target
 from exptilt.doctor import Examination, Goal, examine
 from exptilt.draft import Draft
 from exptilt.engines import TableEngine
@@ -20,7 +19,7 @@ from exptilt.evaluation.tasks import Task
 from exptilt.rewards import Agreement, RunningMajority
 from exptilt.running.result import Result
 from exptilt.running.run import run
-from exptilt.samplers import ETS, Independent
+from exptilt.samplers import Independent
 from tests.doctor import tables
 from tests.toys import autoregressive
 
@@ -33,42 +32,33 @@ def warned(found: Examination, words: str) -> bool:
     return any(words in sentence for sentence in found.warnings)
 
 
-# ------------------------------------------------------------------------------------------------ β, sampler and cost
+# ------------------------------------------------------------------------------------------------ β, draws and cost
 
 
 def test_the_suggested_sampler_reaches_the_wanted_draws() -> None:
     """300 runs on a table: by the variance of Ẑ and, for independent draws, by the populations' own ESS."""
     toy = autoregressive(4, symbols=3, cap=6)
     found = examine(toy.target.engine, toy.target.reward, PROMPTS, Goal(ess=10, beta=1.0), draws=200, concurrency=1)
-    assert found.chosen is not None
-    assert isinstance(found.chosen.sampler, Independent)
-    outcomes = run(toy.target, [f"run {number}" for number in range(300)], found.chosen.sampler, seed=7, concurrency=1)
+    assert found.plan is not None
+    assert isinstance(found.plan.sampler, Independent)
+    outcomes = run(toy.target, [f"run {number}" for number in range(300)], found.plan.sampler, seed=7, concurrency=1)
     results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
     estimates = np.array([math.exp(result.log_z or -math.inf) for result in results]) / toy.z
     assert (1 - tables.ess_share(toy)) / np.mean((estimates - 1) ** 2) == pytest.approx(10, rel=0.25)
     assert np.mean([result.population.ess for result in results]) == pytest.approx(10, rel=0.25)
-    bill = found.bill(found.chosen, 300)
+    bill = found.bill(found.plan, 300)
     assert bill.tokens == pytest.approx(sum(result.usage.tokens for result in results), rel=0.05)
-    assert bill.rated == 300 * found.chosen.sampler.n
+    assert bill.rated == 300 * found.plan.sampler.n
     assert bill.seconds > 0
 
 
-def test_ets_is_chosen_where_rollouts_may_share_what_tells_nothing() -> None:
-    """The last four of 16 tosses decide: a candidate costs twelve tosses, each of its rollouts four."""
-    reward = tables.of_tokens(lambda tokens: sum(tokens[12:]))
-    found = examine(tables.coin(16), reward, PROMPTS, Goal(ess=8, beta=0.5), draws=100, concurrency=1)
-    assert found.chosen is not None
-    sampler = found.chosen.sampler
-    assert isinstance(sampler, ETS)
-    assert found.chosen.tokens < 0.75 * found.plans[0].tokens
-    target = Target(tables.coin(16), reward, 0.5)
-    outcomes = run(target, [f"run {number}" for number in range(200)], sampler, seed=7, concurrency=1)
-    results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
-    z = (0.5 * (1 + math.exp(1 / 0.5))) ** 4
-    share = z**2 / (0.5 * (1 + math.exp(2 / 0.5))) ** 4
-    estimates = np.array([math.exp(result.log_z or -math.inf) for result in results]) / z
-    assert (1 - share) / np.mean((estimates - 1) ** 2) > 8 * 0.75
-    assert np.mean([result.usage.tokens for result in results]) == pytest.approx(found.chosen.tokens, rel=0.1)
+def test_the_worth_of_beginnings_is_said() -> None:
+    """The first four of 16 tosses decide the reward, or the last four: only the first can be guided by."""
+    early, late = (tables.of_tokens(lambda tokens, part=part: sum(tokens[part])) for part in (slice(0, 4), slice(12, 16)))
+    guided = examine(tables.coin(16), early, PROMPTS, Goal(beta=0.5), draws=100, concurrency=1)
+    assert "samplers that guide by beginnings (ets, smc) may need fewer tokens" in guided.why
+    blind = examine(tables.coin(16), late, PROMPTS, Goal(beta=0.5), draws=100, concurrency=1)
+    assert "there is nothing to guide by" in blind.why
 
 
 def test_beta_for_a_kl_a_share_or_none() -> None:
@@ -101,22 +91,21 @@ def test_a_kl_that_the_pilot_cannot_show_is_said() -> None:
 def test_the_tokens_that_a_reward_takes_for_itself_are_billed() -> None:
     found = examine(tables.coin(4), Agreement(exact, pilot=10), PROMPTS[:4], draws=16, concurrency=1)
     assert found.speed.binding == 40
-    assert found.chosen is not None
-    assert found.bill(found.chosen, 3).tokens == pytest.approx(3 * (found.chosen.tokens + 40))
+    assert found.plan is not None
+    assert found.bill(found.plan, 3).tokens == pytest.approx(3 * (found.plan.tokens + 40))
 
 
-def test_an_engine_that_cannot_continue_gets_independent_draws() -> None:
+def test_an_engine_that_cannot_continue_tells_nothing_of_beginnings() -> None:
     found = examine(tables.whole_responses_only(tables.coin(6)), HEADS, PROMPTS, draws=16, concurrency=1)
-    assert len(found.plans) == 1
-    assert found.explained == ()
-    assert warned(found, "cannot continue drafts, so only independent draws were considered")
+    assert found.plan is not None
+    assert (found.explained, found.why) == ((), "")
 
 
 def test_the_same_seed_gives_the_same_examination() -> None:
     first, again, other = (
         examine(tables.coin(6), HEADS, PROMPTS[:3], seed=seed, concurrency=jobs) for seed, jobs in ((1, 1), (1, 3), (2, 1))
     )
-    assert (first.beta, first.plans, first.findings) == (again.beta, again.plans, again.findings)
+    assert (first.beta, first.plan, first.findings) == (again.beta, again.plan, again.findings)
     assert first.beta != other.beta
 
 
@@ -135,8 +124,8 @@ def test_the_fewest_draws_for_an_accuracy() -> None:
         tables.coin(6), tables.of_tokens(lambda tokens: tokens[:2] == (1, 1)), PROMPTS, Goal(accuracy=0.8), draws=64, task=task(),
         concurrency=1,
     )  # fmt: skip
-    assert found.chosen is not None
-    assert (found.chosen.sampler, found.select) == (Independent(8), "best")
+    assert found.plan is not None
+    assert (found.plan.sampler, found.select) == (Independent(8), "best")
     assert found.curve[3].best == pytest.approx(1 - 0.75**8, abs=0.1)
     assert found.curve[3].passed == pytest.approx(found.curve[3].best)
     assert "best of 8 solves" in found.why
@@ -144,7 +133,6 @@ def test_the_fewest_draws_for_an_accuracy() -> None:
 
 def test_an_accuracy_out_of_reach_is_said() -> None:
     found = examine(tables.coin(6), HEADS, PROMPTS, Goal(accuracy=1.0), draws=8, task=task(), concurrency=1)
-    assert found.chosen is found.plans[0]
     assert "An accuracy of 100% is out of reach of 8 draws; one of them is right on" in found.why
 
 
@@ -211,7 +199,7 @@ def test_flat_poor_excluded_and_capped() -> None:
 
 def test_nothing_to_tilt_by() -> None:
     found = examine(tables.coin(6), tables.of_tokens(lambda tokens: 1.0), PROMPTS[:3], Goal(accuracy=0.5), task=task(3), draws=8)
-    assert (found.beta, found.chosen, found.plans) == (None, None, ())
+    assert (found.beta, found.plan) == (None, None)
     assert found.curve[0].passed == pytest.approx(0.25, abs=0.25)
     assert warned(found, "there is nothing to tilt by")
 
