@@ -30,6 +30,15 @@ def log_sum(values: Floats) -> float:
     return top if top == -math.inf else top + math.log(float(np.exp(values - top).sum()))
 
 
+def log_shares(log_w: Floats) -> Floats:
+    """Log-weights less the log of their sum, float64 [n]: their exponentials sum to one. log_w has a finite maximum.
+
+    The maximum goes first. In log_w - log_sum(log_w) the log n of the sum is rounded away beyond about 1e8 nats.
+    """
+    below_top = log_w - log_w.max()
+    return below_top - log_sum(below_top)
+
+
 # ------------------------------------------------------------------------------------------------------ weight tails
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, WeightsError
 from exptilt.keys import Floats, Key
-from exptilt.populations.diagnostics import log_sum, pareto_k
+from exptilt.populations.diagnostics import log_shares, log_sum, pareto_k
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +60,18 @@ class Population:
 
     @classmethod
     def unweighted(
-        cls, drafts: Sequence[Draft], rewards: Sequence[float] | Floats, stats: Mapping[str, Any] | None = None
+        cls,
+        drafts: Sequence[Draft],
+        rewards: Sequence[float] | Floats,
+        stats: Mapping[str, Any] | None = None,
+        held: Sequence[bool] | np.ndarray[Any, np.dtype[np.bool_]] | None = None,
     ) -> Population:
-        """States of a Markov chain, or draws without a target: equal weights that sum to one, no log Ẑ."""
-        log_w = np.full(len(drafts), -math.log(len(drafts))) if drafts else np.zeros(0)
+        """States of a Markov chain, or draws without a target: equal weights that sum to one, no log Ẑ.
+
+        held: bool [n], which drafts have a weight; the others have weight zero. All have one where it is not given.
+        """
+        rows = np.ones(len(drafts), dtype=bool) if held is None else np.asarray(held, dtype=bool)
+        log_w = np.where(rows, -math.log(max(1, int(rows.sum()))), -math.inf)
         return cls(drafts, log_w, np.asarray(rewards, dtype=np.float64), proper=False, stats=stats or {})
 
     def __len__(self) -> int:
@@ -77,7 +85,7 @@ class Population:
     @cached_property
     def weights(self) -> Floats:
         """Weights normalised to sum to one, float64 [n], read-only."""
-        weights = np.exp(self.log_w - log_sum(self.log_w))
+        weights = np.exp(log_shares(self.log_w))
         weights.setflags(write=False)
         return weights
 
@@ -108,11 +116,14 @@ class Population:
 
     def kl(self, beta: float) -> float | None:
         """The estimate of KL(π‖p) = E_π[r]/β - log Z in nats; None where there is no log Ẑ."""
-        return None if self.log_z is None else self.mean_reward / beta - self.log_z
+        if not self.proper:
+            return None
+        held, top = self.weights > 0, float(self.log_w.max())  # the difference of two large numbers otherwise
+        return float(np.sum(self.weights[held] * (self.rewards[held] / beta - top))) - log_sum(self.log_w - top)
 
     def log_mean(self, values: Sequence[float] | Floats) -> float:
         """log of the weighted mean of exp(values): values in nats, float64 [n]."""
-        return log_sum(self.log_w + np.asarray(values, dtype=np.float64)) - log_sum(self.log_w)
+        return log_sum(log_shares(self.log_w) + np.asarray(values, dtype=np.float64))
 
     def resample(self, key: Key, size: int | None = None) -> Population:
         """`size` drafts (default n) drawn by systematic resampling, with equal weights and the same Ẑ."""
@@ -122,15 +133,23 @@ class Population:
         return replace(self, drafts=[self.drafts[row] for row in rows], log_w=log_w, rewards=self.rewards[rows])
 
     @staticmethod
-    def merge(populations: Sequence[Population]) -> Population:
-        """Pool independent runs of one sampler on one target: each run's weights divided by the number of runs."""
+    def merge(populations: Sequence[Population], dead: int = 0) -> Population:
+        """Pool independent runs of one sampler on one target: each run's weights divided by the number of runs.
+
+        dead: how many runs more ended with AllWeightsZero. Their Ẑ is 0 and counts in the mean: without them log Ẑ would
+        be too large by -log of the share of runs alive. Chains that never met an allowed state contribute nothing.
+        Raises AllWeightsZero where no run is alive.
+        """
+        if dead < 0 or (not populations and not dead):
+            raise ValueError(f"nothing to merge: give at least one population, and dead={dead} as a count of 0 or more")
         if not populations:
-            raise ValueError("nothing to merge: give at least one population")
+            raise AllWeightsZero(f"each of the {dead} runs has weight zero: draw more, or let the reward exclude less")
         if len({population.proper for population in populations}) > 1:
             raise WeightsError("cannot merge proper weights with a Markov chain's: pool runs of one kind of sampler")
+        runs = len(populations) + (dead if populations[0].proper else 0)
         return Population(
             [draft for population in populations for draft in population.drafts],
-            np.concatenate([population.log_w for population in populations]) - math.log(len(populations)),
+            np.concatenate([population.log_w for population in populations]) - math.log(runs),
             np.concatenate([population.rewards for population in populations]),
             proper=populations[0].proper,
         )
@@ -144,7 +163,7 @@ def systematic(weights: Floats, size: int, key: Key) -> list[int]:
     so u is drawn as a choice among those intervals: the law is the same, and can be enumerated.
     """
     scaled = np.cumsum(weights) * size / np.sum(weights)
-    scaled[-1] = size
+    scaled[scaled >= scaled[-1]] = size  # rounding must not leave an interval to rows of weight zero at the end
     edges = np.unique(np.concatenate([[0.0], scaled % 1.0, [1.0]]))
     interval = key.choose(np.diff(edges))
     offset = (edges[interval] + edges[interval + 1]) / 2

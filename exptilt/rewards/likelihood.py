@@ -104,14 +104,20 @@ class NegativeEntropy:
 
 @dataclass(frozen=True)
 class BoundScore:
-    """scale · summary(per-token log-probabilities under `engine`)."""
+    """scale · summary(per-token log-probabilities under `engine`); -inf for a draft that its law cannot produce.
+
+    So it is for a negative scale too: -inf times (α - 1) < 0 would be +inf, but p^α of such a draft is 0 for every α > 0.
+    """
 
     engine: Engine
     summary: Callable[[Floats], float]
     scale: float = 1.0
 
     def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
-        return [self.scale * self.summary(score) if self.scale else 0.0 for score in self.engine.score(drafts)]
+        if self.scale == 0:
+            return [0.0] * len(drafts)
+        sums = map(self.summary, self.engine.score(drafts))
+        return [log_p if log_p == -math.inf else self.scale * log_p for log_p in sums]
 
 
 @dataclass(frozen=True)

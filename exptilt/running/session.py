@@ -13,6 +13,7 @@ answer differently, and populations lose their weights, because there is no π f
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -235,9 +236,10 @@ class Session:
         return last
 
     def _record(self, population: Population) -> Population:
-        """Add a population to the trace; without a fixed reward, take its weights away first."""
+        """Add a population to the trace; without a fixed reward, take its weights away first, but for those of zero."""
         if not self._fixed:
-            population = Population.unweighted(population.drafts, population.rewards, population.stats)
+            held = population.log_w > -math.inf
+            population = Population.unweighted(population.drafts, population.rewards, population.stats, held)
         self._tick()
         entry = {
             "tokens": self.usage.tokens,

@@ -30,6 +30,8 @@ class Independent:
     """n independent responses, importance-weighted; the plainest sampler, and the base of all comparisons.
 
     n: how many responses. batch: how many to draw before each population is yielded; all at once where not given.
+    While all drawn so far have weight zero nothing is yielded: Ẑ = 0 counts as such until a draft is allowed.
+    Raises AllWeightsZero where none of the n is.
     """
 
     n: int
@@ -55,4 +57,5 @@ class Independent:
             drafts += fresh
             rewards = np.concatenate([rewards, rated])
             log_h = np.concatenate([log_h, rated / target.beta + log_ratio(target, fresh, [0] * count)])
-            yield Population(drafts, log_h - math.log(len(drafts)), rewards)
+            if len(drafts) == self.n or log_h.max() > -math.inf:
+                yield Population(drafts, log_h - math.log(len(drafts)), rewards)

@@ -12,6 +12,11 @@ stationary law of y for every size of that sampler.
 
 A rejected proposal repeats the state, and the population holds every state with its repeats. Populations are yielded
 at each of the first steps, then whenever the chain has grown by about a sixteenth, so that long chains stay cheap.
+
+π gives no mass to what the reward excludes (-inf), so such states have weight zero. A chain may start at one (its first
+draft is one of p, or its first inner run has Ẑ = 0); it then takes every move until it meets an allowed state, and never
+leaves the allowed ones again. Nothing is yielded before the first allowed state, and chains that have not met one count
+for nothing; where none has, AllWeightsZero is raised. The acceptance is that of the moves made from allowed states.
 """
 
 from __future__ import annotations
@@ -33,15 +38,46 @@ from exptilt.samplers.common import at_least_one, known_logq
 
 
 class State(NamedTuple):
-    """Where a chain is: its response, the reward, and log of the density by which moves are accepted."""
+    """Where a chain is: its response, the reward, and log of the density by which moves are accepted (-inf: excluded)."""
 
     draft: Draft
     reward: float
     log_density: float
 
+    @property
+    def allowed(self) -> bool:
+        """Whether the target gives this state any mass."""
+        return self.log_density > -math.inf
+
+
+@dataclass
+class _Path:
+    """The states of all chains so far, one row for each step, and how their moves went."""
+
+    rows: list[list[State]]
+    moves: int = 0
+    accepted: int = 0
+
+    def add(self, row: list[State]) -> None:
+        """One step more; a rejected move is the very same state."""
+        for new, old in zip(row, self.rows[-1], strict=True):
+            self.moves += old.allowed
+            self.accepted += old.allowed and new is not old
+        self.rows.append(row)
+
+    def population(self, burn_in: int = 0) -> Population | None:
+        """The states after the first `burn_in` with equal weights, zero for excluded ones; None where all are excluded."""
+        states = [state for row in self.rows[burn_in:] for state in row]
+        held = [state.allowed for state in states]
+        if not any(held):
+            return None
+        rewards = np.array([[state.reward for state in row] for row in self.rows[burn_in:]])
+        stats = {"acceptance": self.accepted / max(1, self.moves), "r_hat": r_hat(rewards.T)}
+        return Population.unweighted([state.draft for state in states], rewards.ravel(), stats, held)
+
 
 def accept(new: State, old: State, key: Key) -> bool:
-    """Metropolis acceptance with probability min(1, density'/density); a start of density zero is always left."""
+    """Metropolis acceptance with probability min(1, density'/density); a state of density zero is always left."""
     if new.log_density >= old.log_density:
         return True
     probability = math.exp(new.log_density - old.log_density)
@@ -83,14 +119,18 @@ class SuffixMCMC:
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
         empty = [target.engine.start(prompt)] * self.chains
         drafts = target.engine.extend(empty, [key.child("chain", chain, "first") for chain in range(self.chains)])
-        path, accepted = [self._states(target, prompt, drafts)], 0
+        path = _Path([self._states(target, prompt, drafts)])
         for step in range(self.steps + 1):
             if step:
                 keys = [key.child("chain", chain, step) for chain in range(self.chains)]
-                path.append(self.transition(target, prompt, path[-1], keys))
-                accepted += sum(new is not old for new, old in zip(path[-1], path[-2], strict=True))
-            if step >= self.burn_in and _due(step, self.steps):
-                yield self._population(path[self.burn_in :], accepted / max(1, step * self.chains))
+                path.add(self.transition(target, prompt, path.rows[-1], keys))
+            if step >= self.burn_in and _due(step, self.steps) and (population := path.population(self.burn_in)):
+                yield population
+        if not any(state.allowed for state in path.rows[-1]):
+            raise AllWeightsZero(
+                f"none of {self.chains} chains met a draft that the reward allows in {self.steps} steps: take more steps or "
+                "chains, or let the reward fall to a finite value instead of -inf"
+            )
 
     def transition(self, target: Target, prompt: str, states: list[State], keys: list[Key]) -> list[State]:
         """One Metropolis-Hastings move of each chain; a rejected chain returns the very same state."""
@@ -111,11 +151,6 @@ class SuffixMCMC:
                 tilt += (self.power - 1) * math.fsum(known_logq(draft))
             states.append(State(draft, reward, tilt))
         return states
-
-    def _population(self, path: list[list[State]], acceptance: float) -> Population:
-        rewards = np.array([[state.reward for state in row] for row in path])
-        stats = {"acceptance": acceptance, "r_hat": r_hat(rewards.T)}
-        return Population.unweighted([state.draft for row in path for state in row], rewards.ravel(), stats)
 
 
 @dataclass(frozen=True)
@@ -139,28 +174,32 @@ class Metropolised:
         return self.sampler.needs(target)
 
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
-        path = [self.propose(target, prompt, key.child("run", 0))]
-        accepted = 0
+        path = _Path([[self.propose(target, prompt, key.child("run", 0))]])
         for step in range(self.steps + 1):
             if step:
-                path.append(self.transition(target, prompt, path[-1], key.child("run", step)))
-                accepted += path[-1] is not path[-2]
-            if _due(step, self.steps):
-                rewards = np.array([state.reward for state in path])
-                stats = {"acceptance": accepted / max(1, step), "r_hat": r_hat(rewards[None])}
-                yield Population.unweighted([state.draft for state in path], rewards, stats)
+                path.add([self.transition(target, prompt, path.rows[-1][0], key.child("run", step))])
+            if _due(step, self.steps) and (population := path.population()):
+                yield population
+        if not path.rows[-1][0].allowed:
+            raise AllWeightsZero(
+                f"each of the {self.steps + 1} runs of {type(self.sampler).__name__} has weight zero: take more steps, or draw "
+                "more in each, or let the reward fall to a finite value instead of -inf"
+            )
 
     def propose(self, target: Target, prompt: str, key: Key) -> State:
-        """One run of the inner sampler: a draft drawn by its weights, and the run's log Ẑ as the density."""
-        *_, population = self.sampler(target, prompt, key)
+        """One run of the inner sampler: a draft drawn by its weights, and the run's log Ẑ as the density.
+
+        A run whose weights are all zero has Ẑ = 0: an empty draft of density zero stands for it.
+        """
+        try:
+            *_, population = self.sampler(target, prompt, key)
+        except AllWeightsZero:
+            return State(target.engine.start(prompt), -math.inf, -math.inf)
         row = key.child("draw").choose(population.weights)
         assert population.log_z is not None
         return State(population.drafts[row], float(population.rewards[row]), population.log_z)
 
     def transition(self, target: Target, prompt: str, state: State, key: Key) -> State:
-        """One move; a run of weight zero is a rejected proposal."""
-        try:
-            proposed = self.propose(target, prompt, key)
-        except AllWeightsZero:
-            return state
+        """One move; a run of weight zero is a rejected proposal, unless the state is one as well."""
+        proposed = self.propose(target, prompt, key)
         return proposed if accept(proposed, state, key.child("accept")) else state

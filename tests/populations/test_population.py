@@ -45,6 +45,23 @@ def test_weights_far_outside_float_range_stay_finite() -> None:
     np.testing.assert_allclose(one.weights, [0.5, 0.5, 0.0])
 
 
+@pytest.mark.parametrize("top", [1e4, 1e8, 1e12, 1e16, -1e16, 1e300])
+def test_weights_sum_to_one_at_every_size_of_the_rewards(top: float) -> None:
+    """From |r|/β of 1e8 on, log n was rounded away in log Σ w: eight equal weights summed to 8, the ESS was 1/8."""
+    one = population(top, top, top - 1.0, -math.inf) if abs(top) < 1e15 else population(top, top, top, -math.inf)
+    assert math.isclose(float(one.weights.sum()), 1.0, rel_tol=1e-12)
+    assert 1.0 <= one.ess <= 3.0 + 1e-9
+    assert math.isclose(one.log_mean(np.zeros(4)), 0.0, abs_tol=1e-12)
+
+
+def test_kl_of_large_rewards_is_no_difference_of_large_numbers() -> None:
+    """Two of four draws are allowed and alike: KL(π‖p) = log 2 whatever their reward."""
+    rewards = np.array([3e12, 3e12, -math.inf, -math.inf])
+    kl = Population(DRAFTS, rewards / 0.5 - math.log(4), rewards).kl(0.5)
+    assert kl is not None
+    assert math.isclose(kl, math.log(2.0), abs_tol=0.01)  # log 4 is kept to 0.001 beside 6e12
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_bad_weights_are_refused(bad: float) -> None:
     with pytest.raises(WeightsError, match="NaN or"):
@@ -71,6 +88,28 @@ def test_merge_averages_runs() -> None:
         Population.merge([population(0.0), Population.unweighted(DRAFTS, np.zeros(4))])
 
 
+def test_merge_counts_runs_of_weight_zero() -> None:
+    """Runs that ended in AllWeightsZero could not be given: log Ẑ of the rest was too large by -log of the share alive."""
+    merged = Population.merge([population(0.0, 1.0), population(2.0)], dead=2)
+    assert merged.log_z is not None
+    assert math.isclose(math.exp(merged.log_z), (1 + math.e + math.e**2) / 4)
+    chains = Population.merge([Population.unweighted(DRAFTS, np.zeros(4))], dead=3)
+    assert math.isclose(float(np.exp(chains.log_w).sum()), 1.0)
+    with pytest.raises(AllWeightsZero, match="each of the 3 runs"):
+        Population.merge([], dead=3)
+    for populations, dead in (([], 0), ([population(0.0)], -1)):
+        with pytest.raises(ValueError, match="nothing to merge"):
+            Population.merge(populations, dead)
+
+
+def test_drafts_left_out_of_an_unweighted_population_have_no_weight() -> None:
+    one = Population.unweighted(DRAFTS, np.array([1.0, -math.inf, 3.0, -math.inf]), held=[True, False, True, False])
+    assert one.weights.tolist() == [0.5, 0.0, 0.5, 0.0]
+    assert one.mean_reward == 2.0
+    with pytest.raises(AllWeightsZero):
+        Population.unweighted(DRAFTS, np.zeros(4), held=[False] * 4)
+
+
 def test_a_chain_has_no_log_z() -> None:
     chain = Population.unweighted(DRAFTS, np.arange(4.0))
     assert chain.log_z is None
@@ -93,6 +132,21 @@ def test_systematic_resampling_is_unbiased_and_tight(size: int) -> None:
         total += probability
     assert math.isclose(total, 1.0)
     np.testing.assert_allclose(expected, size * weights, atol=1e-12)
+
+
+def test_systematic_resampling_never_takes_a_row_of_weight_zero() -> None:
+    """Rounding left the last row an interval of 1e-16 of its own where the sum of the rows before it fell short of n."""
+    for count in range(2, 60):
+        weights = np.append(np.random.default_rng(count).dirichlet(np.ones(count)), [0.0, 0.0])
+        for _, rows in paths(lambda key, weights=weights: systematic(weights, 3, key)):
+            assert max(rows) < count
+
+
+def test_resample_keeps_drafts_and_rewards_together() -> None:
+    one = population(0.0, 1.0, -1.0, 2.0)  # the reward of a draft is its token
+    again = one.resample(Key(3), 25)
+    assert [draft.tokens[0] for draft in again.drafts] == again.rewards.tolist()
+    assert len(set(again.rewards)) > 2
 
 
 def test_resample_keeps_log_z() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from exptilt.core import Target
+from exptilt.core import Target, rate
 from exptilt.draft import Draft
 from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.engines.table import TableEngine
@@ -57,6 +57,13 @@ def test_power_leaves_a_response_without_mass_alone_at_exponent_one():
     engine = TableEngine(lambda prefix: [0.0, 0.5, 0.5], 3, 2)
     assert Power(1.0).bind(engine, "x", Key(0))("x", impossible) == [0.0]
     assert Power(2.0).bind(engine, "x", Key(0))("x", impossible) == [-math.inf]
+
+
+def test_power_below_one_excludes_a_response_without_mass():
+    """(α - 1)·log p of a draft with p = 0 is +inf for α < 1, which ended the prompt with a RewardError; p^α is 0."""
+    engine = TableEngine(lambda prefix: [0.0, 0.5, 0.5], 3, 2)
+    drafts = [Draft("x", (0,), None, "0", "length"), Draft("x", (2,), None, "", "stop")]
+    assert rate(Power(0.5).bind(engine, "x", Key(0)), "x", drafts) == pytest.approx([-math.inf, -0.5 * math.log(0.5)])
 
 
 def entropy(law: list[float]) -> float:

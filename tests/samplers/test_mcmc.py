@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,13 +13,13 @@ import pytest
 
 from exptilt.core import Sampler, Target
 from exptilt.draft import Draft
-from exptilt.engines.table import MaskedTableEngine
-from exptilt.errors import TargetError
+from exptilt.engines.table import MaskedTableEngine, TableEngine
+from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.samplers.mcmc import State
-from tests.exact import distance, paths
+from tests.exact import distance, final, paths
 from tests.toys import Toy, autoregressive, masked
 
 SEEDS = range(20)
@@ -151,6 +152,98 @@ def test_a_start_of_density_zero_is_left() -> None:
 
     *_, population = SuffixMCMC(300)(replace(toy.target, reward=only_one), "x", Key(0))
     assert population.drafts[-1].tokens == allowed
+
+
+def constrained(share: float = 0.5) -> Target:
+    """One token, allowed with probability `share`: every draft of a longer text would be one more step of the same."""
+    engine = TableEngine(lambda prefix: [share, 1 - share], 1, 1)
+    return Target(engine, lambda prompt, drafts: [0.0 if draft.tokens == (0,) else -math.inf for draft in drafts], 1.0)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """An inner sampler that plays given runs in their order: log Ẑ of each, None for one of weight zero."""
+
+    log_zs: list[float | None]
+    weighted: ClassVar[bool] = True
+
+    def needs(self, target: Target) -> frozenset[str]:
+        return frozenset()
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        number = int(key.path[-1])
+        log_z = self.log_zs[number]
+        if log_z is None:
+            raise AllWeightsZero("this run")
+        yield Population([Draft("x", (number,))], np.array([log_z]), np.array([float(number)]))
+
+
+def test_excluded_states_have_weight_zero() -> None:
+    """States with r = -inf kept their share: 158 of 300 answers broke a constraint although 213 chains had met a right one."""
+    toy = autoregressive(3, symbols=3, cap=5)
+
+    def two_zeros(prompt: str, drafts: list[Draft]) -> list[float]:
+        return [0.0 if draft.tokens.count(0) == 2 else -math.inf for draft in drafts]
+
+    target, late, dead = replace(toy.target, reward=two_zeros), 0, 0
+    for seed in range(40):
+        populations: list[Population] = []
+        try:
+            populations += SuffixMCMC(3, chains=2)(target, "x", Key(seed))
+        except AllWeightsZero:
+            dead += 1
+        late += 0 < len(populations) < 4
+        for population in populations:
+            held = population.weights > 0
+            assert all(population.drafts[row].tokens.count(0) == 2 for row in np.flatnonzero(held))
+            np.testing.assert_allclose(population.weights[held], 1 / held.sum())
+            assert population.mean_reward == 0.0
+    assert late > 5
+    assert dead > 0
+
+
+def test_chains_not_yet_entered_contribute_nothing() -> None:
+    """The law of the states of two chains, enumerated: nothing but the allowed token ever has weight."""
+    target, mass = constrained(0.3), 0.0
+    for probability, population in paths(lambda key: final(SuffixMCMC(1, chains=2), target, key)):
+        if population is None:
+            mass += probability
+        else:
+            assert {draft.tokens for draft, w in zip(population.drafts, population.weights, strict=True) if w > 0} == {(0,)}
+    assert math.isclose(mass, 0.7**4)
+
+
+@pytest.mark.parametrize("sampler", [SuffixMCMC(5, chains=3), Metropolised(Independent(2), 5)])
+def test_chains_that_meet_nothing_allowed_say_so(sampler: Sampler) -> None:
+    with pytest.raises(AllWeightsZero, match="take more steps"):
+        list(sampler(constrained(1e-12), "x", Key(0)))
+
+
+def test_acceptance_is_a_share_of_the_moves_from_allowed_states() -> None:
+    """With several chains the accepted moves were once divided by the steps alone; moves among excluded drafts are no moves."""
+    toy = autoregressive(1, cap=4, beta=1e12)  # every move is accepted but for the ratio of lengths
+    for chains in (1, 4):
+        *_, population = SuffixMCMC(60, chains=chains)(toy.target, "x", Key(3))
+        rows = [population.drafts[step * chains : (step + 1) * chains] for step in range(61)]
+        moved = [new is not old for before, after in pairwise(rows) for new, old in zip(after, before, strict=True)]
+        assert math.isclose(population.stats["acceptance"], np.mean(moved))
+        assert 0.5 < population.stats["acceptance"] <= 1
+
+    *_, population = SuffixMCMC(40)(constrained(0.3), "x", Key(6))
+    first = int(np.argmax(population.weights > 0))
+    assert first > 0
+    states = population.drafts[first:]
+    assert math.isclose(population.stats["acceptance"], np.mean([new is not old for old, new in pairwise(states)]))
+
+
+def test_metropolised_over_runs_of_weight_zero() -> None:
+    """The first run may be dead: the chain then takes the first that is not. A dead run later is a rejected move."""
+    target = constrained()
+    populations = list(Metropolised(Runs([None, None, 0.0, None, 50.0]), 4)(target, "x", Key(0)))
+    assert [len(population) for population in populations] == [3, 4, 5]
+    assert [draft.tokens for draft in populations[-1].drafts] == [(), (), (2,), (2,), (4,)]
+    np.testing.assert_allclose(populations[-1].weights, [0, 0, 1 / 3, 1 / 3, 1 / 3])
+    assert populations[-1].stats["acceptance"] == 0.5
 
 
 def test_refusals() -> None:
