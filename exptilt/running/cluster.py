@@ -16,10 +16,12 @@ How workers are handed their prompts and what becomes of those of a dead worker 
 from __future__ import annotations
 
 import importlib
+import linecache
 import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -70,7 +72,7 @@ class Cluster:
         """
         ray = _import_ray()
         with _connected(ray, self):
-            task = _pickle(ray, partial(_make, build, request))
+            task = _pickle(ray, partial(_make, build, request, main_source()))
             kind = ray.remote(Worker).options(num_cpus=self.cpus, num_gpus=self.gpus, max_concurrency=concurrency)
             hire, room = partial(kind.remote, task, str(Path.cwd())), partial(self._room, ray)
             with closing(Crew(ray, hire, room, workers=self.workers, concurrency=concurrency, attempts=self.attempts)) as crew:
@@ -94,7 +96,16 @@ def fits(machine: Mapping[str, float], cpus: float, gpus: float) -> int:
     return min(int(machine.get(name, 0.0) / want + 1e-9) for name, want in wants.items() if want > 0)
 
 
-def _make(build: Callable[[], Target], request: Callable[[Target], Request]) -> Request:
+def main_source() -> tuple[str, list[str]]:
+    """The path and the lines of the script that runs: what it defines travels to workers that may not have the file."""
+    path = str(getattr(sys.modules["__main__"], "__file__", ""))
+    return path, linecache.getlines(path)
+
+
+def _make(build: Callable[[], Target], request: Callable[[Target], Request], main: tuple[str, list[str]]) -> Request:
+    path, lines = main
+    if lines and not Path(path).is_file():  # settings are described by source, so that it must be found here too
+        linecache.cache[path] = (sum(map(len, lines)), None, lines, path)
     return request(build())
 
 

@@ -28,3 +28,10 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def _show(flat: Mapping[str, Any], name: str) -> str:
     return encode(flat[name]) if name in flat else "(not set)"
+
+
+def without_code(settings: Any) -> Any:
+    """Settings without the digests of the user's own code and of what it holds."""
+    if isinstance(settings, Mapping):
+        return {name: without_code(value) for name, value in settings.items() if name not in ("code", "state")}
+    return [without_code(item) for item in settings] if isinstance(settings, list) else settings

@@ -1,6 +1,6 @@
 """The results file: one JSON line per prompt, written as it finishes, and a first line that says which run it is.
 
-    {"exptilt": 1, "settings": {...}, "hash": "..."}          the header: everything that decides what is drawn
+    {"exptilt": 1, "settings": {...}, "hash": "...", ...}     the header: everything that decides what is drawn
     {"id": "<digest of the prompt>-<occurrence>", "prompt": ..., "text": ..., "log_z": ..., ...}
     {"id": ..., "prompt": ..., "error": "RewardError", "message": ...}
 
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from exptilt.errors import StoreError
 from exptilt.keys import digest
 from exptilt.running.lines import decode, encode
-from exptilt.running.settings import changes
+from exptilt.running.settings import changes, without_code
 
 try:
     import fcntl
@@ -43,7 +43,8 @@ class Store:
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        header = {"exptilt": FORMAT, "settings": decode(encode(settings)), "hash": digest(encode(settings, sort=True))}
+        hashed = digest(encode(settings, sort=True))
+        header = {"exptilt": FORMAT, "settings": decode(encode(settings)), "hash": hashed, "code": "source"}
         self._file = self._open()
         try:
             self._lock()
@@ -104,9 +105,15 @@ class Store:
             )
         if found.get("hash") == header["hash"]:
             return
+        differences = changes(found.get("settings"), header["settings"]) or "its hash was edited"
+        if "code" not in found and changes(without_code(found.get("settings")), without_code(header["settings"])) == "":
+            raise StoreError(
+                f"{self.path} was begun by a version of exptilt that knew your own functions by their bytecode; this one knows "
+                f"them by their source, and cannot tell whether they are the same ({differences}). Finish the file with that "
+                "version, or choose another path."
+            )
         raise StoreError(
-            f"{self.path} holds results of a run with other settings (there → here): "
-            f"{changes(found.get('settings'), header['settings']) or 'its hash was edited'}. "
+            f"{self.path} holds results of a run with other settings (there → here): {differences}. "
             "Resume with the settings there, or choose another path for these."
         )
 

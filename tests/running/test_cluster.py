@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,8 @@ from exptilt.describe import describe
 from exptilt.draft import Draft
 from exptilt.errors import ClusterError, ModelError, TargetError
 from exptilt.running import crew
-from exptilt.running.cluster import Cluster, _connected, _import_ray, _start, fits
+from exptilt.running.cluster import Cluster, _connected, _import_ray, _make, _start, fits, main_source
+from exptilt.running.request import Request
 from exptilt.running.result import Failure, Outcome
 from tests.running.long_run import same
 from tests.toys import random_table
@@ -147,6 +150,24 @@ def test_a_function_that_travelled_is_described_as_before() -> None:
         exec("def rate(prompt, drafts):\n    return [float(len(draft.text)) for draft in drafts]", around)
         described.append(describe(around["rate"]))
     assert described[0] == described[1]
+
+
+def test_the_script_s_source_travels_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings name a function by its source. A worker on a machine without the script's file described it by its bytecode,
+    so that its settings differed from those of the results file."""
+    script = tmp_path / "script.py"
+    script.write_text("def rate(prompt, drafts):\n    return [float(len(draft.text)) for draft in drafts]\n")
+    there: dict[str, Any] = {"__name__": "script"}
+    exec(compile(script.read_text(), str(script), "exec"), there)
+    before = describe(there["rate"])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
+    main = main_source()
+    script.unlink()
+    linecache.clearcache()
+    assert describe(there["rate"]) != before
+    _make(build, lambda target: Request(target, SAMPLER, xt.draw, 0, None), main)
+    assert describe(there["rate"]) == before
+    linecache.clearcache()
 
 
 def test_the_command_line(

@@ -18,9 +18,9 @@ import pytest
 
 import exptilt as xt
 from exptilt.core import Target
-from exptilt.describe import describe
 from exptilt.draft import Draft
 from exptilt.errors import StoreError
+from exptilt.keys import digest
 from exptilt.running.lines import decode, encode
 from exptilt.running.result import Failure
 from exptilt.running.store import Store
@@ -134,7 +134,7 @@ def test_every_line_is_plain_json(tmp_path: Path) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     rows = [json.loads(line, parse_constant=refuse) for line in store.read_text(encoding="ascii").splitlines()]
-    assert list(rows[0]) == ["exptilt", "settings", "hash"]
+    assert list(rows[0]) == ["exptilt", "settings", "hash", "code"]
     by_prompt = {row["prompt"]: row for row in rows[1:]}
     for result in results:
         assert isinstance(result, xt.Result)
@@ -211,6 +211,20 @@ def test_other_settings_are_refused_and_shown(tmp_path: Path) -> None:
     assert len(xt.run(replace(TARGET, beta=0.5), FEW, same_again, store=store)) == 4
 
 
+def test_files_that_knew_functions_by_bytecode_are_refused_in_so_many_words(tmp_path: Path) -> None:
+    """Functions are known by their source now. Whether a digest of bytecode belongs to the same function cannot be told."""
+    store = tmp_path / "a.jsonl"
+    xt.run(TARGET, FEW, xt.ETS(3, 2, 2), store=store)
+    header, *lines = store.read_text().splitlines(keepends=True)
+    old = json.loads(header)
+    del old["code"]
+    old["settings"]["reward"]["code"] = "0123456789abcdef"
+    old["hash"] = digest(encode(old["settings"], sort=True))
+    store.write_text("".join([encode(old) + "\n", *lines]))
+    refused(store, "knew your own functions by their bytecode.*reward.code: .*Finish the file with that version")
+    refused(store, "of a run with other settings", seed=1)
+
+
 def test_corrupt_lines_are_refused(tmp_path: Path) -> None:
     store = tmp_path / "a.jsonl"
     xt.run(TARGET, FEW, xt.ETS(3, 2, 2), store=store)
@@ -254,86 +268,3 @@ def test_encoding_is_exact() -> None:
     value = {"numbers": [0.1, 1e-310, -math.inf, math.inf], "text": "-inf", "none": None}
     assert decode(encode(value)) == value
     assert math.isnan(decode(encode([math.nan]))[0])
-
-
-# --------------------------------------------------------------------------------------------------------- descriptions
-
-_SCRIPT = """
-import re
-from dataclasses import dataclass
-from functools import partial
-
-WORDS = {{"yes", "no", "maybe", "never", "ever"}}
-PATTERN = re.compile("a+")
-
-def helper(text):
-    return {constant} if text in WORDS else {{"a", "b"}}.__len__()
-
-def reward(prompt, drafts, scale=1.0):
-    return [helper(draft.text) * scale + len(PATTERN.findall(prompt)) for draft in drafts]
-
-def made(power):
-    return lambda prompt, drafts: [float(len(prompt)) ** power for _ in drafts]
-
-@dataclass(frozen=True)
-class Ruled:
-    limit: int
-    def __call__(self, prompt, drafts):
-        return [min(self.limit, {constant}) for _ in drafts]
-
-class Plain:
-    def __init__(self, words):
-        self.words = words
-        self.me = self
-    def score(self, prompt, drafts):
-        return [1.0 for _ in drafts]
-    __call__ = score
-
-THINGS = [reward, made(2), made(3), partial(reward, scale=2.0), Ruled(4), Ruled(5)]
-THINGS += [Plain(WORDS), Plain(()).score, len, object(), Ruled]
-"""
-_PRINT = "\nimport json\nfrom exptilt.describe import describe\nprint(json.dumps([describe(thing) for thing in THINGS]))"
-
-
-def described(folder: Path, constant: float, hash_seed: int) -> list:
-    """The descriptions that another process gives for a file of functions."""
-    (folder / "mine.py").write_text(_SCRIPT.format(constant=constant))
-    command = [sys.executable, "-c", "from mine import THINGS" + _PRINT]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{folder}:{ROOT}",
-        "PYTHONHASHSEED": str(hash_seed),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    return json.loads(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
-
-
-def test_descriptions_are_the_same_in_every_process(tmp_path: Path) -> None:
-    first = described(tmp_path, 0.5, 1)
-    assert first == described(tmp_path, 0.5, 2)
-    assert len({json.dumps(thing) for thing in first}) == len(first)
-    assert "0x" not in json.dumps(first)
-
-
-def test_descriptions_see_changed_code(tmp_path: Path) -> None:
-    """A constant changes inside a helper and inside a method: all that use either count as changed, the others do not."""
-    changed = [a != b for a, b in zip(described(tmp_path, 0.5, 1), described(tmp_path, 0.75, 1), strict=True)]
-    assert changed == [True, False, False, True, True, True, False, False, False, False, True]
-
-
-def test_tangled_code_is_read_once() -> None:
-    """Forty functions that all name each other once took exponential time: every path through them was followed."""
-    names = [f"f{number}" for number in range(40)]
-    space: dict = {"__name__": "tangled"}
-    exec("\n".join(f"def {name}(): return {', '.join(names)}" for name in names), space)
-    assert describe(space["f0"])["code"] != describe(space["f1"])["code"]
-
-
-def test_descriptions_are_readable() -> None:
-    assert describe(xt.ETS(8, 2, 32)) == {
-        "type": "ETS", "candidates": 8, "rollouts": 2, "block": 32, "returns": "rollouts",
-        "temper": 1, "value": None, "propose_candidates": False, "step_weights": None,
-    }  # fmt: skip
-    assert describe(xt.vote(xt.answers.number)) == {"type": "Vote", "answer": "number", "weighted": True}
-    assert describe(xt.draw) == "draw"
-    assert describe(TARGET.engine) == describe(dict(TARGET.engine.settings))

@@ -1,11 +1,14 @@
-"""What an object is, as JSON values: the part of a results file that says which run it belongs to.
+"""From an object to JSON values that name it.
 
 Two runs may share a file only if they would draw from the same target in the same way, so the settings must see
 through rewards, selects and samplers down to the code of the functions they hold. A description is the same in every
-process, and never holds a memory address. It sees a function's bytecode, defaults and closure, and the functions and
+process, and never holds a memory address. It sees a function's source, defaults and closure, and the functions and
 constants of its own module that it names; what other modules do is taken as given. In which module it lies does not
-count, so a script's function is the same when it is imported. Bytecode belongs to a version of Python: under another
-one, a user's own function counts as changed.
+count, so a script's function is the same when it is imported.
+
+What code changes as it runs does not count either: a dict in which a reward remembers its answers, a counter of calls
+(`exptilt.describe.source` tells what is changed). A function without source, typed at a prompt, is known by its bytecode,
+which belongs to a version of Python: under another one it counts as changed.
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import Engine
+from exptilt.describe.source import changed_attributes, changed_names, module_changes, text_of
 from exptilt.keys import digest
 
 _OWN = "exptilt."
 _DEEPEST = 16  # of objects within objects; what lies deeper is named by its type
+_STATE = "(changes as it runs)"
 _PLAIN = bool | int | float | str | tuple | list | dict | set | frozenset | Pattern
 
 
@@ -94,7 +99,7 @@ class _Walk:
         if isinstance(thing, FunctionType) and not _is_own(thing):
             return {"function": thing.__qualname__, "code": self._function(thing)}
         if isinstance(thing, FunctionType) and thing.__closure__:
-            return {"function": _name(thing), "closure": [self.describe(value) for value in _closure(thing)]}
+            return {"function": _name(thing), "closure": [self.describe(value) for _, value in _closure(thing)]}
         if isinstance(thing, type) and (code := self._class(thing)):
             return {"class": thing.__qualname__, "code": code}
         return _name(thing)
@@ -105,9 +110,11 @@ class _Walk:
             return self.describe(thing.settings)
         code = self._class(type(thing))
         described = {"type": type(thing).__qualname__, "code": code} if code else {"type": _name(type(thing))}
+        changes = _changed_attributes(type(thing)) if code else frozenset()
         if is_dataclass(thing):
-            return described | {item.name: self.describe(getattr(thing, item.name)) for item in fields(thing) if item.compare}
-        state = getattr(thing, "__dict__", {})
+            kept = [item.name for item in fields(thing) if item.compare]
+            return described | {name: _STATE if name in changes else self.describe(getattr(thing, name)) for name in kept}
+        state = {name: value for name, value in getattr(thing, "__dict__", {}).items() if name not in changes}
         return described | ({"state": digest(_canonical(self.describe(state)))} if state else {})
 
     def _class(self, kind: type) -> str | None:
@@ -135,15 +142,19 @@ class _Walk:
         """A digest of a function's code, defaults, closure, and what it names in its own module."""
         if id(function) not in self.codes:
             self.codes[id(function)] = "..."
+            text = text_of(function)
+            changes = changed_names(text)
             parts = [
-                self._code(function.__code__),
-                self.describe(function.__defaults__),
-                self.describe(function.__kwdefaults__),
-                [self.describe(value) for value in _closure(function)],
-                {name: self.describe(value) for name, value in sorted(_globals(function))},
+                self._code(function.__code__) if text is None else text,
+                {name: self._setting(name, value, changes) for name, value in _defaults(function)},
+                {name: self._setting(name, value, changes) for name, value in _closure(function)},
+                {name: self._setting(name, value, module_changes(function)) for name, value in sorted(_globals(function))},
             ]
             self.codes[id(function)] = digest(_canonical(parts))
         return self.codes[id(function)]
+
+    def _setting(self, name: str, value: Any, changes: frozenset[str]) -> Any:
+        return _STATE if name in changes else self.describe(value)
 
     def _code(self, code: CodeType) -> Any:
         """Bytecode, names and constants, without file names and line numbers."""
@@ -155,12 +166,25 @@ class _Walk:
         return f"{type(item).__name__} {item!r}" if plain else self.describe(item)
 
 
-def _closure(function: FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
+def _changed_attributes(kind: type) -> frozenset[str]:
+    """The attributes that the user's own methods of a class change once an object is made."""
+    methods = [member for base in kind.__mro__ for member in vars(base).values() if isinstance(member, FunctionType)]
+    return changed_attributes([text for member in methods if not _is_own(member) and (text := text_of(member)) is not None])
+
+
+def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The parameters that have defaults, with them."""
+    code, given = function.__code__, function.__defaults__ or ()
+    yield from zip(code.co_varnames[code.co_argcount - len(given) : code.co_argcount], given, strict=True)
+    yield from (function.__kwdefaults__ or {}).items()
+
+
+def _closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            yield cell.cell_contents
+            yield name, cell.cell_contents
         except ValueError:  # a cell that has not been filled yet
-            yield "(empty)"
+            yield name, "(empty)"
 
 
 def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
