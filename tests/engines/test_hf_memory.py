@@ -17,11 +17,11 @@ from torch.nn import functional  # noqa: E402
 
 from exptilt.engines.distribution_torch import Laws, draw, log_probability  # noqa: E402
 from exptilt.engines.hf import HFEngine, Weights  # noqa: E402
-from exptilt.engines.hf.linear import PackedLinear, pack, round_up  # noqa: E402
+from exptilt.engines.hf.fast.linear import PackedLinear, pack, round_up  # noqa: E402
+from exptilt.engines.hf.fast.trunks import Trunks  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, common_beginning, shared_beginnings  # noqa: E402
 from exptilt.engines.hf.slots import slide  # noqa: E402
-from exptilt.engines.hf.trunks import Trunks  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
@@ -59,9 +59,9 @@ def test_rows_that_share_trunks_draw_from_the_models_own_law(
 ):
     """Families of several sizes, of which some have trunks; every logq is that of the whole text read at once."""
     if parted:  # wherever rows or trunks differ, and with a root for what prompts share
-        monkeypatch.setattr("exptilt.engines.hf.trunks.LEAST_ROOT", 8)
+        monkeypatch.setattr("exptilt.engines.hf.fast.trunks.LEAST_ROOT", 8)
         monkeypatch.setattr("exptilt.engines.hf.slots.EXTRA_OWN", 0)
-        monkeypatch.setattr("exptilt.engines.hf.trunks.EXTRA_TRUNK", 0)
+        monkeypatch.setattr("exptilt.engines.hf.fast.trunks.EXTRA_TRUNK", 0)
     seen, shared = [], Trunks.shared
     monkeypatch.setattr(Trunks, "shared", lambda *args: seen.append(shared(*args)) or seen[-1])
     torch.manual_seed(1)
@@ -234,7 +234,7 @@ def test_trunks_reuse_places_and_grow():
 
 
 def test_prompts_that_share_a_long_beginning_stand_on_one_root(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("exptilt.engines.hf.trunks.EXTRA_TRUNK", 0)
+    monkeypatch.setattr("exptilt.engines.hf.fast.trunks.EXTRA_TRUNK", 0)
     trunks = Trunks(2, torch.device("cpu"))
     stem = tuple(range(200))
     prompts = [(*stem, 300, 301, number, *range(20)) for number in range(3)]

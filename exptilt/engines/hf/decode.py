@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from exptilt.engines.distribution_torch import Laws, draw
+from exptilt.engines.hf.fast.trunks import LEAST_TRUNK
 from exptilt.engines.hf.network import Network
 from exptilt.engines.hf.prefixes import KeyValues, common_beginning
-from exptilt.engines.hf.trunks import LEAST_TRUNK
 from exptilt.engines.row import Row
 from exptilt.engines.text import Text
 

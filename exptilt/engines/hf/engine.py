@@ -24,10 +24,11 @@ from exptilt.draft import Draft
 from exptilt.engines.certainty import Certainty
 from exptilt.engines.checkpoints import digest
 from exptilt.engines.distribution_torch import Laws, certainty, log_probability
+from exptilt.engines.hf import fast as fast_paths
 from exptilt.engines.hf.decode import Decoder
-from exptilt.engines.hf.linear import pack
 from exptilt.engines.hf.network import Network, groups
 from exptilt.engines.hf.slots import SPARE_COLUMNS
+from exptilt.engines.hf.tree import own_tree
 from exptilt.engines.ledger import Cost, Ledger
 from exptilt.engines.row import Row, begun, extended
 from exptilt.engines.sampling import Sampling, check_count
@@ -47,7 +48,10 @@ class Weights:
     model, tokenizer: of transformers, the model on its device and in its dtype. name: what errors and settings call
     it. max_rows: rows that decode at once. rows_memory: bytes that their key-values may take, each row reckoned at its
     full length and without what it shares; rows beyond either number wait. memory: bytes kept for the key-values of
-    prefixes that may come again. Raises ModelError for models that keep a recurrent state.
+    prefixes that may come again. fast: whether to use the fast paths (`exptilt.engines.hf.fast`), which change no draft.
+    ours: whether nobody else uses the model, so that it may be changed and its weights need not be held twice; the model of
+    a caller is left as it is, and must keep its weights while the engine lives. Raises ModelError for models that keep a
+    recurrent state.
     """
 
     def __init__(
@@ -59,13 +63,16 @@ class Weights:
         max_rows: int | None = None,
         rows_memory: int = ROWS_MEMORY,
         memory: int = MEMORY,
+        fast: bool = True,
+        ours: bool = False,
     ) -> None:
-        model.eval()
+        fast = fast_paths.wanted(fast)
         self.name = name
         self.digest = digest(model)  # before the weights are laid out anew
-        pack(model)
-        self.model = model
-        self.network = Network(model, memory)
+        self.model = (model if ours else own_tree(model, name)).eval()
+        if fast:
+            fast_paths.prepare(self.model)
+        self.network = Network(self.model, memory, fast=fast)
         self.text = Text(tokenizer, _ends(model, tokenizer))
         self.decoder = Decoder(self.network, self.text)
         token = _token_bytes(model)

@@ -33,18 +33,19 @@ def read_weights(
     max_rows: int | None = None,
     rows_memory: int = ROWS_MEMORY,
     memory: int = MEMORY,
+    fast: bool = True,
 ) -> Weights:
     """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
 
     dtype: "float32", "bfloat16" or "float16". device: None takes CUDA where there is one, else the CPU. max_rows,
-    rows_memory and memory: as in `Weights`. Raises ModelError where the model cannot be found or read.
+    rows_memory, memory and fast: as in `Weights`. Raises ModelError where the model cannot be found or read.
     """
     kind, place = dtype_named(dtype), device_or_default(device)
     with reading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=kind)
         model = model.to(place)
-    return Weights(model, tokenizer, name=name, max_rows=max_rows, rows_memory=rows_memory, memory=memory)
+    return Weights(model, tokenizer, name=name, max_rows=max_rows, rows_memory=rows_memory, memory=memory, fast=fast, ours=True)
 
 
 def converted(file: Path) -> Path:

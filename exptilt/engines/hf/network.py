@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exptilt.engines.hf.attention import NAME
+from exptilt.engines.hf.fast.attention import NAME, sharing
+from exptilt.engines.hf.fast.private import attends_by_interface
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
 from exptilt.engines.hf.slots import Slots
 from exptilt.engines.ledger import Cost
@@ -47,10 +48,10 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 class Network:
     """A causal language model of transformers, with the key-values of prefixes that may come again.
 
-    memory: bytes for those key-values. Not thread-safe: the scheduler's worker calls it.
+    memory: bytes for those key-values. fast: whether rows may share trunks. Not thread-safe: the scheduler's worker calls it.
     """
 
-    def __init__(self, model: Any, memory: int) -> None:
+    def __init__(self, model: Any, memory: int, *, fast: bool = True) -> None:
         config = model.config.get_text_config(decoder=True)
         kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION
         if kinds or model._is_stateful:
@@ -64,8 +65,8 @@ class Network:
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.layers: int = config.num_hidden_layers
         self.prefixes = Prefixes(memory)
-        self._accepted = inspect.signature(model.forward).parameters.keys()
-        self.shares = _can_share(model)
+        self._accepted = _accepted(model)
+        self.shares = fast and _can_share(model)
         if self.shares:
             model.set_attn_implementation(NAME)
 
@@ -80,8 +81,9 @@ class Network:
         Returns the logits [rows, keep, vocabulary] of the last `keep` columns.
         """
         inputs = {**slots.inputs(ids.shape[1]), "logits_to_keep": keep}
-        inputs = {name: value for name, value in inputs.items() if name in self._accepted or name == "shared"}
-        output = self.model(input_ids=ids, past_key_values=slots.cache, use_cache=True, **inputs)
+        inputs = {name: value for name, value in inputs.items() if name in self._accepted}
+        with sharing(slots.shared()):
+            output = self.model(input_ids=ids, past_key_values=slots.cache, use_cache=True, **inputs)
         slots.end += ids.shape[1]
         return output.logits[:, -keep:]
 
@@ -203,10 +205,15 @@ def groups(sizes: Sequence[tuple[int, int]]) -> Iterable[list[int]]:
         yield group
 
 
+def _accepted(model: Any) -> frozenset[str]:
+    """The arguments that a model takes; an adapter around it hands on what it does not know."""
+    inner = getattr(model, "get_base_model", None)  # of peft
+    return frozenset(inspect.signature(model.forward if inner is None else inner().forward).parameters)
+
+
 def _can_share(model: Any) -> bool:
     """Whether rows can share trunks: every layer attends to all tokens, through transformers' interface and sdpa."""
     config = model.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    interface = model._supports_attention_backend and config._attn_implementation == "sdpa"
-    return bool(interface and kinds == {"full_attention"} and window is None)
+    return attends_by_interface(model) and kinds == {"full_attention"} and window is None

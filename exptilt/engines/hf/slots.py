@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from exptilt.engines.hf.attention import Shared
+from exptilt.engines.hf.fast.attention import Shared
+from exptilt.engines.hf.fast.parts import parts
+from exptilt.engines.hf.fast.trunks import Trunks
 from exptilt.engines.hf.memory import zeros
-from exptilt.engines.hf.parts import parts
 from exptilt.engines.hf.prefixes import KeyValues
-from exptilt.engines.hf.trunks import Trunks
 
 EXTRA_OWN = 256  # rows times columns that one more run of rows is worth
 SPARE_COLUMNS = 96  # free columns after memory has grown: rows move at most once in a quarter as many steps
@@ -217,11 +217,14 @@ class Slots:
         positions = (places - starts).clamp_(min=0) + skipped
         if self.trunks is None:
             return {"attention_mask": own, "position_ids": positions}
-        if self._shared is None:
+        return {"attention_mask": torch.where(own, 0.0, -math.inf)[:, None, None], "position_ids": positions}
+
+    def shared(self) -> Shared | None:
+        """What `attention.sharing` must know of the rows in the next step; None where they share nothing."""
+        if self.trunks is not None and self._shared is None:
             runs = parts([[self.end + 1 - start] for start in self.starts], EXTRA_OWN)
             self._shared = self.trunks.shared(self._trunk_of, [(run, min(self.starts[run]) - self.begin) for run in runs])
-        mask = torch.where(own, 0.0, -math.inf)[:, None, None]
-        return {"attention_mask": mask, "position_ids": positions, "shared": self._shared}
+        return self._shared
 
     def skipped(self, trunk: int | None) -> int:
         """How many tokens of a row lie in its trunk and so not in columns of its own."""

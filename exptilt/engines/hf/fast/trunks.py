@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exptilt.engines.hf.attention import Shared, TrunkPart
+from exptilt.engines.hf.fast.attention import Shared, TrunkPart
+from exptilt.engines.hf.fast.parts import parts
 from exptilt.engines.hf.memory import zeros
-from exptilt.engines.hf.parts import parts
 from exptilt.engines.hf.prefixes import KeyValues, Layers, common_length
 
 LEAST_TRUNK = 16  # tokens from which a beginning is worth a trunk

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from exptilt.engines.hf.parts import parts
+from exptilt.engines.hf.fast.parts import parts
 
 
 def cost(sizes: np.ndarray) -> int:

@@ -12,17 +12,20 @@ transformers calls `attend` in place of its own attention, and everything else o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+from exptilt.engines.hf.fast.private import ordinary_attention, register
+from exptilt.errors import ModelError
 
 NAME = "exptilt_trunks"  # under which transformers knows `attend`
+CHANGES = ("position_bias", "softcap", "s_aux")  # options of attention that change its values
 LOG2E = math.log2(math.e)  # weights are exp2(LOG2E score): 3 to 20 times as fast as MKL's exp (docs/log/speed.md)
 
 
@@ -54,6 +57,22 @@ class Shared:
     levels: Sequence[tuple[Tensor, Tensor]]
 
 
+_rows: ContextVar[Shared | None] = ContextVar("_rows", default=None)  # of the step under way
+
+
+@contextmanager
+def sharing(shared: Shared | None) -> Iterator[None]:
+    """Attention within is over what these rows share; None for ordinary attention.
+
+    It is not handed to the model as an argument: many models have layers that drop arguments they do not know.
+    """
+    token = _rows.set(shared)
+    try:
+        yield
+    finally:
+        _rows.reset(token)
+
+
 def attend(
     module: Any,
     query: Tensor,
@@ -62,17 +81,20 @@ def attend(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    shared: Shared | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers' interface has it; with `shared` for one token per row, over trunk and own columns.
+    """Attention as transformers' interface has it; within `sharing` for one token per row, over trunk and own columns.
 
-    query: [rows, heads, 1, size]; key, value: [rows, key heads, own columns, size]; attention_mask: what is added to
-    the scores of own columns, [rows, 1, 1, own columns]. Returns [rows, 1, heads, size].
+    query: [rows, heads, 1, size]; key, value: [rows, key heads, own columns, size], the values' size one of their own;
+    attention_mask: what is added to the scores of own columns, [rows, 1, 1, own columns]. Returns [rows, 1, heads, size].
     """
+    shared = _rows.get()
     if shared is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    assert attention_mask is not None
+        return ordinary_attention(module, query, key, value, attention_mask, scaling=scaling, **options)
+    if attention_mask is None:
+        raise ModelError(f"{type(module).__name__} was not handed the attention mask: rows would see each other's padding")
+    if unknown := [name for name in CHANGES if options.get(name) is not None]:
+        raise ModelError(f"{type(module).__name__} attends with {', '.join(unknown)}, which attention over trunks does not have")
     rows, heads, _, size = query.shape
     kept = key.shape[1]
     queries = (query * (scaling or size**-0.5)).view(rows, kept, heads // kept, size)
@@ -80,6 +102,7 @@ def attend(
         _weigh(queries[run], key[run, :, skip:], value[run, :, skip:], attention_mask[run, ..., skip:])
         for run, skip in shared.own
     ]
+    size = value.shape[-1]
     mixed, total, most = _joined(own).split([size, 1, 1], -1)
     over = _joined([_over_trunks(queries, part, module.layer_idx) for part in shared.trunks]) if shared.levels else None
     for places, bare in shared.levels:
@@ -113,12 +136,11 @@ def _over_trunks(queries: Tensor, part: TrunkPart, layer: int) -> Tensor:
     assert pair is not None  # every layer keeps key-values where trunks are shared
     gathered = queries[part.members].transpose(1, 2).reshape(len(part.members), kept, -1, size)
     found = _weigh(gathered, *pair, part.hidden)
-    return found.view(len(found), kept, -1, group, size + 2).transpose(1, 2).flatten(0, 1)
+    return found.view(len(found), kept, -1, group, found.shape[-1]).transpose(1, 2).flatten(0, 1)
 
 
 def _joined(pieces: Sequence[Tensor]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
-transformers.AttentionInterface.register(NAME, attend)
-transformers.AttentionMaskInterface.register(NAME, sdpa_mask)
+register(NAME, attend)

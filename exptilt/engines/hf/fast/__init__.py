@@ -1,0 +1,34 @@
+"""What makes a model faster without changing what it computes, all behind one switch (`load(..., fast=False)`).
+
+linear.py lays weights out for the processor's matrix products; trunks.py holds what several rows begin with once, and
+attention.py reads it once for all of them; parts.py parts rows of unlike size before they are padded. private.py holds
+the names of torch and transformers that these rely on and that no release has to keep.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from exptilt.engines.hf.fast.linear import pack
+from exptilt.engines.hf.fast.private import untested
+
+SWITCH = "EXPTILT_FAST"  # an environment variable: 0 switches off what is not switched off already
+
+logger = logging.getLogger("exptilt")
+
+
+def wanted(fast: bool) -> bool:
+    """Whether the fast paths are on: asked for, not switched off by the environment, and known to fit what is installed."""
+    if not fast or os.environ.get(SWITCH) == "0":
+        return False
+    reason = untested()
+    if reason is not None:
+        logger.warning("the fast paths are switched off: %s", reason)
+    return reason is None
+
+
+def prepare(model: Any) -> None:
+    """Lay out a model's weights anew, in place: the model must be nobody else's."""
+    pack(model)

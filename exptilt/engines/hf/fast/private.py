@@ -1,0 +1,61 @@
+"""Every name of torch and transformers that the fast paths rely on and that no release has to keep, in one place.
+
+The versions between which they are known to mean what they mean here stand in `KNOWN`, as in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+KNOWN: Mapping[str, tuple[str, str]] = {"torch": ("2.6", "3"), "transformers": ("5.0", "5.40")}
+"""For each package the first version that is known to do, and the first that is not known."""
+
+ordinary_attention = sdpa_attention_forward
+
+
+def untested() -> str | None:
+    """Why the packages that are installed are not known to do, or None."""
+    for package, (first, beyond) in KNOWN.items():
+        installed = (torch if package == "torch" else transformers).__version__
+        if not _numbers(first) <= _numbers(installed) < _numbers(beyond):
+            return f"{package} {installed} is installed, and they are known to work from {first} on and before {beyond}"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def packs() -> bool:
+    """Whether torch has oneDNN's products of weights that were laid out beforehand."""
+    return torch.backends.mkldnn.is_available()
+
+
+def packed(weight: Tensor) -> Tensor:
+    """A weight [out, in] laid out for `product`; its `to_dense()` gives the very same numbers back."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+def product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """states [rows, in] times a packed weight, plus bias: [rows, out]."""
+    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+
+
+def attends_by_interface(model: Any) -> bool:
+    """Whether every layer of a model attends through transformers' interface, and by torch's own attention now."""
+    config = model.config.get_text_config(decoder=True)
+    return bool(model._supports_attention_backend and config._attn_implementation == "sdpa")
+
+
+def register(name: str, attend: Any) -> None:
+    """Make `attend` known to transformers as an implementation of attention whose masks are those of torch's own."""
+    transformers.AttentionInterface.register(name, attend)
+    transformers.AttentionMaskInterface.register(name, sdpa_mask)
