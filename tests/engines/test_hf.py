@@ -151,7 +151,7 @@ def test_draws_stay_inside_the_support(engine: HFEngine, sampling: dict[str, Any
 
 
 def test_top_p_that_needs_more_tokens_than_are_sorted_first(engine: HFEngine, monkeypatch: pytest.MonkeyPatch):
-    from exptilt.engines.hf import law as module
+    from exptilt.engines import distribution_torch as module
 
     law = engine.with_sampling(temperature=5.0, top_p=0.95)
     drafts = law.extend([law.start("one")] * 8, keys(8), tokens=4)
