@@ -20,6 +20,7 @@ from exptilt.draft import Draft
 from exptilt.errors import CapabilityError, ExptiltError, RewardError, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
+from exptilt.proposals import check_cover
 from exptilt.usage import Work
 
 # ------------------------------------------------------------------------------------------------------- protocols
@@ -169,6 +170,7 @@ class Target:
                     f"the proposal {self.proposal.name} has {name} {theirs} but the engine {self.engine.name} has {ours}: "
                     "importance ratios need both over the same responses. Give both the same tokenizer and token cap."
                 )
+        check_cover(self.engine.name, self.engine.settings, self.proposal.name, self.proposal.settings)
 
     @property
     def fixed(self) -> bool:

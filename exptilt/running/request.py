@@ -21,6 +21,7 @@ from exptilt.errors import AllWeightsZero, BudgetSpent, PromptError, RewardError
 from exptilt.keys import Key, digest
 from exptilt.populations.population import Population
 from exptilt.populations.warnings import warnings
+from exptilt.proposals import cover_warning
 from exptilt.running.result import Failure, Outcome, Posterior, Result
 from exptilt.running.session import Session
 from exptilt.usage import Budget
@@ -112,9 +113,17 @@ class Request:
             seed=self.seed,
             stopped="done" if session.limit is None else "budget",
             limit=session.limit,
-            warnings=tuple(warnings(population, self.target.beta)),
+            warnings=(*self._of_target(), *warnings(population, self.target.beta)),
             posterior=dict(self.select.posterior(population)) if isinstance(self.select, Posterior) else None,
         )
+
+    def _of_target(self) -> list[str]:
+        """What speaks against trusting any population of this target."""
+        engine, proposal = self.target.engine, self.target.proposal
+        if proposal is None:
+            return []
+        found = cover_warning(engine.name, engine.settings, proposal.name, proposal.settings)
+        return [found] if found else []
 
     def outcome(self, job: Job, halt: Event | None = None) -> Outcome:
         """The result, or what was wrong with this one prompt."""

@@ -27,6 +27,7 @@ import numpy as np
 from exptilt.core import Engine, PromptReward, Reward, Sampler, Target, rate, reward_name
 from exptilt.draft import Draft
 from exptilt.engines.certainty import CertainEngine, Certainty
+from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.errors import BudgetSpent, CapabilityError, ExptiltError, RewardError, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
@@ -79,19 +80,25 @@ class MeteredEngine:
         if all(draft.finish is not None for draft in drafts):
             return list(drafts)  # nothing to decide, so nothing to refuse: what is finished may still be rated
         with self._counted() as engine:
-            return engine.extend(drafts, keys, tokens)
+            extended = engine.extend(drafts, keys, tokens)
+        check_drawn(self.name, extended, [draft.decided for draft in drafts])
+        return extended
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         if not drafts:
             return []
         with self._counted() as engine:
-            return engine.score(drafts, starts)
+            scores = engine.score(drafts, starts)
+        check_scored(self.name, scores)
+        return scores
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
         with self._counted() as engine:
             if not isinstance(engine, CertainEngine):
                 raise CapabilityError(f'{self.name} cannot measure certainty: use an engine with "certainty" in its `can`')
-            return engine.certainty(drafts)
+            certainties = engine.certainty(drafts)
+        check_certain(self.name, certainties)
+        return certainties
 
     @contextmanager
     def _counted(self) -> Iterator[Engine]:

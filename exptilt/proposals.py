@@ -1,0 +1,103 @@
+"""Whether a proposal q covers the reference p: a weight p/q can correct everything but q(y) = 0 where p(y) > 0.
+
+What q cannot draw never enters a population, so its share of Z is lost, silently, at every number of draws. The settings
+of engines tell most of it. Logits alone give every token a positive probability; top_k and top_p take tokens away, and a
+stop string ends responses that go on without it. `check_cover` refuses a proposal that is known to leave something out,
+`cover_warning` says where it cannot be known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from exptilt.errors import TargetError
+
+_OF_TOKENS = ("temperature", "top_p", "top_k")  # the parameters that decide which tokens have a positive probability
+
+
+def check_cover(engine: str, ours: Mapping[str, Any], proposal: str, theirs: Mapping[str, Any]) -> None:
+    """Refuse a proposal that is known to leave out what the engine can draw. Raises TargetError.
+
+    engine, proposal: their names. ours, theirs: their settings.
+    """
+    if "stop" in ours and "stop" in theirs and sorted(ours["stop"]) != sorted(theirs["stop"]):
+        raise TargetError(
+            f"the proposal {proposal} stops at {list(theirs['stop'])!r} but the engine {engine} at {list(ours['stop'])!r}: each "
+            "has responses that the other lacks, and no weight makes up for that. Give both the same stop strings."
+        )
+    if _covers(ours, theirs) is False:
+        raise TargetError(
+            f"the proposal {proposal} ({_truncation(theirs)}) leaves out tokens that the engine {engine} ({_truncation(ours)}) "
+            "may draw: they are lost, and no weight makes up for them. Give the proposal top_k=None, top_p=1.0, or truncate the "
+            "engine in the same way at no higher temperature."
+        )
+
+
+def cover_warning(engine: str, ours: Mapping[str, Any], proposal: str, theirs: Mapping[str, Any]) -> str | None:
+    """One sentence where it cannot be known whether the proposal covers the engine; None where it does."""
+    if _covers(ours, theirs) is not None:
+        return None
+    declared = _declared(theirs) and not theirs.get("extra")
+    cure = "give it top_k=None, top_p=1.0" if declared else "see that it gives every token a positive probability"
+    return (
+        f"It cannot be known whether the support of the proposal {proposal} ({_truncation(theirs)}) holds all that the engine "
+        f"{engine} ({_truncation(ours)}) can draw; what is missing there is lost from log Ẑ and from the answers: {cure}."
+    )
+
+
+def _covers(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool | None:
+    """Whether every token that the engine may draw can be proposed; None where the settings do not tell.
+
+    Logits divided by the temperature keep their order, so truncation keeps the likeliest tokens, and more of them for a
+    larger top_k, a larger top_p and a higher temperature.
+    """
+    if _model(ours) == _model(theirs) and all(ours.get(name) == theirs.get(name) for name in _OF_TOKENS):
+        return True
+    if not _declared(theirs) or theirs.get("extra"):  # fields that a server is sent besides its own may do anything
+        return None
+    if not _truncated(theirs):
+        return True
+    if not _declared(ours):
+        return None
+    if not _truncated(ours):
+        return False
+    if _model(ours) != _model(theirs):
+        return None
+    found = _covers_by_rank(ours, theirs), _covers_by_mass(ours, theirs)
+    return False if False in found else None if None in found else True
+
+
+def _covers_by_rank(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool | None:
+    """Whether the top_k of q leaves out nothing: fewer ranks may do where top_p cuts p as well."""
+    if (theirs["top_k"] or math.inf) >= (ours["top_k"] or math.inf):
+        return True
+    return False if ours["top_p"] == 1 else None
+
+
+def _covers_by_mass(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool | None:
+    """Whether the top_p of q leaves out nothing: less mass may do at a higher temperature, more mass at a lower one."""
+    mass, heat = theirs["top_p"] - ours["top_p"], theirs["temperature"] - ours["temperature"]
+    if theirs["top_p"] == 1 or (mass >= 0 and heat >= 0):
+        return True
+    return False if ours["top_p"] == 1 or (mass <= 0 and heat <= 0) else None
+
+
+def _declared(settings: Mapping[str, Any]) -> bool:
+    return all(name in settings for name in _OF_TOKENS)
+
+
+def _truncated(settings: Mapping[str, Any]) -> bool:
+    """Whether some tokens have probability zero."""
+    return settings["top_k"] is not None or settings["top_p"] < 1
+
+
+def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides the logits."""
+    return {name: value for name, value in settings.items() if name not in _OF_TOKENS}
+
+
+def _truncation(settings: Mapping[str, Any]) -> str:
+    known = [f"{name}={settings[name]}" for name in (*_OF_TOKENS, "extra") if settings.get(name, {}) != {}]
+    return ", ".join(known) or "which does not tell its truncation"
