@@ -15,8 +15,22 @@ class ModelError(ExptiltError):
     """The model cannot be found, read or run."""
 
 
+class AnswerError(ExptiltError):
+    """A server gave no usable answer to one request, or refused it: that prompt fails, and the others go on.
+
+    status: of a refusal, as HTTP numbers them; 0 where the server refused nothing. said: the server's own words.
+    """
+
+    status: int = 0
+    said: str = ""
+
+
 class RewardError(ExptiltError):
     """The reward raised, or returned NaN, +inf or the wrong number of values. Never turned into a score."""
+
+
+class SelectError(ExptiltError):
+    """The select raised, or returned something else than a draft."""
 
 
 class SandboxError(ExptiltError):

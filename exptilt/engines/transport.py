@@ -1,6 +1,6 @@
 """Requests to one or several servers of one model: a limit on those under way, retries, and errors in plain words.
 
-A request that fails in passing (no connection, time-out, status 408, 429 or 5xx) is sent again after a pause that
+A request that fails in passing (`replies`; no connection, time-out, status 429 or 5xx) is sent again after a pause that
 doubles each time, times a factor between 1/2 and 1 drawn from the request's key, and that is never shorter than the
 server's `Retry-After`. With several base URLs each attempt goes to the one with the fewest requests under way; one
 that could not be reached rests for a while and is reported to the logger "exptilt".
@@ -13,46 +13,28 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 
-from exptilt.errors import ModelError, PromptError
+from exptilt.engines.replies import ABSENT, Reader, Reply, Trouble
+from exptilt.errors import AnswerError, ModelError
 from exptilt.keys import Key
 
 T = TypeVar("T")
 LOGGER = logging.getLogger("exptilt")
-IN_PASSING = frozenset({408, 429, 500, 502, 503, 504, 529})
 LONGEST_PAUSE = 30.0  # seconds; a server that asks for more by Retry-After gets more
-LONGEST_RETRY_AFTER = 300.0  # seconds; beyond that the run should end rather than seem to hang
+LONGEST_RETRY_AFTER = 300.0  # seconds; beyond that the request fails, or the run would seem to hang
 REST = 30.0  # seconds for which a server that cannot be reached is left alone while there are others
-TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")
-
-
-class Refused(ModelError):
-    """The server understood the request and said no: `status` and its own words."""
-
-    status: int = 0
-    said: str = ""
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """One attempt that failed in passing. pause: seconds that the server asks to wait."""
-
-    what: str
-    pause: float = 0.0
-    unreachable: bool = False
+LONGEST_BODY = 2**28  # bytes
+ENDPOINTS = ("/chat/completions", "/completions")
+URL_CURE = "Check the URL; one of OpenAI's protocol goes up to and with /v1."
 
 
 class Transport:
@@ -69,6 +51,8 @@ class Transport:
         self.urls = tuple(_checked(url) for url in urls)
         self._key_name, self._timeout, self._attempts, self._backoff = key_name, timeout, attempts, backoff
         self._secret = os.environ.get(key_name, "").strip()
+        if not (self._secret.isascii() and self._secret.isprintable()):
+            raise ModelError(f"the key in {key_name} has characters that no header can carry: set {key_name} again")
         headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
         limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._client = httpx2.Client(headers=headers, timeout=timeout, limits=limits)
@@ -88,86 +72,87 @@ class Transport:
             for future in futures:
                 future.cancel()
 
-    def get(self, path: str, *, url: str) -> Any:
+    def get(self, path: str, *, url: str) -> Any | None:
+        """The JSON answer of one server; None where it has no such path."""
         return self._ask("GET", path, None, Key(0, "get", path), url)
 
-    def post(self, path: str, body: dict[str, Any], key: Key, *, url: str | None = None) -> Any:
-        """The JSON answer of a server, of `url` where given.
+    def post(self, path: str, body: dict[str, Any], key: Key) -> Any:
+        """The JSON answer of a server.
 
         path: below the base URL; beginning with "/" it is below the root of the server, where servers keep what is
         not part of OpenAI's protocol. key: what the pauses between attempts are drawn from.
 
-        Raises PromptError where the request does not fit the model's context, Refused where the server says no, and
-        ModelError where no attempt succeeds or the answer is not JSON.
+        Raises PromptError and AnswerError for what concerns this request alone, and ModelError where no request can do
+        better: the key is refused, there is no such path, or no server can be reached.
         """
+        return self._ask("POST", path, body, key, None)
+
+    def find(self, path: str, body: dict[str, Any], key: Key, *, url: str) -> Any | None:
+        """As `post` to one server; None where it has no such path or model. What cannot be read is told at once."""
         return self._ask("POST", path, body, key, url)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._client.close()
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None, key: Key, url: str | None) -> Any:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, key: Key, url: str | None) -> Any | None:
+        """url: the server to look at; None to ask any, and for longer."""
         troubles: list[str] = []
+        trouble = Trouble("")
         for attempt in range(self._attempts):
             with self._server(url) as base:
-                outcome = self._attempt(method, _join(base, path), body)
-                if not isinstance(outcome, Trouble):
-                    return self._read(outcome, base)
-                if outcome.unreachable and len(self.urls) > 1:
-                    self._rest(base, outcome.what)
-            troubles.append(f"{base} {outcome.what}")
-            if outcome.pause > LONGEST_RETRY_AFTER:
-                raise ModelError(
-                    f"{base} asks to wait {outcome.pause:.0f} seconds ({outcome.what}): run again later; "
-                    "with a store, finished prompts are kept"
+                reply = self._attempt(method, _join(base, path), body)
+                if url is not None and isinstance(reply, Reply) and reply.status in ABSENT:
+                    return None
+                trouble = reply if isinstance(reply, Trouble) else self._reader(base).read(reply)
+                if not isinstance(trouble, Trouble):
+                    return trouble
+                if trouble.unreachable and len(self.urls) > 1:
+                    self._rest(base, trouble.what)
+            troubles.append(f"{base} {trouble.what}")
+            if url is not None and trouble.unreadable:
+                raise AnswerError(f"{troubles[-1]}: it does not speak the protocol there. {URL_CURE}")
+            if trouble.pause > LONGEST_RETRY_AFTER:
+                raise AnswerError(
+                    f"{base} asks to wait {trouble.pause:.0f} seconds ({trouble.what}): run again later; "
+                    "with a store, finished prompts are kept and retry=True runs the others"
                 )
             if attempt + 1 < self._attempts:
-                time.sleep(max(outcome.pause, self._pause(attempt, key)))
-        raise ModelError(
+                time.sleep(max(trouble.pause, self._pause(attempt, key)))
+        error = ModelError if trouble.unreachable else AnswerError
+        raise error(
             f"no answer after {self._attempts} attempts: {'; '.join(dict.fromkeys(troubles))}. "
             "Check that the server runs and base_url is right; a busy server needs a lower concurrency, a slow one a longer "
             "timeout."
         )
 
-    def _attempt(self, method: str, url: str, body: dict[str, Any] | None) -> httpx2.Response | Trouble:
+    def _attempt(self, method: str, url: str, body: dict[str, Any] | None) -> Reply | Trouble:
         try:
-            with self._slots:
-                response = self._client.request(method, url, json=body)
+            with self._slots, self._client.stream(method, url, json=body) as response:
+                return Reply(response.status_code, dict(response.headers), self._body(response))
         except httpx2.TimeoutException as error:
             slow = f"did not answer within {self._timeout:g} seconds ({type(error).__name__})"
             return Trouble(slow, unreachable=isinstance(error, httpx2.ConnectTimeout))
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:  # a broken encoding is one too
             why = self._scrub(f"{type(error).__name__}: {error}")
             if isinstance(error, httpx2.ConnectError):
                 return Trouble(f"cannot be reached ({why})", unreachable=True)
             return Trouble(f"broke off ({why})")  # a connection kept open may have been closed by a server that is well
-        said, code = _said(response)
-        if response.status_code in IN_PASSING and code != "insufficient_quota":
-            return Trouble(f"answers {response.status_code} ({self._scrub(said)})", _retry_after(response))
-        return response
 
-    def _read(self, response: httpx2.Response, base: str) -> Any:
-        """The JSON of a good answer; an error in words for a bad one."""
-        status = response.status_code
-        if status in (401, 403):  # what the server says may quote the key
-            held = f"the key in {self._key_name}" if self._secret else f"requests without a key, and {self._key_name} is not set"
-            raise _refused(f"{base} refuses {held} (status {status}): set {self._key_name} to a key of this server", status)
-        if status >= 400:
-            said, code = _said(response)
-            said = self._scrub(said)
-            if code in TOO_LONG or (status in (400, 413) and re.search("context (length|size|window)", said.lower())):
-                raise PromptError(f"{base} says that the prompt does not fit: {said}. Shorten the prompt or lower max_tokens.")
-            raise _refused(f"{base} refuses the request (status {status}): {said}. Mend what it names.", status, said)
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if status >= 300 or not isinstance(answer, dict):
-            raise ModelError(
-                f"{base} answers {self._scrub(response.text[:80])!r} (status {status}), which is no JSON object: it does not "
-                "speak the protocol there. Check the URL; one of OpenAI's protocol goes up to and with /v1."
-            )
-        return answer
+    def _body(self, response: httpx2.Response) -> bytes:
+        """The whole body: the client's time-out is for each piece of it, and a server may send them one by one for ever."""
+        deadline, parts, size = time.monotonic() + self._timeout, [], 0
+        for part in response.iter_bytes():
+            parts.append(part)
+            size += len(part)
+            if time.monotonic() > deadline:
+                raise httpx2.ReadTimeout("the body was not complete")
+            if size > LONGEST_BODY:
+                raise httpx2.ReadError(f"the body has more than {LONGEST_BODY} bytes")
+        return b"".join(parts)
+
+    def _reader(self, base: str) -> Reader:
+        return Reader(base, self._key_name, bool(self._secret), self._scrub)
 
     @contextmanager
     def _server(self, url: str | None) -> Iterator[str]:
@@ -198,51 +183,18 @@ class Transport:
         return text.replace(self._secret, "***") if self._secret else text
 
 
-def _refused(message: str, status: int, said: str = "") -> Refused:
-    error = Refused(message)
-    error.status, error.said = status, said
-    return error
-
-
 def _checked(url: str) -> str:
-    """A base URL without a slash at its end; refused where it could carry a secret into settings and messages."""
+    """A base URL without a slash or an endpoint at its end; refused where it could carry a secret into settings and messages."""
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ModelError("a base_url has a user, password or query in it: give the plain URL, and the key in the environment")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ModelError(f"base_url={url!r} is no URL: give one such as http://localhost:8000/v1")
-    return url.rstrip("/")
+        raise ModelError(f"base_url={url!r} is not a URL: give one such as http://localhost:8000/v1")
+    bare = url.rstrip("/")
+    for endpoint in ENDPOINTS:  # what a page of documentation shows is often pasted whole
+        bare = bare.removesuffix(endpoint)
+    return bare
 
 
 def _join(base: str, path: str) -> str:
     return base.removesuffix("/v1") + path if path.startswith("/") else f"{base}/{path}"
-
-
-def _said(response: httpx2.Response) -> tuple[str, str]:
-    """What an answer with an error says, and its code. Servers nest it differently."""
-    if response.status_code < 400:
-        return "", ""
-    try:
-        body = response.json()
-    except ValueError:
-        body = response.text
-    error = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(error, dict):
-        return str(error)[:500], ""
-    said = error.get("message") or error.get("detail") or error
-    return str(said)[:500], str(error.get("code") or error.get("type") or "")
-
-
-def _retry_after(response: httpx2.Response) -> float:
-    """Seconds that the server asks to wait: a number, or a date of HTTP; 0 where it says nothing that can be read."""
-    value = response.headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # dates of HTTP are always GMT
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import Sampler
-from exptilt.describe import describe
 from exptilt.draft import Draft
 from exptilt.populations.population import Population
 from exptilt.running.result import Failure, Outcome, Result
-from exptilt.running.traces import stored_trace, trace_line
 from exptilt.usage import Usage, Work
 
 
@@ -64,7 +62,6 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
         "posterior": None if outcome.posterior is None else list(outcome.posterior.items()),
         "usage": asdict(outcome.usage),
         "trace": outcome.trace,
-        "how": trace_line(outcome.population.trace),
         "draft": _draft_line(outcome.draft),
     }
     return line | {"population": _population_line(outcome.population)} if population else line
@@ -76,13 +73,13 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
     if "error" in line:
         return Failure(prompt, line["error"], line["message"])
     draft = _draft(prompt, line["draft"])
-    trace = stored_trace(line, describe(sampler))
+    stats = line["trace"][-1]["stats"]
     return Result(
         prompt=prompt,
         draft=draft,
-        population=stored_population(line, trace) or _alone(draft, line, trace),
+        population=stored_population(line) or _alone(draft, line, stats),
         usage=stored_usage(line),
-        trace=tuple({name: value for name, value in entry.items() if name != "stats"} for entry in line["trace"]),
+        trace=tuple(line["trace"]),
         sampler=sampler,
         seed=seed,
         stopped=line["stopped"],
@@ -97,11 +94,11 @@ def stored_usage(line: Mapping[str, Any]) -> Usage:
     return Usage(**(line["usage"] | {law: Work(**line["usage"][law]) for law in ("reference", "proposal")}))
 
 
-def stored_population(line: Mapping[str, Any], trace: object = None) -> Population | None:
+def stored_population(line: Mapping[str, Any]) -> Population | None:
     """The weighted drafts of a result's line; None where the file keeps only the chosen ones."""
     if "population" not in line:
         return None
-    return _population(line["prompt"], line["population"], trace)
+    return _population(line["prompt"], line["population"], line["trace"][-1]["stats"])
 
 
 def _draft_line(draft: Draft) -> dict[str, Any]:
@@ -122,13 +119,13 @@ def _population_line(population: Population) -> dict[str, Any]:
     return {"proper": population.proper, "drafts": [*map(_draft_line, places)], "rows": rows, "log_w": log_w, "rewards": rewards}
 
 
-def _population(prompt: str, line: Mapping[str, Any], trace: object) -> Population:
+def _population(prompt: str, line: Mapping[str, Any], stats: Mapping[str, Any]) -> Population:
     drafts = [_draft(prompt, draft) for draft in line["drafts"]]
-    return Population([drafts[row] for row in line["rows"]], line["log_w"], line["rewards"], line["proper"], trace)
+    return Population([drafts[row] for row in line["rows"]], line["log_w"], line["rewards"], line["proper"], stats)
 
 
-def _alone(draft: Draft, line: Mapping[str, Any], trace: object) -> Population:
+def _alone(draft: Draft, line: Mapping[str, Any], stats: Mapping[str, Any]) -> Population:
     rewards: Sequence[float] = [math.nan if line["reward"] is None else line["reward"]]
     if line["log_z"] is None:
-        return Population.unweighted([draft], rewards, trace)
-    return Population([draft], np.array([line["log_z"]]), np.array(rewards), trace=trace)
+        return Population.unweighted([draft], rewards, stats)
+    return Population([draft], np.array([line["log_z"]]), np.array(rewards), stats=stats)

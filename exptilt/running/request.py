@@ -17,7 +17,17 @@ from typing import Any
 from exptilt.core import Sampler, Target, check_capabilities
 from exptilt.describe import describe
 from exptilt.draft import Draft
-from exptilt.errors import AllWeightsZero, BudgetSpent, PromptError, RewardError, TargetError, WeightsError
+from exptilt.errors import (
+    AllWeightsZero,
+    AnswerError,
+    BudgetSpent,
+    ExptiltError,
+    PromptError,
+    RewardError,
+    SelectError,
+    TargetError,
+    WeightsError,
+)
 from exptilt.keys import Key, digest
 from exptilt.populations.population import Population
 from exptilt.populations.warnings import warnings
@@ -29,7 +39,8 @@ from exptilt.usage import Budget
 Select = Callable[[Population, Key], Draft]
 """Picks the answer from a population."""
 
-_OF_ONE_PROMPT = (PromptError, RewardError, AllWeightsZero, WeightsError, BudgetSpent)
+_OF_ONE_PROMPT = (PromptError, AnswerError, RewardError, SelectError, AllWeightsZero, WeightsError, BudgetSpent)
+"""What becomes a Failure. Whatever else is raised, a ModelError above all, concerns the other prompts too and ends the run."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ class Request:
         key = Key(self.seed, digest(prompt), occurrence)
         session = Session(self.target, prompt, key, self.budget, halt, self.reward_timeout)
         population = session.run(self.sampler, key.child("sampler"))
-        draft = self.select(population, key.child("select"))
+        draft, posterior = self._selected(population, key.child("select"))
         return Result(
             prompt=prompt,
             draft=draft,
@@ -114,7 +125,7 @@ class Request:
             stopped="done" if session.limit is None else "budget",
             limit=session.limit,
             warnings=(*self._of_target(), *warnings(population, self.target.beta)),
-            posterior=dict(self.select.posterior(population)) if isinstance(self.select, Posterior) else None,
+            posterior=posterior,
         )
 
     def _of_target(self) -> list[str]:
@@ -124,6 +135,20 @@ class Request:
             return []
         found = cover_warning(engine.name, engine.settings, proposal.name, proposal.settings)
         return [found] if found else []
+
+    def _selected(self, population: Population, key: Key) -> tuple[Draft, Mapping[Any, float] | None]:
+        """The chosen draft, and the weight of each answer where the select tells it. Raises SelectError."""
+        name = getattr(self.select, "__qualname__", None) or type(self.select).__qualname__
+        try:
+            draft = self.select(population, key)
+            posterior = dict(self.select.posterior(population)) if isinstance(self.select, Posterior) else None
+        except (ExptiltError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # SystemExit too: a select that calls exit() must not end the run
+            raise SelectError(f"select {name} raised {type(error).__name__}: {error}. Correct the select.") from error
+        if not isinstance(draft, Draft):
+            raise SelectError(f"select {name} returned {draft!r:.80}: return one of population.drafts")
+        return draft, posterior
 
     def outcome(self, job: Job, halt: Event | None = None) -> Outcome:
         """The result, or what was wrong with this one prompt."""

@@ -35,6 +35,9 @@ Build = Callable[[], Target]
 
 OnError = Literal["record", "stop"]
 
+ALIKE = 10  # first prompts of a run that fail by the same one of these errors: then the set-up is at fault, not the prompts
+_OF_THE_SET_UP = ("AnswerError", "RewardError", "SelectError")
+
 Progress = Callable[[int, int, Outcome], None]
 """Hears of each prompt that finishes: how many are done (those of the results file included), of how many, and what came out."""
 
@@ -82,8 +85,10 @@ def run(
 ) -> list[Outcome]:
     """Answer many prompts, up to `concurrency` at a time: one Result or Failure for each, in their order.
 
-    What goes wrong with one prompt (its text, its reward, its budget) becomes a Failure, and the others go on; what
-    concerns them all is raised. The budget holds for each prompt, reward_timeout for each call of the reward, as in `sample`.
+    What goes wrong with one prompt (its text, a server's answer, its reward, its budget) becomes a Failure, and the others
+    go on; what concerns them all is raised. So is the error of the first 10 prompts, where a server's answers, the reward
+    or the select fail for every one of them. The budget holds for each prompt, reward_timeout for each call of the reward,
+    as in `sample`.
 
     target: the target, or a function without arguments that makes it.
     store: a file that gets one JSON line per prompt as it finishes (`exptilt.running.store`). Where it exists, the prompts in
@@ -124,6 +129,7 @@ def run(
         stop = on_error == "stop"
         if stop:
             _raise_failure(outcomes.values(), store)
+        beginning = _Beginning(over=any(isinstance(outcome, Result) for outcome in outcomes.values()))
         with closing(place.finish(missing, stop=stop)) as finished:
             for count, (job, outcome) in enumerate(finished, len(jobs) - len(missing) + 1):
                 outcomes[job.name] = outcome
@@ -131,6 +137,7 @@ def run(
                     kept.append(to_line(job.name, outcome, population=store_population))
                 if progress is not None:
                     progress(count, len(jobs), outcome)
+                beginning.check(outcome)
         if stop:
             _raise_failure(outcomes.values(), store)
     return [outcomes[job.name] for job in jobs]
@@ -142,6 +149,28 @@ def _raise_failure(outcomes: Iterable[Outcome], store: str | Path | None) -> Non
         if isinstance(outcome, Failure):
             where = "" if store is None else f" This is recorded in {store}: retry=True (--retry) runs the prompt again."
             raise error_named(outcome.error, f"the run stopped at the prompt {outcome.prompt[:60]!r}: {outcome.message}{where}")
+
+
+@dataclass
+class _Beginning:
+    """The first prompts of a run, which tell whether its set-up works. over: one prompt has shown that it does."""
+
+    over: bool = False
+    failures: int = 0
+    error: str = ""
+
+    def check(self, outcome: Outcome) -> None:
+        """Raise the error of the first prompts where as many as ALIKE, and all so far, failed by the same one."""
+        if self.over or not isinstance(outcome, Failure) or self.error not in ("", outcome.error):
+            self.over = True
+            return
+        self.failures, self.error = self.failures + 1, outcome.error
+        if outcome.error in _OF_THE_SET_UP and self.failures == ALIKE:
+            raise error_named(
+                outcome.error,
+                f"the first {ALIKE} prompts all failed, so the run was ended before the others do. The last one: "
+                f"{outcome.message} Once that is put right, retry=True (--retry) runs failed prompts of a results file again.",
+            )
 
 
 class _Place(Protocol):

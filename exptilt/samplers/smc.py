@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,7 +29,6 @@ from exptilt.keys import Floats, Key
 from exptilt.populations.diagnostics import log_sum
 from exptilt.populations.population import Population, systematic
 from exptilt.samplers.common import Value, at_least_one, log_ratio, look_ahead
-from exptilt.samplers.trace import Generations
 
 
 @dataclass(frozen=True)
@@ -60,25 +59,33 @@ class SMC:
         return frozenset(more if target.proposal is None else more | {"score"})
 
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        law = target.engine if target.proposal is None else target.proposal
         steps = 1 if self.block is None else math.ceil(target.engine.max_tokens / self.block)
-        drafts = [target.law.start(prompt)] * self.particles
+        drafts = [law.start(prompt)] * self.particles
         log_w, log_v = np.full(self.particles, -math.log(self.particles)), np.zeros(self.particles)
-        rewards, parents, trace = np.zeros(self.particles), None, Generations()
+        rewards = np.zeros(self.particles)
+        stats: dict[str, Any] = {"steps": 0, "resampled": 0, "generations": []}
+        parents = list(range(self.particles))
         for step in range(steps):
             here = key.child("step", step)
-            lengths, before = [draft.decided for draft in drafts], log_v
-            drafts = target.law.extend(drafts, [here.child("extend", number) for number in range(self.particles)], self.block)
+            lengths = [draft.decided for draft in drafts]
+            keys = [here.child("extend", number) for number in range(self.particles)]
+            drafts = law.extend(drafts, keys, self.block)
+            before = log_v
             log_v, rewards = self._potentials(target, prompt, drafts, log_v, rewards, lengths, here)
             log_w = log_w + log_ratio(target, drafts, lengths) + log_increment(log_v, before)
-            trace = trace.grown(drafts, parents, log_w, log_v)
+            stats["steps"] = step + 1
+            stats["generations"].append(_generation(drafts, parents, log_w, log_v))
             if all(draft.finish is not None for draft in drafts):
                 break
-            weights, parents = _normalise(log_w), None
+            weights, parents = _normalise(log_w), list(range(self.particles))
             if 1.0 / np.sum(weights**2) < self.threshold * self.particles:
-                parents = systematic(weights, self.particles, here.child("resample"))
-                drafts, log_v, rewards = [drafts[row] for row in parents], log_v[parents], rewards[parents]
+                rows = systematic(weights, self.particles, here.child("resample"))
+                drafts, log_v, rewards = [drafts[row] for row in rows], log_v[rows], rewards[rows]
+                parents = rows
                 log_w = np.full(self.particles, log_sum(log_w) - math.log(self.particles))
-        yield Population(drafts, log_w, rewards, trace=trace)
+                stats["resampled"] += 1
+        yield Population(drafts, log_w, rewards, stats=stats)
 
     def _potentials(
         self, target: Target, prompt: str, drafts: list[Draft], log_v: Floats, rewards: Floats, lengths: list[int], key: Key
@@ -96,6 +103,12 @@ class SMC:
         if self.value is not None and guessed:
             log_v[guessed] = rate(self.value, prompt, [drafts[row] for row in guessed]) / target.beta
         return log_v, rewards
+
+
+def _generation(drafts: list[Draft], parents: list[int], log_w: Floats, log_v: Floats) -> dict[str, Any]:
+    """What the stats tell of a step: each particle's text, its parent's number in the step before, log-weight and log V."""
+    texts = [draft.text for draft in drafts]
+    return {"texts": texts, "parents": parents, "log_w": log_w.tolist(), "log_v": log_v.tolist()}
 
 
 def log_increment(after: Floats, before: Floats) -> Floats:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from exptilt.engines.requirements import WAITING
+from tests.engines.fake_server import Fake, serving
+from tests.engines.served import load_from
 
 os.environ.update(WAITING | os.environ)  # before torch is imported: tests share their cores
 
@@ -55,3 +60,16 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
     return build(tmp_path_factory.mktemp("chat"), template=True)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Any]]:
+    """Starts a fake server and loads an engine from it."""
+    with ExitStack() as stack:
+
+        def start(fake: Fake, **parts: Any) -> Any:
+            engine = load_from(stack.enter_context(serving(fake)), **parts)
+            stack.callback(engine.server.close)
+            return engine
+
+        yield start

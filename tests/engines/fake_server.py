@@ -100,8 +100,10 @@ class Fake:
         return tuple(symbols.index(letter) for letter in tail)
 
     def _law(self, prefix: tuple[int, ...], body: dict[str, Any]) -> np.ndarray:
-        """What a request leaves out gets a default that is not the law: a client must send every parameter."""
-        given = {"temperature": 0.3, "top_k": 1, "top_p": 0.1} | ({} if self.make != "other" else {"top_k": -1}) | body
+        """What a request leaves out gets a default that is not the law, but where the protocol has one: 1 for top_p."""
+        given = (
+            {"temperature": 0.3, "top_k": 1, "top_p": 0.1} | ({} if self.make != "other" else {"top_k": -1, "top_p": 1.0}) | body
+        )
         law = np.asarray(self.table.next_probs(prefix), dtype=np.float64) ** (1 / given["temperature"])
         if given["top_k"] > 0:
             law = np.where(law >= np.sort(law)[-min(given["top_k"], len(law))], law, 0.0)

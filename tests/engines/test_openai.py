@@ -1,84 +1,28 @@
-"""Engines behind a server: the law over HTTP is the table's law, and everything that can go wrong on the way is told."""
+"""Engines behind a server: the law over HTTP is the table's law."""
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from functools import cache
-from pathlib import Path
-from threading import Thread
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from exptilt.core import Engine, Target
+from exptilt.core import Target
 from exptilt.draft import Draft
-from exptilt.engines.load import load
-from exptilt.engines.table import TableEngine
-from exptilt.errors import CapabilityError, ModelError, PromptError
+from exptilt.errors import CapabilityError, ModelError
 from exptilt.keys import Key
-from exptilt.running.run import run, sample
+from exptilt.running.run import sample
 from exptilt.samplers import ETS, Independent, SuffixMCMC
 from exptilt.usage import Work
-from tests.engines.fake_server import MODEL, PROMPT, Fake, serving
+from tests.engines.fake_server import PROMPT, Fake
 from tests.engines.laws import check_law
+from tests.engines.served import CAP, END, SYMBOLS, as_text, draw, seen, table
 from tests.exact import gamma
-from tests.toys import random_table, reward_of
+from tests.toys import reward_of
 
 pytest.importorskip("httpx2")
-
-CAP = 4
-SYMBOLS = "ab#"
-END = 2
-PARTS: dict[str, Any] = {"max_tokens": CAP, "backoff": 0.01}
-SECRET = "sk-very-secret-0123456789"
-
-
-def table(seed: int = 1, cap: int = CAP) -> TableEngine:
-    return TableEngine(cache(random_table(seed, 3)), cap, END, symbols=SYMBOLS)
-
-
-def load_from(url: str | list[str], **parts: Any) -> Any:
-    """The engine as its own class: tests look at its server too."""
-    given: dict[str, Any] = PARTS | {"base_url": url} | parts
-    return load(f"openai:{MODEL}", **given)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Any]]:
-    """Starts a fake server and loads an engine from it."""
-    with ExitStack() as stack:
-
-        def start(fake: Fake, **parts: Any) -> Any:
-            engine = load_from(stack.enter_context(serving(fake)), **parts)
-            stack.callback(engine.server.close)
-            return engine
-
-        yield start
-
-
-def draw(engine: Engine, count: int, tokens: int | None = None, prompt: str = "Q?") -> list[Draft]:
-    return engine.extend([engine.start(prompt)] * count, [Key(0, i) for i in range(count)], tokens)
-
-
-def as_text(law: dict[tuple[int, ...], float]) -> dict[Any, float]:
-    """A law over tokens as one over what a reader sees: the text, and how it ended."""
-    named = {}
-    for tokens, mass in law.items():
-        stopped = tokens[-1] == END
-        text = "".join(SYMBOLS[token] for token in (tokens[:-1] if stopped else tokens))
-        named[text, "stop" if stopped else "length"] = mass
-    return named
-
-
-def seen(draft: Draft) -> Any:
-    return draft.text, draft.finish
 
 
 # ------------------------------------------------------------------------------------------------------- exactness
@@ -194,6 +138,7 @@ def test_guided_search_has_proper_weights(serve: Callable[..., Any]) -> None:
 def test_a_seed_repeats_a_run(serve: Callable[..., Any]) -> None:
     fake = Fake(table())
     engine = serve(fake)
+    fake.seen.clear()
     target = Target(engine, lambda _, drafts: [float(len(draft.text)) for draft in drafts], 1.0)
     first, again = (sample(target, "Q?", ETS(candidates=2, rollouts=1, block=2), seed=4) for _ in range(2))
     assert [draft.tokens for draft in first.population.drafts] == [draft.tokens for draft in again.population.drafts]
@@ -305,304 +250,3 @@ def test_modes_that_a_server_does_not_have_are_refused(serve: Callable[..., Any]
     with pytest.raises(ValueError, match="top_k=5 is not part of OpenAI's protocol"):
         serve(Fake(table(), make="other"), top_k=5)
     assert serve(Fake(table(), make="other"), top_k=5, make="sglang").sampling.top_k == 5
-
-
-# ------------------------------------------------------------------------------------------- requests and their cost
-
-
-def test_copies_of_a_prefix_are_one_request_without_seeds(serve: Callable[..., Any]) -> None:
-    fake = Fake(table())
-    engine = serve(fake, seeds=False)
-    assert "seed" not in engine.can
-    before = len(fake.requests("/v1/completions"))
-    drafts = engine.extend([engine.start("Q?")] * 5 + [engine.start("R?")] * 3, [Key(0, i) for i in range(8)])
-    bodies = fake.requests("/v1/completions")[before:]
-    assert sorted(body["n"] for body in bodies) == [3, 5]
-    assert not any("seed" in body for body in bodies)
-    assert [draft.prompt for draft in drafts] == ["Q?"] * 5 + ["R?"] * 3
-    assert len({draft.tokens for draft in draw(engine, 40)}) > 5
-
-
-def test_work_is_what_the_server_says(serve: Callable[..., Any]) -> None:
-    work = Work()
-    engine = serve(Fake(table()), seeds=False, template=False).metered(work)
-    drafts = draw(engine, 6, prompt="12345678")
-    drawn = sum(len(draft.tokens) for draft in drafts)
-    assert work == Work(prompt=4, cached=4, generated=drawn, forwards=drawn)
-    engine.score(drafts[:1])
-    assert work.scored == len(drafts[0].tokens)
-
-
-def test_no_more_requests_at_once_than_allowed(serve: Callable[..., Any]) -> None:
-    fake = Fake(table(), delay=0.005)
-    engine = serve(fake, concurrency=3)
-    callers = [Thread(target=draw, args=(engine, 8, None, f"Q{number}?")) for number in range(6)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(10)
-    assert fake.most == 3
-
-
-# ------------------------------------------------------------------------------------------------------- failures
-
-
-@pytest.mark.parametrize("failure", [(500, {}, "oops"), (429, {}, {"error": {"message": "slow"}}), "reset", (503, {}, "")])
-def test_what_fails_in_passing_is_tried_again(serve: Callable[..., Any], failure: Any) -> None:
-    fake = Fake(table())
-    engine = serve(fake)
-    expected = draw(engine, 3)
-    fake.failures.extend([failure, failure])
-    assert draw(engine, 3) == expected
-
-
-def test_retry_after_is_honoured(serve: Callable[..., Any]) -> None:
-    fake = Fake(table())
-    engine = serve(fake)
-    engine.start("Q?")
-    fake.failures.append((429, {"retry-after": "0.3"}, {"error": {"message": "slow"}}))
-    began = time.monotonic()
-    draw(engine, 1)
-    assert 0.3 <= time.monotonic() - began < 2
-    fake.failures.append((429, {"retry-after": "4000"}, {"error": {"message": "quota of the day"}}))
-    with pytest.raises(ModelError, match=r"asks to wait 4000 seconds .*quota of the day"):
-        draw(engine, 1)
-    fake.failures.append((429, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, ""))
-    assert draw(engine, 1)
-
-
-def test_a_server_that_goes_on_failing_is_one_error(serve: Callable[..., Any]) -> None:
-    fake = Fake(table())
-    engine = serve(fake, attempts=3)
-    engine.start("Q?")
-    fake.failures.extend([(500, {}, {"error": {"message": "broken"}})] * 3)
-    with pytest.raises(ModelError, match=r"no answer after 3 attempts: .*answers 500 \(broken\)"):
-        draw(engine, 1)
-    assert draw(engine, 1), "the next call starts anew"
-    fake.failures.append((429, {}, {"error": {"message": "pay first", "code": "insufficient_quota"}}))
-    with pytest.raises(ModelError, match="pay first"):
-        draw(engine, 1)
-    assert not fake.failures
-
-
-def test_a_slow_server_times_out(serve: Callable[..., Any]) -> None:
-    fake = Fake(table())
-    engine = serve(fake, timeout=0.2, attempts=2)
-    engine.start("Q?")
-    fake.failures.extend([0.5, 0.5])
-    with pytest.raises(ModelError, match=r"did not answer within 0\.2 seconds .*longer timeout"):
-        draw(engine, 1)
-    fake.failures.append(0.4)
-    assert draw(engine, 1)
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("<html>hello</html>", "is no JSON object: it does not speak"),
-        ({"choices": []}, "no usage"),
-        ({"choices": [], "usage": {"prompt_tokens": 1}}, "0 responses instead of 1"),
-        ({"choices": [{"text": "x"}], "usage": {"prompt_tokens": 1}}, "finish_reason"),
-        ({"choices": [{"text": "x", "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}, "None token ids"),
-        ({"choices": [{"text": "x", "finish_reason": "strange"}], "usage": {"prompt_tokens": 1}}, "strange"),
-    ],
-)
-def test_malformed_answers_are_told(serve: Callable[..., Any], body: Any, message: str) -> None:
-    fake = Fake(table())
-    engine = serve(fake)
-    engine.start("Q?")
-    fake.failures.append((200, {}, body))
-    with pytest.raises(ModelError, match=message):
-        draw(engine, 1)
-
-
-def test_prompts_that_cannot_be_answered_concern_that_prompt_alone(serve: Callable[..., Any]) -> None:
-    fake = Fake(table())
-    engine = serve(fake)
-    with pytest.raises(PromptError, match="empty"):
-        engine.start(" ")
-    with pytest.raises(PromptError, match=r"the prompt has 3\d\d tokens and max_tokens is 4"):
-        engine.start("X" * 300)
-    with pytest.raises(ValueError, match="leaves no room for a prompt in the 200 tokens"):
-        engine.with_sampling(max_tokens=200)
-    unaware = serve(Fake(table(), make="other"), template=False)
-    with pytest.raises(PromptError, match=r"does not fit: maximum context length is 200.*Shorten"):
-        draw(unaware, 1, prompt="X" * 300)
-    engine.start("Q?")
-    fake.failures.append(
-        (
-            200,
-            {},
-            {"choices": [{"text": "", "finish_reason": "content_filter"}], "usage": {"prompt_tokens": 1, "completion_tokens": 0}},
-        )
-    )
-    with pytest.raises(PromptError, match="content filter"):
-        draw(engine, 1)
-
-
-def test_a_wrong_model_lists_what_there_is() -> None:
-    with serving(Fake(table())) as url, pytest.raises(ModelError, match=r"no model 'gpt-9': it offers other-model, table"):
-        load("openai:gpt-9", base_url=url)
-
-
-def test_no_server_at_all() -> None:
-    with serving(Fake(table())) as url:
-        pass
-    with pytest.raises(
-        ModelError, match=r"no answer after 2 attempts: http://127.*cannot be reached .*Check that the server runs"
-    ):
-        load_from(url, attempts=2)
-
-
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://me:word@host/v1", "http://host/v1?key=word", " , "])
-def test_urls_are_plain(url: str) -> None:
-    with pytest.raises(ModelError, match="base_url") as caught:
-        load_from(url)
-    assert "word" not in str(caught.value).replace("password", "")
-
-
-def test_parameters_are_checked(serve: Callable[..., Any]) -> None:
-    for parts, message in [({"mode": "fast"}, "mode='fast'"), ({"make": "gpu"}, "make='gpu'"), ({"attempts": 0}, "attempts=0")]:
-        with pytest.raises(ValueError, match=message):
-            load_from("http://localhost:1/v1", **parts)
-    with pytest.raises(ValueError, match="extra holds seed, stop"):
-        serve(Fake(table()), extra={"seed": 1, "stop": "x"})
-    with pytest.raises(ValueError, match="a system text needs the chat template"):
-        serve(Fake(table()), system="x", template=False)
-    with pytest.raises(ValueError, match="server's own choice"):
-        load_from("http://localhost:1/v1", dtype="bfloat16")
-
-
-def test_a_missing_package_names_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exptilt.engines.requirements.importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r"needs httpx2, .*pip install 'exptilt\[openai\]'"):
-        load("openai:x", base_url="http://localhost:1/v1")
-
-
-# -------------------------------------------------------------------------------------------------- several servers
-
-
-def test_several_servers_share_the_load_and_a_dead_one_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    one, two = Fake(table(), delay=0.002), Fake(table(), delay=0.002)
-    with ExitStack() as stack:
-        first, dying = ExitStack(), ExitStack()
-        stack.enter_context(first)
-        stack.enter_context(dying)
-        urls = [first.enter_context(serving(one)), dying.enter_context(serving(two))]
-        engine = load_from(",".join(urls))
-        stack.callback(engine.server.close)
-        expected = draw(engine, 40)
-        shares = [len(fake.requests("/v1/completions")) for fake in (one, two)]
-        assert min(shares) >= 0.3 * sum(shares)
-        dying.close()
-        with caplog.at_level(logging.WARNING, "exptilt"):
-            assert draw(engine, 40) == expected
-        reports = [
-            record.getMessage() for record in caplog.records if "its share goes to the other servers" in record.getMessage()
-        ]
-        assert len(reports) == 1
-        assert reports[0].startswith(urls[1])
-
-
-def test_a_server_that_dies_during_a_run_costs_nothing_and_repeats_nothing(tmp_path: Path) -> None:
-    """Its share goes to the other, also the requests under way: the answers are those of a run on one server."""
-    prompts, sampler = [f"Q{number}?" for number in range(16)], ETS(candidates=2, rollouts=2, block=2)
-    kept, dying = Fake(table(), delay=0.002), Fake(table(), delay=0.002)
-    seeds = [Counter[tuple[str, int]](), Counter[tuple[str, int]]()]
-    with ExitStack() as stack, ExitStack() as life:
-        urls = [stack.enter_context(serving(kept)), life.enter_context(serving(dying))]
-        engine, alone = load_from(urls), load_from(urls[:1])
-        stack.callback(engine.server.close)
-        stack.callback(alone.server.close)
-        asked = len(dying.requests("/v1/completions"))  # while the engine was loaded
-
-        def reward(_: str, drafts: Sequence[Draft]) -> list[float]:
-            if len(dying.requests("/v1/completions")) > asked + 20:
-                dying.dead = True  # connections break off first, then nobody answers
-                life.close()
-            return [float(len(draft.text)) for draft in drafts]
-
-        outcomes = run(Target(engine, reward, 1.0), prompts, sampler, store=tmp_path / "store.jsonl")
-        assert dying.dead
-        for fake, found in zip((kept, dying), seeds, strict=True):
-            found.update((repr(body["prompt"]), body["seed"]) for body in fake.requests("/v1/completions") if "seed" in body)
-        expected = run(Target(alone, reward, 1.0), prompts, sampler)
-    assert [cast(Any, one).draft for one in outcomes] == [cast(Any, other).draft for other in expected]
-    assert all(kinds.total() > 20 for kinds in seeds)
-    assert set((seeds[0] + seeds[1]).values()) == {1}, "every draft was answered once"
-    lines = [json.loads(line) for line in (tmp_path / "store.jsonl").read_text().splitlines()]
-    assert sorted(line["prompt"] for line in lines if "prompt" in line) == sorted(prompts)
-
-
-def test_servers_must_offer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(Fake(table())) as one, serving(Fake(table(), processed=True)) as two:
-        with pytest.raises(ModelError, match="drafts of one engine must come from one law"):
-            load_from([one, two])
-        monkeypatch.setenv("OPENAI_BASE_URL", one)
-        assert load(f"openai:{MODEL}", max_tokens=CAP).name == "openai:table"
-
-
-# ---------------------------------------------------------------------------------------------------------- secrets
-
-
-def test_the_key_is_sent_and_never_told(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    fake = Fake(table(), key=SECRET)
-    told: list[str] = []
-    with caplog.at_level(logging.DEBUG):
-        engine = serve(fake)
-        assert {sent for *_, sent in fake.seen} == {f"Bearer {SECRET}"}
-        target = Target(engine, lambda _, drafts: [0.0] * len(drafts), 1.0)
-        run(target, ["Q?", "R?"], Independent(2), store=tmp_path / "store.jsonl")
-        told += [(tmp_path / "store.jsonl").read_text(), json.dumps(dict(engine.settings)), repr(engine), repr(vars(engine))]
-        for status in (400, 401, 403, 500):
-            fake.failures.extend([(status, {}, {"error": {"message": f"Incorrect API key provided: {SECRET}"}})] * 6)
-            with pytest.raises(ModelError) as caught:
-                draw(engine, 1)
-            told.append(str(caught.value))
-            fake.failures.clear()
-        fake.failures.append((200, {}, f"not json {SECRET}"))
-        with pytest.raises(ModelError) as caught:
-            draw(engine, 1)
-        told.append(str(caught.value))
-    told.append(caplog.text)
-    assert len(caplog.records) > 5
-    assert not any(SECRET in text for text in told)
-    assert "refuses the key in OPENAI_API_KEY (status 401): set OPENAI_API_KEY" in "".join(told)
-
-
-def test_another_variable_may_hold_the_key(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(ModelError, match="refuses requests without a key, and OPENAI_API_KEY is not set"):
-        serve(Fake(table(), key=SECRET))
-    monkeypatch.setenv("MY_KEY", SECRET)
-    assert serve(Fake(table(), key=SECRET), key_name="MY_KEY").can
-
-
-# --------------------------------------------------------------------------------------------------------- protocol
-
-
-def test_settings_name_the_law_and_views_share_the_server(serve: Callable[..., Any]) -> None:
-    engine = serve(Fake(table()), extra={"min_tokens": 0})
-    assert isinstance(cast(object, engine), Engine)
-    colder = engine.with_sampling(temperature=0.5)
-    assert colder.server is engine.server
-    assert colder.settings == {**engine.settings, "temperature": 0.5}
-    assert engine.settings["mode"] == "ids"
-    assert not any("127.0.0.1" in str(value) for value in engine.settings.values())
-    assert engine.alphabet == serve(Fake(table(2))).alphabet, "the same tokenizer behind another server"
-    assert hash(engine) is not None
-
-
-def test_a_run_over_many_prompts_resumes(serve: Callable[..., Any], tmp_path: Path) -> None:
-    fake = Fake(table())
-    target = Target(serve(fake), lambda _, drafts: [float(len(draft.text)) for draft in drafts], 1.0)
-    prompts = [f"Q{number}?" for number in range(6)]
-    first = run(target, prompts[:4], ETS(candidates=2, block=2), store=tmp_path / "s.jsonl")
-    before = len(fake.seen)
-    again = run(target, prompts[:4], ETS(candidates=2, block=2), store=tmp_path / "s.jsonl")
-    assert len(fake.seen) == before
-    assert [cast(Any, result).text for result in again] == [cast(Any, result).text for result in first]
-    assert len(run(target, prompts, ETS(candidates=2, block=2), store=tmp_path / "s.jsonl")) == 6

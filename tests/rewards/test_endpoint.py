@@ -158,11 +158,11 @@ def test_what_fails_in_the_end_is_an_error_of_the_prompt_and_the_run_goes_on(ser
         ({"rewards": []}, "is not of the protocol"),
         ({"scores": [1.0, 2.0]}, "is not of the protocol"),
         ('{"rewards": [1.0, NaN]}', "gives nan for the response 'b'"),
-        ("<html>welcome</html>", "is no JSON object"),
+        ("<html>welcome</html>", "is not a JSON object"),
     ],
 )
 def test_answers_that_make_no_sense_are_errors_and_never_scores(service: Service, answer: Any, said: str) -> None:
-    reward = ours(service)
+    reward = ours(service, attempts=1)
     service.failures.append((200, {}, answer))
     with pytest.raises(RewardError, match=said):
         reward("x", drafts("a", "b"))
@@ -178,8 +178,11 @@ def test_answers_of_vllm_that_make_no_sense(service: Service, answer: Any) -> No
 
 
 def test_what_is_wrong_from_the_start_shows_when_it_is_made(service: Service) -> None:
-    for status, said in ((404, "status 404"), (401, "EXPTILT_REWARD_KEY"), (200, "not of the protocol")):
-        service.failures.append((status, {}, {"error": {"message": "no such model"}}))
+    wrong = {"error": {"message": "no such model"}}
+    for status, body, said in (
+        (404, wrong, "status 404"), (401, wrong, "EXPTILT_REWARD_KEY"), (200, {"hello": 1}, "not of the protocol")
+    ):  # fmt: skip
+        service.failures.append((status, {}, body))
         with pytest.raises(ModelError, match=said):
             ours(service)
     with pytest.raises(ModelError, match="cannot be reached"):
@@ -204,11 +207,11 @@ def test_the_key_goes_into_the_header_alone(service: Service, monkeypatch: pytes
     reward("x", drafts("a"))
     assert service.seen[0][2] == "Bearer sk-secret"
     service.failures.extend(
-        [(400, {}, {"error": {"message": "bad key sk-secret"}}), (401, {}, "sk-secret"), (200, {}, "sk-secret")]
+        [(400, {}, {"error": {"message": "bad key sk-secret"}}), (401, {}, "sk-secret"), *[(200, {}, "sk-secret")] * 6]
     )
     said = []
     for text in "bcd":
-        with pytest.raises(RewardError) as caught:
+        with pytest.raises((RewardError, ModelError)) as caught:
             reward("x", drafts(text))
         said.append(str(caught.value))
     assert "sk-secret" not in f"{said} {describe(reward)} {reward!r}"
@@ -238,6 +241,7 @@ def test_long_texts_are_cut_here_or_refused(service: Service) -> None:
     assert body["responses"][0].endswith(" so 7.")
     with pytest.raises(RewardError, match="too long"):
         ours(service, max_length=200, long="refuse")("p" * 500, drafts("a"))
+    uncut = ours(service)
     service.failures.append((400, {}, {"error": {"message": "This model's maximum context length is 256 tokens."}}))
     with pytest.raises(PromptError, match="does not fit"):
-        ours(service)("x", drafts("a"))
+        uncut("x", drafts("a"))

@@ -28,10 +28,10 @@ import numpy as np
 from exptilt.draft import Draft, Finish
 from exptilt.engines.openai.pieces import END, split
 from exptilt.engines.openai.server import Server, turns
-from exptilt.engines.openai.wire import Choice, choices, law_fields, malformed, spent
+from exptilt.engines.openai.wire import Choice, checked_logq, choices, law_fields, malformed, rated, spent
 from exptilt.engines.sampling import Sampling, check_count
 from exptilt.engines.text import check_cap, check_room
-from exptilt.errors import CapabilityError, ModelError, PromptError
+from exptilt.errors import AnswerError, CapabilityError, PromptError
 from exptilt.keys import Floats, Key
 from exptilt.usage import Work
 
@@ -41,6 +41,7 @@ OWN_FIELDS = frozenset(
     {"model", "prompt", "messages", "n", "seed", "stream", "echo", "logprobs", "return_token_ids", "stop", "max_tokens"}
     | {"max_completion_tokens", "temperature", "top_p", "top_k"}
 )
+TEMPLATE_FIELDS = frozenset({"chat_template_kwargs", "chat_template", "documents", "tools"})  # read where the template is applied
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class OpenAIEngine:
     seeds: send every draft as a request of its own with a seed from its key, so that a run can be repeated. Without,
         equal prefixes go as one request for n responses, which a hosted server bills for one prompt instead of n; a
         server that caches prefixes, as vLLM does, computes the prompt once either way.
-    extra: further fields for every request, as JSON values; they are part of the law and of `settings`.
+    extra: further fields for every request, as JSON values; they are part of the law and of `settings`. Those that the
+        chat template reads, such as chat_template_kwargs, go to the request that applies it.
 
     Work is what the servers' `usage` says: cached tokens where they tell them (vLLM: --enable-prompt-tokens-details).
     """
@@ -78,7 +80,9 @@ class OpenAIEngine:
             raise ValueError("a system text needs the chat template: leave template=True, or put the text into the prompt")
         if taken := sorted(OWN_FIELDS & set(self.extra)):
             raise ValueError(f"extra holds {', '.join(taken)}, which the engine sets itself: leave them out")
-        json.dumps(self.extra)  # says what is wrong now rather than at the first request
+        if not self.template and (unread := sorted(TEMPLATE_FIELDS & set(self.extra))):
+            raise ValueError(f"extra holds {', '.join(unread)}, which the chat template reads: leave template=True")
+        json.dumps(self.extra, allow_nan=False)  # says what is wrong now rather than at the first request
         check_cap(self.max_tokens, abilities.context, self.name)
 
     @property
@@ -96,7 +100,7 @@ class OpenAIEngine:
             found.add("logq")
         if abilities.score and plain:
             found.add("score")
-        if self.seeds and abilities.make in ("vllm", "llamacpp"):
+        if self.seeds and abilities.seed and abilities.make in ("vllm", "llamacpp"):
             found.add("seed")
         return frozenset(found)
 
@@ -137,7 +141,7 @@ class OpenAIEngine:
             raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
         if self.server.abilities.mode == "chat":
             return Draft(prompt)
-        encoded = self.server.prompt(prompt, self.system, self.template)
+        encoded = self._encoded(prompt)
         check_room(len(encoded), self.max_tokens, self.server.abilities.context, self.name)
         return Draft(prompt)
 
@@ -190,8 +194,8 @@ class OpenAIEngine:
             )
 
     def _groups(self, drafts: Sequence[Draft], rows: Sequence[int]) -> list[list[int]]:
-        """The rows of each request: one with seeds; without, those with equal prefixes, up to MOST_COPIES."""
-        if self.seeds:
+        """The rows of each request: one with seeds, or where the server gives no copies; else those with equal prefixes."""
+        if self.seeds or not self.server.abilities.copies:
             return [[row] for row in rows]
         alike: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         for row in rows:
@@ -199,37 +203,58 @@ class OpenAIEngine:
         return [group[i : i + MOST_COPIES] for group in alike.values() for i in range(0, len(group), MOST_COPIES)]
 
     def _draw(self, draft: Draft, tokens: int | None, keys: Sequence[Key]) -> list[Draft]:
-        """As many extensions of one draft as there are keys, by one request."""
+        """As many extensions of one draft as there are keys, by one request; by two where so many copies are refused."""
         room, prior = self._room(draft, tokens), self._prior(draft)
-        abilities = self.server.abilities
-        body = law_fields(self.sampling, abilities.make) | {abilities.cap: room, "n": len(keys), **self.extra}
-        if self.seeds:
+        path, body = self._request(draft, prior, room)
+        if len(keys) > 1:
+            body["n"] = len(keys)
+        if self.seeds and self.server.abilities.seed:
             body["seed"] = int(keys[0].rng().integers(SEEDS))
+        try:
+            answer = self.server.ask(path, body, keys[0])
+        except AnswerError as error:
+            if len(keys) == 1 or error.status not in (400, 422):
+                raise
+            half = len(keys) // 2
+            return [*self._draw(draft, tokens, keys[:half]), *self._draw(draft, tokens, keys[half:])]
+        extend = self._extended_ids if self.server.abilities.mode == "ids" else self._extended_text
+        try:
+            drawn = [extend(draft, prior, choice, room) for choice in choices(answer, len(keys))]
+        except (AnswerError, PromptError):
+            self.server.count(self.work, spent(answer))  # what cannot be used was paid for
+            raise
+        self.server.count(self.work, spent(answer), told=sum(len(each.tokens) - len(draft.tokens) for each in drawn))
+        return drawn
+
+    def _request(self, draft: Draft, prior: str, room: int) -> tuple[str, dict[str, Any]]:
+        """Where to ask for up to `room` more tokens of a draft, and by which fields."""
+        abilities = self.server.abilities
+        body = law_fields(self.sampling, abilities.make) | {abilities.cap: room, **self.extra}
         if abilities.mode == "chat":
-            path = "chat/completions"
-            body["messages"] = turns(draft.prompt, self.system)
-        else:
-            path = "completions"
-            body |= {"prompt": self._context(draft, prior), "logprobs": 1}
-        if abilities.mode == "ids":
-            body["return_token_ids"] = True
-        answer = self.server.ask(path, body, keys[0])
-        self.server.count(self.work, [spent(answer)])
-        extend = self._extended_ids if abilities.mode == "ids" else self._extended_text
-        return [extend(draft, prior, choice, room) for choice in choices(answer, len(keys))]
+            return "chat/completions", body | {"messages": turns(draft.prompt, self.system)}
+        body = {name: value for name, value in body.items() if name not in TEMPLATE_FIELDS}
+        more = {"return_token_ids": True} if abilities.mode == "ids" else {}
+        return "completions", body | {"prompt": self._context(draft, prior), "logprobs": 1} | more
+
+    def _encoded(self, prompt: str) -> tuple[int, ...] | str:
+        variables = {name: value for name, value in self.extra.items() if name in TEMPLATE_FIELDS}
+        return self.server.prompt(prompt, self.system, self.template, variables)
 
     def _prior(self, draft: Draft) -> str:
         """The text of a draft's tokens, which a draft that was cut does not carry."""
         return draft.text or self.server.text(draft.tokens)
 
     def _context(self, draft: Draft, prior: str) -> list[int] | str:
-        encoded = self.server.prompt(draft.prompt, self.system, self.template)
+        encoded = self._encoded(draft.prompt)
         return encoded + prior if isinstance(encoded, str) else [*encoded, *draft.tokens]
 
     def _extended_ids(self, draft: Draft, prior: str, choice: Choice, room: int) -> Draft:
-        ids, logq = choice.ids, choice.logq
-        if ids is None or not 0 < len(ids) <= room or (self.server.abilities.logq and (logq is None or len(logq) != len(ids))):
+        ids, logq = choice.ids, choice.logq if "logq" in self.can else None
+        if ids is None or not 0 < len(ids) <= room:
             raise malformed({"choice": choice}, f"{None if ids is None else len(ids)} token ids where 1 to {room} were asked for")
+        if "logq" in self.can and (logq is None or len(logq) != len(ids)):
+            raise malformed({"choice": choice}, f"{0 if logq is None else len(logq)} token_logprobs for {len(ids)} token ids")
+        logq = None if logq is None else checked_logq(logq, "token_logprobs", self.name)
         if choice.finish == "length" and len(ids) < room:
             raise PromptError(
                 f"the context of {self.name} ended after {len(ids)} of {room} tokens: shorten the prompt or max_tokens"
@@ -237,7 +262,7 @@ class OpenAIEngine:
         text, finish = prior + choice.text, choice.finish
         if self._has_stop(text):
             ids, finish = ids[: self._stop_place(draft.tokens, ids)], "stop"
-        known = None if draft.logq is None or logq is None or "logq" not in self.can else (*draft.logq, *logq[: len(ids)])
+        known = None if draft.logq is None or logq is None else (*draft.logq, *logq[: len(ids)])
         return Draft(
             draft.prompt, (*draft.tokens, *ids), known, self.sampling.before_stop(text), self._ended(finish, draft, room)
         )
@@ -275,21 +300,12 @@ class OpenAIEngine:
         wanted = draft.tokens[start:]
         if not wanted:
             return np.zeros(0)
-        prompt = self.server.prompt(draft.prompt, self.system, self.template)
+        prompt = self._encoded(draft.prompt)
         if min(draft.tokens) < 0:
             raise ValueError("a draft has masked positions: give drafts of an engine with the same alphabet")
         body = law_fields(replace(self.sampling, stop=()), self.server.abilities.make)
         # 0: of the tokens given alone, not of the likeliest beside them
         body |= {"prompt": [*prompt, *draft.tokens], "max_tokens": 1, "prompt_logprobs": 0}
         answer = self.server.ask("completions", body, Key(0, "score"))
-        told = answer["choices"][0].get("prompt_logprobs") if answer.get("choices") else None
-        if not isinstance(told, list) or len(told) != len(prompt) + len(draft.tokens):
-            raise malformed(answer, "prompt_logprobs of another length than the prompt")
-        self.server.count(self.work, [spent(answer)], scored=len(wanted))
-        try:
-            values = [float(entry[str(token)]["logprob"]) for entry, token in zip(told[-len(wanted) :], wanted, strict=True)]
-        except (KeyError, TypeError) as error:
-            raise ModelError(
-                f"{self.name} rates other tokens than those of the draft ({error!r}): it must run the same model"
-            ) from error
-        return np.array(values, dtype=np.float64)
+        self.server.count(self.work, spent(answer), scored=len(wanted))
+        return np.array(rated(answer, body["prompt"], len(wanted), self.name), dtype=np.float64)

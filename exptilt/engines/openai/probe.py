@@ -7,27 +7,36 @@ Three modes follow from it:
 "text"  `/completions` takes and tells text (llama.cpp's server, some hosted ones). See `pieces`.
 "chat"  only `/chat/completions`: whole answers, nothing to continue.
 
+Whether a server takes a seed and gives several responses to one request is tried along with it: some refuse the fields,
+some ignore them. So is how it calls the cap on tokens, and how low a cap it takes.
+
 Whether log-probabilities are those of the law drawn is measured by one token at temperature 1/2 and top_k 2: then the
 gap between the two likeliest doubles and their probabilities sum to one. Raw ones, vLLM's default, do neither.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import product
 from typing import Any, Literal
 
 from exptilt.engines.openai.wire import Make, choices, law_fields
 from exptilt.engines.sampling import Sampling
-from exptilt.engines.transport import Refused, Transport
-from exptilt.errors import ModelError
+from exptilt.engines.transport import Transport
+from exptilt.errors import AnswerError, ModelError, PromptError
 from exptilt.keys import Key
 
+LOGGER = logging.getLogger("exptilt")
 Mode = Literal["ids", "text", "chat"]
 Wanted = Literal["auto", "completions", "chat"]
-ABSENT = (404, 405, 501)  # how servers say that there is no such endpoint, or no such model
+CAPS = ("max_tokens", "max_completion_tokens")  # the second is that of OpenAI's newer models
+LOWEST = (1, 16, 1024)  # tokens; some servers refuse less than 16, and models that think want room for it
+COPIES: Mapping[str, int] = {"n": 2}
+SEEDED: Mapping[str, int] = {"seed": 1}
 PROBE = "The answer is"
 CLEAR_GAP = 0.01  # nats; below this, rounding could be taken for a temperature
 # Its token ids tell tokenizers apart: words, numbers, code, white space, other scripts.
@@ -40,7 +49,8 @@ class Abilities:
 
     logq: it tells the log-probability of every token drawn; processed: taken after temperature and truncation (by
     measurement, or because the user says so). score: it rates given tokens. context: tokens of prompt and response, where told.
-    cap: how the field for the most tokens is called. alphabet: see `core.Engine`.
+    cap: how the field for the most tokens is called. alphabet: see `core.Engine`. seed: it takes a seed. copies: it gives as
+    many responses to one request as are asked for.
     """
 
     mode: Mode
@@ -51,6 +61,8 @@ class Abilities:
     score: bool = False
     context: int | None = None
     cap: str = "max_tokens"
+    seed: bool = True
+    copies: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,25 +82,22 @@ class Probe:
         if wanted != "chat":
             if make in ("vllm", "sglang") and (found := self._ids(make, processed, _whole(card.get("max_model_len")))):
                 return found
-            problem = self._text_problem(make)
-            if problem is None:
-                return Abilities("text", make, "text")
+            found = self._text(make)
+            if isinstance(found, Abilities):
+                return found
             if wanted == "completions" or not self.template:
-                raise self._unusable(problem, cards)
-        cap, problem = self._chat()
-        if problem is not None:
-            raise self._unusable(problem, cards)
-        return Abilities("chat", make, "text", cap=cap)
+                raise self._unusable(found, cards)
+        if (found := self._chat(make)) is None:
+            raise self._unusable('it has no /chat/completions for this model. Give mode="completions".', cards)
+        return found
 
     def _cards(self) -> dict[str, dict[str, Any]]:
         """What the server says of its models, by their names; nothing where it keeps no list."""
         try:
             answer = self.transport.get("models", url=self.url)
-        except Refused as error:
-            if error.status in ABSENT:
-                return {}
-            raise
-        listed = answer.get("data")
+        except AnswerError:  # what it can do is seen without a list
+            answer = None
+        listed = None if answer is None else answer.get("data")
         return {str(card.get("id")): card for card in listed if isinstance(card, dict)} if isinstance(listed, list) else {}
 
     def _unusable(self, problem: str, cards: Mapping[str, Any]) -> ModelError:
@@ -97,16 +106,29 @@ class Probe:
             return ModelError(
                 f"{self.url} has no model {self.model!r}: it offers {some}. Load 'openai:' with one of these names."
             )
-        return ModelError(f"{self.url} cannot serve {self.model!r} as asked: {problem}")
+        hint = "" if self.url.endswith("/v1") else f" As a rule base_url ends in /v1: try {self.url}/v1."
+        return ModelError(f"{self.url} cannot serve {self.model!r} as asked: {problem}{hint}")
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The answer; None where the server has no such endpoint or model."""
+        return self.transport.find(path, {"model": self.model, **body}, Key(0, "probe", path), url=self.url)
+
+    def _grants(self, path: str, body: Mapping[str, Any], fields: Mapping[str, int]) -> bool:
+        """Whether the server answers with some more fields, and gives as many responses as `n` asks for."""
         try:
-            return self.transport.post(path, {"model": self.model, **body}, Key(0, "probe", path), url=self.url)
-        except Refused as error:
-            if error.status in ABSENT:
-                return None
-            raise
+            answer = self._ask(path, {**body, **fields})
+            return answer is not None and bool(choices(answer, fields.get("n", 1)))
+        except (AnswerError, PromptError):
+            return False
+
+    def _drawing(self, path: str, body: Mapping[str, Any]) -> tuple[bool, bool]:
+        """Whether a server that answers `body` takes seeds and gives copies: one request where it does both."""
+        if self._grants(path, body, {**SEEDED, **COPIES}):
+            return True, True
+        seed, copies = self._grants(path, body, SEEDED), self._grants(path, body, COPIES)
+        if not seed:
+            LOGGER.warning("%s refuses seeds for %s: drafts are drawn without, and no run can be repeated", self.url, self.model)
+        return seed, copies
 
     def _ids(self, make: Make, processed: bool | None, context: int | None) -> Abilities | None:
         """Abilities in token ids; None where the server does not take or tell them."""
@@ -125,45 +147,51 @@ class Probe:
         rated = answer["choices"][0].get("prompt_logprobs")
         score = isinstance(rated, list) and len(rated) == len(prompt)
         alphabet = f"ids-{blake2b(repr(specimen).encode(), digest_size=16).hexdigest()}"
-        return Abilities("ids", make, alphabet, logq, bool(processed), score, context)
+        seed, copies = self._drawing("completions", fields | law_fields(Sampling(), make))
+        return Abilities("ids", make, alphabet, logq, bool(processed), score, context, seed=seed, copies=copies)
 
     def _tokens(self, text: str) -> list[int] | None:
         answer = self._ask("/tokenize", {"prompt": text, "add_special_tokens": False})
         tokens = None if answer is None else answer.get("tokens")
         return tokens if isinstance(tokens, list) and all(isinstance(token, int) for token in tokens) else None
 
-    def _text_problem(self, make: Make) -> str | None:
-        """Why the server cannot continue text; None where it can."""
+    def _text(self, make: Make) -> Abilities | str:
+        """Abilities in text, or why the server cannot continue it."""
         if self.template and make != "llamacpp":
             return (
                 "its /completions takes text, and it has no way to apply the model's chat template to it. "
                 'Give template=False for prompts as they are, or mode="chat".'
             )
-        fields = {"prompt": PROBE, "max_tokens": 1, "logprobs": 1}
-        answer = self._ask("completions", fields | law_fields(Sampling(), make))
+        fields = {"prompt": PROBE, "max_tokens": 1, "logprobs": 1} | law_fields(Sampling(), make)
+        answer = self._ask("completions", fields)
         if answer is None:
             return 'it has no /completions for this model. Give mode="chat" and leave template as it is.'
         if choices(answer, 1)[0].pieces is None:
             return 'its /completions tells no token strings, so drafts cannot be cut and continued. Give mode="chat".'
         if self.template and self._ask("/apply-template", {"messages": [{"role": "user", "content": PROBE}]}) is None:
             return 'it has no /apply-template. Give template=False, or mode="chat".'
-        return None
+        seed, copies = self._drawing("completions", fields)
+        return Abilities("text", make, "text", seed=seed, copies=copies)
 
-    def _chat(self) -> tuple[str, str | None]:
-        """What the token cap is called in a chat request, and what keeps the server from answering it."""
+    def _chat(self, make: Make) -> Abilities | None:
+        """Abilities of a server that gives whole answers; None where it gives none for this model."""
         turns = {"messages": [{"role": "user", "content": PROBE}]}
-        cap = "max_tokens"
-        try:
-            answer = self._ask("chat/completions", turns | {cap: 1})
-        except Refused as error:
-            if "max_completion_tokens" not in error.said:
-                raise
-            cap = "max_completion_tokens"  # OpenAI's newer models
-            answer = self._ask("chat/completions", turns | {cap: 1})
-        if answer is None:
-            return cap, 'it has no /chat/completions for this model. Give mode="completions".'
-        choices(answer, 1)
-        return cap, None
+        refusals: list[AnswerError] = []
+        for lowest, cap in product(LOWEST, CAPS):
+            body = turns | {cap: lowest}
+            try:
+                answer = self._ask("chat/completions", body)
+            except AnswerError as error:
+                if error.status not in (400, 422):
+                    raise
+                refusals.append(error)
+                continue
+            if answer is None:
+                return None
+            choices(answer, 1)
+            seed, copies = self._drawing("chat/completions", body)
+            return Abilities("chat", make, "text", cap=cap, seed=seed, copies=copies)
+        raise next((error for error in refusals if not any(cap in error.said for cap in CAPS)), refusals[0])
 
 
 def _make(cards: Mapping[str, Mapping[str, Any]]) -> Make:

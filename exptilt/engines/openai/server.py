@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from exptilt.engines.openai.pieces import Pieces
 from exptilt.engines.openai.probe import Abilities, Probe, Wanted
 from exptilt.engines.openai.wire import MAKES, Make, Spent, malformed
-from exptilt.engines.transport import Refused, Transport
-from exptilt.errors import ModelError, PromptError
+from exptilt.engines.transport import Transport
+from exptilt.errors import AnswerError, ModelError, PromptError
 from exptilt.keys import Key
 from exptilt.usage import Work
 
+LOGGER = logging.getLogger("exptilt")
 T = TypeVar("T")
 HOSTED = "https://api.openai.com/v1"
 KEPT_PROMPTS = 4096
@@ -28,8 +31,9 @@ class Server:
     def __init__(self, transport: Transport, model: str, abilities: Abilities) -> None:
         self.model, self.abilities, self.pieces = model, abilities, Pieces()
         self._transport = transport
-        self._prompts: OrderedDict[tuple[str, str | None, bool], tuple[int, ...] | str] = OrderedDict()
+        self._prompts: OrderedDict[str, tuple[int, ...] | str] = OrderedDict()
         self._lock = threading.Lock()
+        self._untold = False  # whether an answer without usage was reported
 
     def ask(self, path: str, body: dict[str, Any], key: Key) -> dict[str, Any]:
         return self._transport.post(path, {"model": self.model, **body}, key)
@@ -38,38 +42,40 @@ class Server:
         """Run jobs side by side, as many at once as the limit allows; results in their order."""
         return self._transport.each(jobs)
 
-    def prompt(self, prompt: str, system: str | None, template: bool) -> tuple[int, ...] | str:
-        """What `/completions` takes for a prompt: token ids or text, with the chat template applied where wanted."""
-        wanted = (prompt, system, template)
+    def prompt(self, prompt: str, system: str | None, template: bool, variables: Mapping[str, Any]) -> tuple[int, ...] | str:
+        """What `/completions` takes for a prompt: token ids or text, with the chat template applied where wanted.
+
+        variables: further fields that the template reads.
+        """
+        wanted = json.dumps([prompt, system, template, variables], sort_keys=True)
         with self._lock:
             if wanted in self._prompts:
                 self._prompts.move_to_end(wanted)
                 return self._prompts[wanted]
-        encoded = self._encode(prompt, turns(prompt, system) if template else None)
+        encoded = self._encode(prompt, {"messages": turns(prompt, system), **variables} if template else None)
         with self._lock:
             self._prompts[wanted] = encoded
             if len(self._prompts) > KEPT_PROMPTS:
                 self._prompts.popitem(last=False)
         return encoded
 
-    def _encode(self, prompt: str, messages: Turns | None) -> tuple[int, ...] | str:
+    def _encode(self, prompt: str, templated: dict[str, Any] | None) -> tuple[int, ...] | str:
+        """templated: the request that applies the template; None to take the prompt as it is."""
         if self.abilities.mode == "text":
-            if messages is None:
-                return prompt
-            answer = self._templated("/apply-template", {"messages": messages})
-            if not isinstance(answer.get("prompt"), str):
-                raise malformed(answer, "no prompt")
-            return answer["prompt"]
-        given = {"prompt": prompt} if messages is None else {"messages": messages, "add_generation_prompt": True}
+            return prompt if templated is None else _text(self._templated("/apply-template", templated), "prompt")
+        given = {"prompt": prompt} if templated is None else templated | {"add_generation_prompt": True}
         answer = self._templated("/tokenize", given)
-        if not isinstance(answer.get("tokens"), list):
-            raise malformed(answer, "no tokens")
-        return tuple(int(token) for token in answer["tokens"])
+        tokens = answer.get("tokens")
+        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+            raise malformed(answer, "tokens is not a list of whole numbers")
+        return tuple(tokens)
 
     def _templated(self, path: str, given: dict[str, Any]) -> dict[str, Any]:
         try:
             return self.ask(path, given, Key(0, path))
-        except Refused as error:
+        except AnswerError as error:
+            if not error.status:  # the server is at fault, not the prompt
+                raise
             raise PromptError(
                 f"the server cannot encode the prompt ({error.said or error.status}). If its model has no chat template, or "
                 "one that refuses a system text, load with template=False."
@@ -81,17 +87,19 @@ class Server:
             return ""
         if self.abilities.mode != "ids":
             return self.pieces.text(tokens)
-        answer = self.ask("/detokenize", {"tokens": list(tokens)}, Key(0, "detokenize"))
-        if not isinstance(answer.get("prompt"), str):
-            raise malformed(answer, "no text")
-        return answer["prompt"]
+        return _text(self.ask("/detokenize", {"tokens": list(tokens)}, Key(0, "detokenize")), "prompt")
 
-    def count(self, work: Work, costs: Iterable[Spent], *, scored: int = 0) -> None:
-        """Add what answers have cost to `work`, which several threads may share. Rated tokens count as `scored` alone."""
-        costs = list(costs)
-        prompt, cached = sum(cost.prompt for cost in costs), sum(cost.cached for cost in costs)
-        generated = sum(cost.generated for cost in costs)
+    def count(self, work: Work, cost: Spent, *, scored: int = 0, told: int = 0) -> None:
+        """Add what an answer has cost to `work`, which several threads may share. Rated tokens count as `scored` alone.
+
+        told: the tokens that the answer holds, which count where the server says nothing of those generated.
+        """
+        prompt, cached = cost.prompt or 0, cost.cached
+        generated = told if cost.generated is None else cost.generated
         with self._lock:
+            if cost.prompt is None and not self._untold:
+                self._untold = True
+                LOGGER.warning("the server of %s tells no usage: what a prompt costs is not counted", self.model)
             work.add(
                 prompt=max(0, prompt - cached - scored), cached=cached, generated=generated, scored=scored, forwards=generated
             )
@@ -101,9 +109,22 @@ class Server:
         self._transport.close()
 
 
+def _text(answer: Mapping[str, Any], field: str) -> str:
+    if not isinstance(answer.get(field), str):
+        raise malformed(answer, f"{field} is not a text")
+    return answer[field]
+
+
 def turns(prompt: str, system: str | None) -> Turns:
     asked = [{"role": "user", "content": prompt}]
     return asked if system is None else [{"role": "system", "content": system}, *asked]
+
+
+def _measured(probe: Probe, mode: Wanted, make: Make | None, processed: bool | None) -> Abilities:
+    try:
+        return probe.abilities(mode, make, processed)
+    except (AnswerError, PromptError) as error:
+        raise ModelError(f"{probe.model!r} at {probe.url} cannot be used: {error}") from error
 
 
 def connect(
@@ -149,7 +170,7 @@ def connect(
         raise ModelError("base_url names no server: give one such as http://localhost:8000/v1")
     transport = Transport(urls, key_name, timeout=timeout, attempts=attempts, concurrency=concurrency, backoff=backoff)
     try:
-        found = [Probe(transport, url, model, template).abilities(mode, make, processed) for url in transport.urls]
+        found = [_measured(Probe(transport, url, model, template), mode, make, processed) for url in transport.urls]
         for url, abilities in zip(transport.urls, found, strict=True):
             if abilities != found[0]:
                 raise ModelError(

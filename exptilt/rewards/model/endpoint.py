@@ -9,9 +9,10 @@ Three protocols, all POST with JSON, with one request for each response but in "
     "pooling"   vLLM serving any pooling model: /pooling, likewise; a model that gives a vector for each step or token is
                 read by `label`, and reduced
 
-Time-outs, lost connections and statuses 408, 429 and 5xx are tried again after growing pauses, or after what `Retry-After`
-asks for. What fails after that is a RewardError, so one prompt fails and a run goes on. The key is read from
-the environment and goes into the request's header alone.
+Time-outs, lost connections, statuses 429 and 5xx and broken bodies are tried again after growing pauses, or after what
+`Retry-After` asks for. What fails after that, or is refused, is a RewardError, so one prompt fails and a run goes on. What
+concerns every prompt, a refused key (401, 403), a wrong address (404) or a server that cannot be reached, is a ModelError
+and ends the run. The key is read from the environment and goes into the request's header alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 
 from exptilt.draft import Draft
 from exptilt.engines.requirements import require
-from exptilt.errors import ModelError, RewardError
+from exptilt.errors import AnswerError, ModelError, PromptError, RewardError
 from exptilt.keys import Floats, Key, digest
 from exptilt.rewards.model.pairs import (
     Cutter,
@@ -101,7 +102,7 @@ class EndpointReward:
         object.__setattr__(self, "_cutter", Cutter(name, self.long))
         try:
             self._memory.scores([_TRIAL], self._ask)
-        except RewardError as error:
+        except (RewardError, AnswerError, PromptError) as error:
             transport.close()
             raise ModelError(f"{name} cannot be used: {error}") from error
         except BaseException:
@@ -131,7 +132,7 @@ class EndpointReward:
     def _rate(self, pairs: list[Pair]) -> list[float]:
         try:
             return self._ask(pairs)
-        except ModelError as error:
+        except AnswerError as error:
             raise RewardError(f"EndpointReward({self.url!r}) gives no score: {error}") from error
 
     def _ask(self, pairs: list[Pair]) -> list[float]:
