@@ -10,9 +10,9 @@
 A *target* is the mathematics, a *sampler* yields weighted *populations* for it, a *select* picks one answer from them.
 """
 
-from exptilt import answers, engines, rewards
+from exptilt import answers, engines, rewards, testing
 from exptilt.core import Target
-from exptilt.draft import Draft
+from exptilt.draft import Chat, Draft
 from exptilt.engines.load import load
 from exptilt.errors import (
     AllWeightsZero,
@@ -46,6 +46,7 @@ __all__ = [
     "Budget",
     "BudgetSpent",
     "CapabilityError",
+    "Chat",
     "Cluster",
     "ClusterError",
     "Draft",
@@ -74,5 +75,6 @@ __all__ = [
     "rewards",
     "run",
     "sample",
+    "testing",
     "vote",
 ]

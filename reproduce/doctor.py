@@ -2,7 +2,7 @@
 
     python reproduce/doctor.py               # about 5 minutes on 2 cores; prints a table
 
-Each target is a table with unequal lengths (`tests/toys.py`), examined by 20 pilots of 200 draws. Real effective draws are
+Each target is a table with unequal lengths (`exptilt/testing/toys.py`), examined by 20 pilots of 200 draws. Real draws are
 (1 - share)·Z²/Var(Ẑ) over 2,000 runs, Z and the ESS share by enumeration; for chains, the variance of single responses'
 frequencies over 300 runs. The doctor predicts independent draws only. The last column is the mean ESS of the populations by
 their own weights.
@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT))
 
 import exptilt as xt  # noqa: E402
 from exptilt.doctor.tilt import measure  # noqa: E402
+from exptilt.testing.toys import Toy, autoregressive  # noqa: E402
 from tests.doctor import tables  # noqa: E402
-from tests.toys import Toy, autoregressive  # noqa: E402
 
 TARGETS = ((4, 6, 1.0), (7, 6, 0.7), (5, 5, 0.6), (3, 4, 1.0))  # seed, cap, β
 SAMPLERS = (

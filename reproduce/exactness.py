@@ -31,9 +31,9 @@ from exptilt.core import Sampler, Target  # noqa: E402
 from exptilt.errors import AllWeightsZero  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC  # noqa: E402
+from exptilt.testing.enumeration import Law, total_variation  # noqa: E402
+from exptilt.testing.toys import Toy, autoregressive, masked, reward_of  # noqa: E402
 from exptilt.usage import Work  # noqa: E402
-from tests.exact import Law, total_variation  # noqa: E402
-from tests.toys import Toy, autoregressive, masked, reward_of  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "exactness.json"
 BETA = 0.5

@@ -23,7 +23,7 @@ from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.keys import Key
 from exptilt.samplers import ETS
-from tests.toys import reward_of
+from exptilt.testing.toys import reward_of
 
 RULES = {
     "equal": lambda i: 1.0,

@@ -15,8 +15,8 @@ from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError, RewardError, TargetError
 from exptilt.keys import Key
 from exptilt.samplers import ETS, Independent, SuffixMCMC
+from exptilt.testing.toys import autoregressive, random_table
 from exptilt.usage import Budget, Usage
-from tests.toys import autoregressive, random_table
 
 
 def test_same_key_same_stream_and_children_differ() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 
 import exptilt as xt
 
@@ -21,6 +22,21 @@ def test_the_public_names_are_there() -> None:
     assert all(name in vars(xt) for name in xt.__all__)
     assert {"TableEngine", "MaskedTableEngine"} <= set(vars(xt.engines))
     assert xt.__version__ == "0.1.0"
+
+
+def test_the_public_surface_is_what_was_agreed() -> None:
+    """Users rely on these names: one may come, none may go without an alias."""
+    errors = "AllWeightsZero BudgetSpent CapabilityError ClusterError ExptiltError ModelError PromptError RewardError StoreError"
+    errors += " TargetError WeightsError"
+    nouns = "Budget Chat Cluster Draft ETS Failure Independent Key Metropolised Population Result SMC SuffixMCMC Target"
+    verbs = "answers best choose_beta draw engines load mbr rewards run sample testing vote"
+    promised = f"{errors} {nouns} {verbs}".split()
+    assert set(promised) <= set(xt.__all__)
+    assert all(name in xt.__all__ or name.startswith("_") or is_module(name) for name in vars(xt))
+
+
+def is_module(name: str) -> bool:
+    return isinstance(vars(xt)[name], ModuleType)
 
 
 def test_the_package_is_a_command() -> None:

@@ -14,7 +14,7 @@ from exptilt.cli.parts import SAMPLERS, UsageError, model_options
 from exptilt.cli.sampler_flags import field_help
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
-from tests.toys import random_table
+from exptilt.testing.toys import random_table
 
 Run = Callable[..., tuple[int, str, str]]
 

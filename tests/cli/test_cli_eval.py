@@ -12,7 +12,7 @@ import pytest
 from exptilt.cli import main, parts
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
-from tests.toys import random_table
+from exptilt.testing.toys import random_table
 
 Run = Callable[..., tuple[int, str, str]]
 SCORES = ("plain sampling", "majority of", "MBR of", "weighted vote of", "soft best-of-", "best-of-", "ETS, draw", "ETS, vote")

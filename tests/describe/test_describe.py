@@ -13,7 +13,7 @@ import pytest
 
 import exptilt as xt
 from exptilt.describe import describe
-from tests.toys import autoregressive
+from exptilt.testing.toys import autoregressive
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = autoregressive(0).target

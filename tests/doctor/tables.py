@@ -13,7 +13,7 @@ from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.running.result import Result
 from exptilt.running.run import run
-from tests.toys import Tokens, Toy, reward_of
+from exptilt.testing.toys import Tokens, Toy, reward_of
 
 
 def soundings(toy: Toy, prompts: int, draws: int, seed: int = 0) -> list[Sounding]:

@@ -20,8 +20,8 @@ from exptilt.rewards import Agreement, RunningMajority
 from exptilt.running.result import Result
 from exptilt.running.run import run
 from exptilt.samplers import Independent
+from exptilt.testing.toys import autoregressive
 from tests.doctor import tables
-from tests.toys import autoregressive
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = tuple(f"prompt {number}" for number in range(12))

@@ -9,9 +9,9 @@ from exptilt.core import Target
 from exptilt.doctor.pilot import PLACES, Pilot, Sounding
 from exptilt.running.result import Result
 from exptilt.running.run import sample
+from exptilt.testing.toys import autoregressive, masked
 from exptilt.usage import Budget
 from tests.doctor import tables
-from tests.toys import autoregressive, masked
 
 
 def drawn(target: Target, pilot: Pilot, budget: Budget | None = None) -> tuple[Result, Sounding]:

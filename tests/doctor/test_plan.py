@@ -15,8 +15,8 @@ from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.running.result import Result
 from exptilt.running.run import run
 from exptilt.samplers import Independent
+from exptilt.testing.toys import autoregressive
 from tests.doctor import tables
-from tests.toys import autoregressive
 
 
 def tilt(share: float) -> Tilt:

@@ -20,8 +20,8 @@ from exptilt.doctor.tilt import (
     resample,
 )
 from exptilt.populations.calibrate import choose_beta
+from exptilt.testing.toys import Toy, autoregressive
 from tests.doctor import tables
-from tests.toys import Toy, autoregressive
 
 SEEDS = (3, 4)
 

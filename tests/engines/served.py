@@ -10,8 +10,8 @@ from exptilt.draft import Draft
 from exptilt.engines.load import load
 from exptilt.engines.table import TableEngine
 from exptilt.keys import Key
+from exptilt.testing.toys import random_table
 from tests.engines.fake_server import MODEL
-from tests.toys import random_table
 
 CAP = 4
 SYMBOLS = "ab#"

@@ -15,12 +15,12 @@ from exptilt.errors import CapabilityError, ModelError
 from exptilt.keys import Key
 from exptilt.running.run import sample
 from exptilt.samplers import ETS, Independent, SuffixMCMC
+from exptilt.testing.enumeration import gamma
+from exptilt.testing.toys import reward_of
 from exptilt.usage import Work
 from tests.engines.fake_server import PROMPT, Fake
 from tests.engines.laws import check_law
 from tests.engines.served import CAP, END, SYMBOLS, as_text, draw, seen, table
-from tests.exact import gamma
-from tests.toys import reward_of
 
 pytest.importorskip("httpx2")
 

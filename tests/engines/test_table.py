@@ -12,8 +12,8 @@ from exptilt.draft import MASK
 from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
 from exptilt.errors import PromptError
 from exptilt.keys import Key
-from tests.exact import distance, paths
-from tests.toys import autoregressive, random_fill, random_table
+from exptilt.testing.enumeration import distance, paths
+from exptilt.testing.toys import autoregressive, random_fill, random_table
 
 ORDERS: list[Order] = ["random", "left", "confidence"]
 NAMES = ["autoregressive", "tempered", *ORDERS]

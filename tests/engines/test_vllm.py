@@ -25,9 +25,9 @@ from exptilt.errors import ModelError, PromptError
 from exptilt.keys import Key
 from exptilt.running.run import sample
 from exptilt.samplers import ETS
+from exptilt.testing.toys import random_table
 from exptilt.usage import Work
 from tests.engines.laws import check_law
-from tests.toys import random_table
 
 pytest.importorskip("transformers")
 

@@ -17,7 +17,7 @@ from exptilt.evaluation.cost import Cost, Load, Parameters
 from exptilt.evaluation.evaluate import Score
 from exptilt.evaluation.tasks import Task
 from exptilt.populations.utilities import PairUtility
-from tests.toys import random_table
+from exptilt.testing.toys import random_table
 
 
 def first(text: str) -> str | None:

@@ -15,7 +15,7 @@ from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.evaluation.evaluate import Score, equal_samples, evaluate, paired_difference, wilson
 from exptilt.keys import Key
-from tests.toys import random_table
+from exptilt.testing.toys import random_table
 
 QUESTIONS = [f"question {number}" for number in range(40)]
 EVEN = xt.vote(lambda text: str(text.count("1") % 2), weighted=False)

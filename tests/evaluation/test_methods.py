@@ -14,6 +14,7 @@ from exptilt.draft import Draft
 from exptilt.evaluation.cost import Parameters
 from exptilt.evaluation.tasks import Task
 from exptilt.running.result import Outcome
+from exptilt.testing.toys import autoregressive
 from reproduce.methods import (
     METHODS,
     Beam,
@@ -28,7 +29,6 @@ from reproduce.methods import (
     true_reward,
     unguided,
 )
-from tests.toys import autoregressive
 
 TASK = Task("toy", ("one", "two"), ("0", "1"), lambda text: text[:1] or None, str.startswith, max_tokens=4)
 

@@ -11,7 +11,7 @@ from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, WeightsError
 from exptilt.keys import Key
 from exptilt.populations.population import Population, systematic
-from tests.exact import paths
+from exptilt.testing.enumeration import paths
 
 DRAFTS = [Draft("x", (token,)) for token in range(4)]
 

@@ -14,7 +14,7 @@ from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.running.lines import decode
-from tests.toys import random_table
+from exptilt.testing.toys import random_table
 
 BETA = 0.5
 PROMPTS = [f"prompt {number}" for number in range(6)]

@@ -14,9 +14,9 @@ from exptilt.draft import Draft
 from exptilt.engines import MaskedTableEngine
 from exptilt.evaluation.cost import Parameters
 from exptilt.report import write_report
+from exptilt.testing.toys import random_fill
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.stores import BETA, HOSTILE, PROMPTS, SAMPLERS, Page, run_all, target
-from tests.toys import random_fill
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium or google-chrome on PATH")
 

@@ -19,8 +19,8 @@ from exptilt.report import write_report
 from exptilt.report.figures import summary
 from exptilt.report.methods import collect
 from exptilt.running.lines import decode, encode
+from exptilt.testing.toys import random_table
 from tests.report.stores import PROMPTS, Page, lines, target
-from tests.toys import random_table
 
 
 def known_store(path: Path, shares: Sequence[float], tokens: int = 10) -> Path:

@@ -15,7 +15,7 @@ from exptilt.keys import Key
 from exptilt.rewards import Agreement, RunningMajority
 from exptilt.rewards.agreement import BoundAgreement
 from exptilt.samplers.ets import ETS
-from tests.exact import distance, expected_weights, gamma
+from exptilt.testing.enumeration import distance, expected_weights, gamma
 
 SYMBOLS = ("1", "2", "")
 LAW = (0.45, 0.3, 0.25)

@@ -21,7 +21,7 @@ from exptilt.engines.table import TableEngine
 from exptilt.errors import ModelError, RewardError, StoreError
 from exptilt.rewards import ClassifierReward
 from exptilt.samplers.ets import ETS
-from tests.exact import distance, expected_weights, gamma
+from exptilt.testing.enumeration import distance, expected_weights, gamma
 from tests.rewards.reward_models import ANSWERS, QUESTION, drafts, save
 
 

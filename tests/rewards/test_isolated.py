@@ -23,9 +23,9 @@ from exptilt.errors import RewardError, SandboxError
 from exptilt.rewards import Isolated
 from exptilt.rewards.isolated import _Worker
 from exptilt.running.result import Failure
+from exptilt.testing.toys import random_table
 from tests.rewards.accidents import clumsy, good
 from tests.running.long_run import same
-from tests.toys import random_table
 
 SAMPLER = xt.ETS(3, 2, 2)
 TARGET = Target(xt.engines.TableEngine(random_table(3, 4), 5, 3), good, beta=0.5)

@@ -18,7 +18,7 @@ from exptilt.keys import Key
 from exptilt.rewards import Judge, PairwiseJudge
 from exptilt.rewards.model.judge import read_mark, read_winner
 from exptilt.samplers.ets import ETS
-from tests.exact import distance, expected_weights, gamma
+from exptilt.testing.enumeration import distance, expected_weights, gamma
 from tests.rewards.oracle import Oracle
 
 

@@ -17,7 +17,7 @@ from exptilt.errors import CapabilityError
 from exptilt.keys import Key
 from exptilt.rewards import LogProb, NegativeEntropy, Power, SelfCertainty
 from exptilt.samplers.independent import Independent
-from tests.exact import distance, expected_weights
+from exptilt.testing.enumeration import distance, expected_weights
 
 
 def next_probs(prefix: tuple[int, ...]) -> list[float]:

@@ -15,7 +15,7 @@ from exptilt.engines import TableEngine
 from exptilt.running.result import Failure, Outcome
 from exptilt.running.run import run
 from exptilt.samplers import ETS
-from tests.toys import random_table
+from exptilt.testing.toys import random_table
 
 PROMPTS = [f"question {number % 90}" for number in range(100)]  # ten of them come twice
 SAMPLER = ETS(candidates=3, rollouts=2, block=2)

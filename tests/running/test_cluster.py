@@ -27,8 +27,8 @@ from exptilt.running import crew
 from exptilt.running.cluster import Cluster, _connected, _import_ray, _make, _start, fits, main_source
 from exptilt.running.request import Request
 from exptilt.running.result import Failure, Outcome
+from exptilt.testing.toys import random_table
 from tests.running.long_run import same
-from tests.toys import random_table
 
 PROMPTS = [f"prompt {number % 30}" for number in range(32)]  # two of them come twice
 SAMPLER = xt.ETS(3, 2, 2)

@@ -19,9 +19,9 @@ from exptilt.draft import Draft
 from exptilt.errors import PromptError, RewardError, TargetError
 from exptilt.report import write_report
 from exptilt.running.result import Failure, Outcome
+from exptilt.testing.toys import random_table
 from tests.rewards.accidents import CURED, clumsy, good
 from tests.running.long_run import same
-from tests.toys import random_table
 
 SAMPLER = xt.ETS(3, 2, 2)
 TARGET = Target(xt.engines.TableEngine(random_table(3, 4), 5, 3), clumsy, beta=0.5)
@@ -202,7 +202,7 @@ HANGING = """
 import sys
 import threading
 import exptilt as xt
-from tests.toys import random_table
+from exptilt.testing.toys import random_table
 
 def hang(prompt, drafts):
     threading.Event().wait()

@@ -17,9 +17,9 @@ from exptilt.core import Engine, Sampler, Target
 from exptilt.draft import Draft
 from exptilt.errors import BudgetSpent, CapabilityError, ModelError, RewardError, TargetError
 from exptilt.running.result import Failure, Outcome
+from exptilt.testing.toys import random_table
 from exptilt.usage import Work
 from tests.running.long_run import same
-from tests.toys import random_table
 
 SAMPLERS: list[Sampler] = [
     xt.Independent(6),

@@ -19,8 +19,8 @@ from exptilt.keys import Key
 from exptilt.rewards import Agreement, LogProb, RunningMajority
 from exptilt.running.session import Halted, Session
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
+from exptilt.testing.toys import random_fill, random_table
 from exptilt.usage import Budget
-from tests.toys import random_fill, random_table
 
 KEY = Key(0, "test")
 SAMPLERS: list[Sampler] = [

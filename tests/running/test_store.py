@@ -24,8 +24,8 @@ from exptilt.keys import digest
 from exptilt.running.lines import decode, encode
 from exptilt.running.result import Failure
 from exptilt.running.store import Store
+from exptilt.testing.toys import random_fill, random_table
 from tests.running.long_run import PROMPTS, SAMPLER, same, target
-from tests.toys import random_fill, random_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

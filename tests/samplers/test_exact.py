@@ -14,8 +14,8 @@ from exptilt.core import Sampler
 from exptilt.draft import Draft
 from exptilt.engines.table import Order, TableEngine
 from exptilt.samplers import ETS, SMC, Independent
-from tests.exact import distance, expected_weights
-from tests.toys import Toy, autoregressive, masked
+from exptilt.testing.enumeration import distance, expected_weights
+from exptilt.testing.toys import Toy, autoregressive, masked
 
 SEEDS = range(20)
 

@@ -12,8 +12,8 @@ from exptilt.core import Sampler
 from exptilt.draft import Draft
 from exptilt.keys import Key
 from exptilt.samplers import ETS, SMC, Independent
-from tests.exact import distance, draw_law, final
-from tests.toys import Toy, autoregressive, masked
+from exptilt.testing.enumeration import distance, draw_law, final
+from exptilt.testing.toys import Toy, autoregressive, masked
 
 SEEDS = range(20)
 SAMPLERS: list[Sampler] = [Independent(4), ETS(3, 2, 2), ETS(3, 2, 2, returns="chain"), SMC(4, 2)]

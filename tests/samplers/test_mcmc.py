@@ -19,8 +19,8 @@ from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.samplers.mcmc import State
-from tests.exact import distance, final, paths
-from tests.toys import Toy, autoregressive, masked
+from exptilt.testing.enumeration import distance, final, paths
+from exptilt.testing.toys import Toy, autoregressive, masked
 
 SEEDS = range(20)
 

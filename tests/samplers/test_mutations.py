@@ -19,9 +19,9 @@ from exptilt.engines.table import TableEngine
 from exptilt.keys import Floats
 from exptilt.samplers import ETS, SMC, Independent, SuffixMCMC, common, ets, independent, mcmc, smc
 from exptilt.samplers.mcmc import State
-from tests.exact import distance, expected_weights
+from exptilt.testing.enumeration import distance, expected_weights
+from exptilt.testing.toys import Toy, autoregressive
 from tests.samplers.test_mcmc import matrix, suffix_states
-from tests.toys import Toy, autoregressive
 
 NOTICED = 1e-3  # a thousand times a million the 1e-9 that the right sampler keeps
 

@@ -16,8 +16,8 @@ from exptilt.core import Sampler
 from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
-from tests.exact import Law, final, total_variation
-from tests.toys import Toy, autoregressive, masked, reward_of
+from exptilt.testing.enumeration import Law, final, total_variation
+from exptilt.testing.toys import Toy, autoregressive, masked, reward_of
 
 RUNS = 300
 TOYS: dict[str, Callable[[bool], Toy]] = {
