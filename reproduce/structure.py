@@ -1,10 +1,14 @@
-"""The structure of the package in numbers, for docs/architecture.md.
+"""The structure of the package in numbers, and the annotated tree of docs/architecture.md.
 
-python reproduce/structure.py [ROOT]        # this checkout, or another one's root
+python reproduce/structure.py                 # the numbers of this checkout
+python reproduce/structure.py --root ROOT     # those of another one
+python reproduce/structure.py --write         # write floors, tree and numbers into docs/architecture.md
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -12,16 +16,16 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HERE))  # works from a checkout without installing
 
-from tests.structure import circles, functions, imports, modules, repeated, upward  # noqa: E402
+from tests.structure import circles, floors, functions, imports, modules, repeated, tree, upward  # noqa: E402
 
 
-def main() -> None:
-    root = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else HERE
+def numbers(root: Path) -> dict[str, str]:
+    """The rows of the table."""
     known = modules(root)
     graph = imports(known)
     lengths = [len(path.read_text().splitlines()) for path in known.values()]
     every = [each for path in known.values() for each in functions(path)]
-    rows = {
+    counts = {
         "lines of Python": sum(lengths),
         "files": len(known),
         "files in the root": len([path for path in known.values() if path.parent.name == "exptilt"]),
@@ -33,7 +37,38 @@ def main() -> None:
         "median lines of a function": statistics.median(length for _, length, _ in every),
         "runs of six lines that stand twice": repeated(list(known.values())),
     }
-    for name, value in rows.items():
+    return {name: f"{value:,}" for name, value in counts.items()}
+
+
+def write(page: Path) -> None:
+    """Bring the page's floors, tree and last column of numbers up to date."""
+    text = page.read_text()
+    text = _between(text, "From the ground up:\n\n", "\n\n## Fifteen words", floors())
+    text = _between(text, "## The tree\n", "\n```\n\nBeside", _fenced(text))
+    for name, value in numbers(HERE).items():
+        text = re.sub(rf"^(\| {re.escape(name)} \| [^|]* \|)[^|]*\|$", rf"\1 {value} |", text, flags=re.MULTILINE)
+    page.write_text(text)
+
+
+def _fenced(text: str) -> str:
+    """What stands under the heading of the tree, with the tree made anew."""
+    said = text[text.index("## The tree\n") + len("## The tree\n") :].split("```")[0]
+    return f"{said}```\n{tree()}"
+
+
+def _between(text: str, start: str, end: str, new: str) -> str:
+    first = text.index(start) + len(start)
+    return text[:first] + new + text[text.index(end, first) :]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=HERE)
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    if args.write:
+        write(HERE / "docs" / "architecture.md")
+    for name, value in numbers(args.root.resolve()).items():
         print(f"| {name} | {value} |")
 
 

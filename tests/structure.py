@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors keys usage", "draft", "populations", "core", "describe", "answers sandbox", "samplers", "engines", "rewards", "names",
+    "errors keys usage", "draft", "populations", "proposals", "core", "describe", "answers sandbox", "samplers", "engines", "rewards", "names",
     "running", "evaluation", "train", "doctor report serve", "testing", "cli",
 )  # fmt: skip
 """The rooms from the ground up; a module imports from its own floor's rooms or from those below."""
@@ -108,3 +110,35 @@ def repeated(paths: list[Path], size: int = 6) -> int:
             inside = again
             seen.setdefault(window, (path, start))
     return runs
+
+
+# ------------------------------------------------------------------------------------------------ docs/architecture.md
+
+
+def floors() -> str:
+    """The floors as a list, ground first."""
+    return "\n".join(f"{level}. {', '.join(f'`{room}`' for room in rooms.split())}" for level, rooms in enumerate(FLOORS, 1))
+
+
+def tree() -> str:
+    """The annotated tree: every file with the first sentence of its docstring, folders with that of their `__init__.py`."""
+    lines = ["exptilt/"]
+    _grow(ROOT / "exptilt", 1, lines)
+    return "\n".join(lines)
+
+
+def _grow(folder: Path, depth: int, lines: list[str]) -> None:
+    pad = "  " * depth
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py":
+            lines += _annotated(f"{pad}{path.name}", path)
+    for path in sorted(folder.iterdir()):
+        if (path / "__init__.py").is_file():
+            lines += _annotated(f"{pad}{path.name}/", path / "__init__.py")
+            _grow(path, depth + 1, lines)
+
+
+def _annotated(name: str, path: Path) -> list[str]:
+    said = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].split())
+    sentence = re.split(r"(?<=[.?])\s", said)[0].rstrip(".")
+    return textwrap.wrap(f"{name:<26} {sentence}", 128, subsequent_indent=" " * 27, break_long_words=False)
