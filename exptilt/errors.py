@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
 
 class ExptiltError(Exception):
     """Base of every error that exptilt raises on purpose; the message says what was wrong and the cure."""
+
+
+class UsageError(ExptiltError):
+    """A name, a flag, a setting or a file of prompts means nothing."""
 
 
 class PromptError(ExptiltError):
@@ -69,3 +80,25 @@ def error_named(name: str, message: str) -> ExptiltError:
     """The error that was recorded by the name of its class, such as "RewardError", and its message."""
     kind = globals().get(name, ExptiltError)
     return kind(message) if isinstance(kind, type) and issubclass(kind, ExptiltError) else ExptiltError(message)
+
+
+def did_you_mean(word: str, offered: Iterable[str]) -> str:
+    """A sentence with the offered word that is spelled most like `word`, after a space; empty where none is near."""
+    spelled = {each.lower(): each for each in offered}
+    near = get_close_matches(word.lower(), list(spelled), 1)
+    return f" Did you mean {spelled[near[0]]}?" if near else ""
+
+
+_NOT_THE_USERS = (f"{Path(__file__).parent}{os.sep}", sysconfig.get_path("stdlib"), "<frozen")
+
+
+def raised_at(error: BaseException) -> str:
+    """The last line of code that is neither exptilt's nor a library's and that the error came through, as "FILE, line N".
+
+    Where all of it is libraries', the last line outside of exptilt; empty where nothing is.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS[0])]
+    users = [frame for frame in outside if not (frame.filename.startswith(_NOT_THE_USERS) or "site-packages" in frame.filename)]
+    found = users or outside
+    return f"{found[-1].filename}, line {found[-1].lineno}" if found else ""

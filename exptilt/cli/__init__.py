@@ -1,151 +1,134 @@
-"""The commands `exptilt sample`, `exptilt run`, `exptilt eval`, `exptilt doctor` and `exptilt report`.
+"""The program `exptilt`: which command runs, and how its errors are told.
 
-The exit code is 0 where all went well, 1 where an answer failed, 2 where the request was refused before any work, and
-130 after Ctrl-C. Errors are one paragraph on standard error: what was wrong, and the cure.
+The exit status is 0 where all went well, 1 where an answer failed, 2 where the request was refused before any work, and
+130 after Ctrl-C or SIGTERM. Errors are one paragraph on standard error: what was wrong, and the cure. A traceback is
+shown for --debug alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import signal
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
-from exptilt import __version__
-from exptilt.cli.doctor import diagnose
-from exptilt.cli.eval import evaluate_task
-from exptilt.cli.flags import parse
-from exptilt.cli.parts import UsageError, make_budget, make_sampler, make_select, make_target, read_prompts
-from exptilt.cli.report import report
-from exptilt.core import Sampler, Target
-from exptilt.errors import AllWeightsZero, BudgetSpent, ExptiltError, RewardError, WeightsError
-from exptilt.running.cluster import Cluster
-from exptilt.running.lines import encode
-from exptilt.running.result import Failure, Outcome
-from exptilt.running.run import Select, run, sample
-from exptilt.usage import Budget
+from exptilt import __version__, names
+from exptilt.errors import AllWeightsZero, BudgetSpent, ExptiltError, RewardError, UsageError, WeightsError, did_you_mean
+from exptilt.names import Chosen
 
 try:
-    from rich.console import Console
-
-    from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_result, show_summary, stderr
+    from exptilt.cli import doctor, eval, report, run, sample
+    from exptilt.cli.groups import Subcommand, flags_of, setting_flag
+    from exptilt.cli.terminal import patient_streams, show_crash, show_error, show_note, stderr
 except ModuleNotFoundError as error:
     raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
 
+COMMANDS = {command.name: command for command in (sample.COMMAND, run.COMMAND, eval.COMMAND, doctor.COMMAND, report.COMMAND)}
 _FAILED = (RewardError, AllWeightsZero, WeightsError, BudgetSpent)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` without the program's name, taken from the system where not given."""
-    console = stderr()
-    try:
-        args = parse(sys.argv[1:] if argv is None else argv, __version__)
-        commands = {"sample": _sample, "run": _run, "eval": evaluate_task, "doctor": diagnose, "report": _report}
-        return commands[args.command](args, console)
-    except ExptiltError as error:
-        show_error(console, str(error))
-        return 1 if isinstance(error, _FAILED) else 2
-    except KeyboardInterrupt:
-        show_note(console, "stopped")
-        return 130
+    words = [*(sys.argv[1:] if argv is None else argv)]
+    with patient_streams(), _termination():
+        console = stderr()
+        try:
+            if not words:
+                _parsers()[0].print_help(sys.stderr)
+                return 2
+            args = parse(words)
+            return COMMANDS[args.command].execute(args, console)
+        except KeyboardInterrupt:
+            show_note(console, "stopped")
+            return 130
+        except Exception as error:  # noqa: BLE001  (nothing comes after this)
+            if "--debug" in words:
+                console.print_exception()
+            if not isinstance(error, ExptiltError):
+                show_crash(console, error)
+                return 1
+            show_error(console, str(error))
+            return 1 if isinstance(error, _FAILED) else 2
 
 
-def _sample(args: argparse.Namespace, console: Console) -> int:
-    sampler, select, budget = _settings(args)
-    with _status(console, f"loading {args.model}"):
-        target = _target(args)
-    with _status(console, "drawing"):
-        result = sample(
-            target, args.prompt, sampler, select=select, seed=args.seed, budget=budget, reward_timeout=args.reward_timeout
-        )
-    print(encode(result_line(result)) if args.json else result.text, flush=True)
-    if not args.json:
-        show_result(console, result, target.beta)
-    return 0
+@contextmanager
+def _termination() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, so that a run under a scheduler says where it stopped."""
 
-
-def _run(args: argparse.Namespace, console: Console) -> int:
-    sampler, select, budget = _settings(args)
-    if args.concurrency < 1:
-        raise UsageError(f"--concurrency {args.concurrency} must be at least 1")
-    prompts = read_prompts(Path(args.prompts))
-    cluster = _cluster(args)
-    with _status(console, f"loading {args.model}"):
-        target = _target(args) if cluster is None else partial(_target, args)
-    began, heard = time.monotonic(), list[Outcome]()
-
-    def hear(done: int, total: int, outcome: Outcome) -> None:
-        heard.append(outcome)
-        if args.json:
-            print(encode(result_line(outcome)), flush=True)
-        show(done, total, outcome)
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt
 
     try:
-        with progress_bar(console, len(prompts)) as show:
-            outcomes = run(
-                target, prompts, sampler, select=select, seed=args.seed, store=args.out, concurrency=args.concurrency,
-                budget=budget, progress=hear, retry=args.retry, on_error="stop" if args.stop_on_error else "record",
-                reward_timeout=args.reward_timeout, store_population=not args.no_population, cluster=cluster,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        show_note(console, f"stopped; {len(heard)} more prompts are in {args.out}. The same command goes on from there.")
-        return 130
-    except ExptiltError as error:
-        if not (args.stop_on_error and _failed(heard)):
-            raise
-        show_error(console, str(error))
-        show_note(console, f"stopped as told; {len(heard)} more prompts are in {args.out}")
-        return 1
-    failed, fresh = _failed(outcomes), len(heard)
-    if args.json:
-        print(encode({"prompts": len(outcomes), "failed": failed, "fresh": fresh, "store": args.out}))
-    else:
-        show_summary(console, outcomes, fresh, time.monotonic() - began, args.out)
-    return 1 if failed else 0
-
-
-def _failed(outcomes: Sequence[Outcome]) -> int:
-    return sum(isinstance(outcome, Failure) for outcome in outcomes)
-
-
-def _report(args: argparse.Namespace, console: Console) -> int:
-    with _status(console, "reading"):
-        path = report(args)
-    print(path, flush=True)
-    show_note(console, f"{path.stat().st_size / 1e6:.1f} MB, to be opened in any browser")
-    return 0
-
-
-def _settings(args: argparse.Namespace) -> tuple[Sampler, Select, Budget | None]:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, which alone hears signals
+        yield
+        return
     try:
-        return make_sampler(args), make_select(args), make_budget(args)
-    except ValueError as error:  # ranges are checked at construction
-        raise _refusal(error, args) from error
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _target(args: argparse.Namespace) -> Target:
-    try:
-        return make_target(args)
-    except ValueError as error:
-        raise _refusal(error, args) from error
+# --------------------------------------------------------------------------------------------------------- arguments
 
 
-def _cluster(args: argparse.Namespace) -> Cluster | None:
-    if args.ray is None:
-        return None
-    try:
-        return Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
-    except ValueError as error:
-        raise _refusal(error, args) from error
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError instead of leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message.removeprefix('argument ')}; see {self.prog} --help.")
 
 
-def _refusal(error: ValueError, args: argparse.Namespace) -> UsageError:
-    return UsageError(f"{str(error).rstrip('.')}; see exptilt {args.command} --help.")
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line. `--help` and `--version` print and exit, as argparse does."""
+    parser, parsers = _parsers()
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    if asked is not None and asked not in COMMANDS:
+        raise UsageError(f"there is no command {asked!r}: give {', '.join(COMMANDS)}.{did_you_mean(asked, COMMANDS)}")
+    if asked is not None:
+        COMMANDS[asked].add_flags(parsers[asked], argv)
+        parsers[asked].add_argument("--debug", action="store_true", help="show where in the program an error came from")
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UsageError(f"{_unknown(unknown, flags_of(parsers[args.command]))} See exptilt {args.command} --help.")
+    return args
 
 
-def _status(console: Console, said: str) -> AbstractContextManager[object]:
-    """A spinner while something takes its time, where somebody watches."""
-    return console.status(f"[dim]{said}") if console.is_terminal else nullcontext()
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The program's parser, and one for each command that has no arguments yet."""
+    about = "Draw from π(y|x) ∝ p(y|x)·exp(r(x,y)/β): a model tilted by a reward, not retrained."
+    parser = _Parser(prog="exptilt", description=about, formatter_class=_formatter, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"exptilt {__version__}")
+    below = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    return parser, {name: _subparser(below, command) for name, command in COMMANDS.items()}
+
+
+def _subparser(below: Any, command: Subcommand) -> argparse.ArgumentParser:
+    return below.add_parser(
+        command.name,
+        help=command.summary,
+        description=command.about,
+        usage=command.usage,
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    width = min(100, max(60, shutil.get_terminal_size((100, 24)).columns))  # wide enough for the flags, narrow enough to read
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width)
+
+
+def _unknown(words: Sequence[str], flags: set[str]) -> str:
+    """What is wrong with words that the parser does not know: a flag of another sampler, a near miss, or one too many."""
+    flag = words[0].partition("=")[0]
+    if not flag.startswith("-"):
+        return f"{words[0]!r} is one argument too many: put text with spaces in quotes."
+    known = names.known_samplers() if "--sampler" in flags else {}
+    owners = [name for name, each in known.items() if isinstance(each, Chosen) and flag in map(setting_flag, each.settings)]
+    if owners:
+        return f"there is no option {' '.join(words)} here: it belongs to --sampler {' or '.join(owners)}."
+    return f"there is no option {' '.join(words)} here.{did_you_mean(flag, flags)}"

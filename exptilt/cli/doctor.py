@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,32 @@ from rich.console import Console
 from rich.text import Text
 
 from exptilt.cli.examination import show_examination
-from exptilt.cli.parts import ANSWERS, LAW, MODELS, SAMPLERS, UsageError, make_target, read_prompts
-from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note
+from exptilt.cli.groups import (
+    SAMPLING,
+    Subcommand,
+    add_answer,
+    add_model,
+    add_reward,
+    add_sampling,
+    add_task,
+    at_least_one,
+    checked,
+    real,
+    setting_flag,
+    target_of,
+    whole,
+)
+from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note, stdout
 from exptilt.core import Target
 from exptilt.doctor import Examination, Goal, Plan, examine
 from exptilt.doctor.tilt import Estimate
-from exptilt.evaluation.tasks import NAMED, OFFLINE, Task, load_task
+from exptilt.errors import UsageError
+from exptilt.evaluation.tasks import Task, load_task
 from exptilt.keys import Key
+from exptilt.names import ANSWERS
+from exptilt.running.examples import read_prompts
 from exptilt.running.lines import encode
+from exptilt.samplers.command import own_command
 
 _PILOT = 8  # prompts
 ABOUT = """Draw a pilot, rate it, and say whether the reward is fit to tilt by, which β, how many draws
@@ -29,42 +47,25 @@ make the wanted number of effective ones, and what the run would cost. It ends w
 for that run."""
 
 
-def add_doctor(
-    commands: argparse._SubParsersAction[Any],
-    formatter: Any,
-    add_reward: Callable[[argparse._ArgumentGroup], None],
-    add_law: Callable[[argparse.ArgumentParser], None],
-) -> None:
-    """The command's flags. add_reward, add_law: what adds those that other commands have too."""
-    parser = commands.add_parser(
-        "doctor",
-        help="before a long run: the reward's health, β, how many draws, the cost",
-        description=ABOUT,
-        usage="exptilt doctor MODEL [PROMPT | --prompts FILE | --task NAME] --reward SPEC [options]",
-        formatter_class=formatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", metavar="MODEL", help=MODELS)
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    add_model(parser)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="one prompt; or many by --prompts or --task")
     group = parser.add_argument_group("prompts")
-    group.add_argument("--prompts", metavar="FILE", help="the prompts of the planned run, a .jsonl or text file")
-    group.add_argument(
-        "--task", metavar="NAME", help=f"{', '.join((*OFFLINE, *NAMED))}; or lm-eval:NAME: accuracies are told too"
-    )
-    group.add_argument("--task-seed", type=int, metavar="N", default=0, help="seed of a generated set; default 0")
-    group.add_argument("--problems", type=int, metavar="N", help="how many prompts the run will have; default all")
-    group.add_argument("--answer", choices=tuple(ANSWERS), help="what counts as an answer; default as suits the task, or number")
+    group.add_argument("--prompts", metavar="FILE", help="the prompts of the planned run, as for exptilt run")
+    add_task(group, required=False)
+    group.add_argument("--problems", type=whole, metavar="N", help="how many prompts the run will have; default all")
+    add_answer(group, "as suits the task, or number")
     add_reward(parser.add_argument_group("reward"))
     _add_goal(parser)
-    add_law(parser)
+    add_sampling(parser)
     group = parser.add_argument_group("pilot")
-    group.add_argument("--pilot-prompts", type=int, metavar="N", default=_PILOT, help=f"how many, at random; default {_PILOT}")
-    group.add_argument("--draws", type=int, metavar="N", default=32, help="responses for each of them; default 32")
+    group.add_argument("--pilot-prompts", type=whole, metavar="N", default=_PILOT, help=f"how many, at random; default {_PILOT}")
+    group.add_argument("--draws", type=whole, metavar="N", default=32, help="responses for each of them; default 32")
     group.add_argument(
-        "--pilot-tokens", type=int, metavar="N", help="the most tokens of the pilot, by one engine call per prompt"
+        "--pilot-tokens", type=whole, metavar="N", help="the most tokens of the pilot, by one engine call per prompt"
     )
-    group.add_argument("--concurrency", type=int, metavar="N", default=8, help="prompts under way at once; default 8")
-    group.add_argument("--seed", type=int, metavar="N", default=0, help="the same seed gives the same pilot; default 0")
+    group.add_argument("--concurrency", type=whole, metavar="N", default=8, help="prompts under way at once; default 8")
+    group.add_argument("--seed", type=whole, metavar="N", default=0, help="the same seed gives the same pilot; default 0")
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FILE", help="write the examination as JSON here too")
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
@@ -72,11 +73,11 @@ def add_doctor(
 
 def _add_goal(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("goal")
-    group.add_argument("--ess", type=float, metavar="X", default=8.0, help="effective draws wanted for each prompt; default 8")
-    group.add_argument("--accuracy", type=float, metavar="X", help="share of problems to be solved, such as 0.8; with --task")
-    group.add_argument("--kl", type=float, metavar="X", help="how far to tilt: KL(π‖p) in nats; default 1, less where unseen")
-    group.add_argument("--ess-share", type=float, metavar="X", help="the same as a share of draws that stay effective")
-    group.add_argument("--beta", type=float, metavar="X", help="the same as a β that you have chosen")
+    group.add_argument("--ess", type=real, metavar="X", default=8.0, help="effective draws wanted for each prompt; default 8")
+    group.add_argument("--accuracy", type=real, metavar="X", help="share of problems to be solved, such as 0.8; with --task")
+    group.add_argument("--kl", type=real, metavar="X", help="how far to tilt: KL(π‖p) in nats; default 1, less where unseen")
+    group.add_argument("--ess-share", type=real, metavar="X", help="the same as a share of draws that stay effective")
+    group.add_argument("--beta", type=real, metavar="X", help="the same as a β that you have chosen")
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,10 @@ class _Request:
     task: Task | None
 
 
-def diagnose(args: argparse.Namespace, console: Console) -> int:
+def execute(args: argparse.Namespace, console: Console) -> int:
     """Run the command; what was found goes to standard output."""
-    if min(args.concurrency, args.pilot_prompts, args.pilot_tokens or 1, args.problems or 1) < 1:
-        raise UsageError("--concurrency, --pilot-prompts, --pilot-tokens and --problems must be at least 1")
-    try:
+    at_least_one(args, "concurrency", "pilot_prompts", "pilot_tokens", "problems")
+    with checked(args):
         goal = Goal(args.ess, args.accuracy, args.beta, args.kl, args.ess_share)
         if args.accuracy is not None and args.task is None:
             raise UsageError("--accuracy needs problems with known answers: give --task")
@@ -104,8 +104,6 @@ def diagnose(args: argparse.Namespace, console: Console) -> int:
                 target.engine, target.reward, request.prompts, goal, draws=args.draws, task=request.task, seed=args.seed,
                 concurrency=args.concurrency, tokens=args.pilot_tokens, reward_timeout=args.reward_timeout, progress=show,
             )  # fmt: skip
-    except ValueError as error:  # ranges are checked at construction
-        raise UsageError(f"{str(error).rstrip('.')}; see exptilt doctor --help.") from error
     command = None if found.plan is None else _command(args, found, found.plan)
     row = _as_json(found, request, command)
     if args.out:
@@ -115,7 +113,7 @@ def diagnose(args: argparse.Namespace, console: Console) -> int:
     else:
         show_examination(found, goal, request.problems, args.model, args.reward)
         if command is not None:
-            Console(highlight=False).print(Text.assemble("\n", (command, "bold")), soft_wrap=True)
+            stdout().print(Text.assemble("\n", (command, "bold")), soft_wrap=True)
     return 0
 
 
@@ -126,8 +124,8 @@ def _request(args: argparse.Namespace) -> _Request:
         return _Request((args.prompt,), args.problems or 1, None)
     task = load_task(args.task, problems=args.problems, seed=args.task_seed) if args.task else None
     if task is not None and args.answer:
-        task = replace(task, answer=ANSWERS[args.answer])
-    prompts = read_prompts(Path(args.prompts)) if task is None else task.prompts
+        task = replace(task, answer=ANSWERS.find(args.answer))
+    prompts = read_prompts(args.prompts) if task is None else task.prompts
     chosen = sorted(Key(args.seed, "pilot").rng().permutation(len(prompts))[: args.pilot_prompts].tolist())
     if task is not None:
         task = replace(task, prompts=_at(task.prompts, chosen), references=_at(task.references, chosen))
@@ -141,8 +139,7 @@ def _at(items: Sequence[str], rows: Sequence[int]) -> tuple[str, ...]:
 def _target(args: argparse.Namespace, task: Task | None) -> Target:
     """The engine and the reward; no β is known yet, so the target's own says nothing."""
     law = {} if task is None else {"max_tokens": args.max_tokens or task.max_tokens, "stop": args.stop or list(task.stop)}
-    known = {**vars(args), **law, "beta": 1.0, "proposal": None, "answer": args.answer or "number"}
-    return make_target(argparse.Namespace(**known), None if task is None else task.answer)
+    return target_of(args, None if task is None else task.answer, beta=1.0, proposal=None, **law)()
 
 
 def _announce(console: Console, args: argparse.Namespace, request: _Request, cap: int) -> None:
@@ -169,7 +166,9 @@ def _command(args: argparse.Namespace, found: Examination, plan: Plan) -> str:
     else:
         words = ["run", args.model, args.prompts] if args.prompts else ["sample", args.model, args.prompt]
     words += ["--reward", args.reward, "--beta", f"{found.beta.value:.3g}"]
-    words += [word for name in LAW if (value := getattr(args, name)) is not None for word in (_flag(name), str(value))]
+    words += [
+        word for name in SAMPLING if (value := getattr(args, name)) is not None for word in (setting_flag(name), str(value))
+    ]
     words += [word for text in args.stop or () for word in ("--stop", text)]
     words += ["--answer", args.answer] if args.answer else []
     words += _sampler_flags(plan.sampler)
@@ -178,14 +177,10 @@ def _command(args: argparse.Namespace, found: Examination, plan: Plan) -> str:
     return shlex.join(["exptilt", *words])
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
 def _sampler_flags(sampler: Any) -> list[str]:
-    name = next(name for name, kind in SAMPLERS.items() if isinstance(sampler, kind))
     given = [(item.name, getattr(sampler, item.name)) for item in fields(sampler) if getattr(sampler, item.name) != item.default]
-    return ["--sampler", name, *(word for field, value in given for word in (_flag(field), str(value)))]
+    words = [word for field, value in given for word in (setting_flag(field), str(value))]
+    return ["--sampler", own_command(type(sampler)).name, *words]
 
 
 def _as_json(found: Examination, request: _Request, command: str | None) -> dict[str, Any]:
@@ -207,3 +202,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+COMMAND = Subcommand(
+    "doctor",
+    "before a long run: the reward's health, β, how many draws, the cost",
+    ABOUT,
+    "exptilt doctor MODEL [PROMPT | --prompts FILE | --task NAME] --reward SPEC [options]",
+    add_flags,
+    execute,
+)

@@ -13,76 +13,61 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from exptilt.cli.parts import ANSWERS, MODELS, UsageError, make_sampler, make_target, parameters
-from exptilt.cli.terminal import progress_bar, show_note
+from exptilt import names
+from exptilt.cli.groups import (
+    Subcommand,
+    add_answer,
+    add_model,
+    add_parameters,
+    add_request,
+    add_task,
+    at_least_one,
+    checked,
+    sampler_of,
+    target_of,
+    whole,
+)
+from exptilt.cli.terminal import counted, progress_bar, show_note, stdout
 from exptilt.evaluation.compare import Announce, Comparison, Point, compare, curve
 from exptilt.evaluation.cost import Parameters
 from exptilt.evaluation.evaluate import Score, paired_difference
-from exptilt.evaluation.tasks import NAMED, OFFLINE, Task, load_task
+from exptilt.evaluation.tasks import Task, load_task
 from exptilt.running.lines import encode
 from exptilt.running.result import Outcome
 
-_WIDTH = 100  # of the tables
 ABOUT = """Run a sampler on problems with known answers, and plain sampling, votes, MBR and best-of-n at the same tokens,
 temperature and cap. With --out the same command goes on where it was stopped."""
 
 
-AddFlags = Callable[[argparse.ArgumentParser], None]
-
-
-def add_eval(commands: argparse._SubParsersAction[Any], formatter: Any, shared: Sequence[AddFlags]) -> None:
-    """The command's flags. shared: what adds those of target and sampler, which `sample` and `run` have too."""
-    parser = commands.add_parser(
-        "eval",
-        help="accuracy on a task, at equal tokens, with intervals",
-        description=ABOUT,
-        usage="exptilt eval MODEL --task NAME --reward SPEC --beta X [options]",
-        formatter_class=formatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("model", metavar="MODEL", help=MODELS)
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    add_model(parser)
     group = parser.add_argument_group("task")
-    group.add_argument(
-        "--task",
-        metavar="NAME",
-        required=True,
-        help=f"{', '.join((*OFFLINE, *NAMED))}; or lm-eval:NAME for a task of lm-evaluation-harness",
-    )
-    group.add_argument("--problems", type=int, metavar="N", help="the first N problems; default all, 100 of a generated set")
-    group.add_argument("--seeds", type=int, metavar="N", default=1, help="repeat with the seeds 0 to N-1; default 1")
-    group.add_argument("--task-seed", type=int, metavar="N", default=0, help="seed of a generated set; default 0")
-    group.add_argument("--shots", type=int, metavar="N", help="few-shot examples of an lm-eval task")
+    add_task(group, required=True)
+    group.add_argument("--problems", type=whole, metavar="N", help="the first N problems; default all, 100 of a generated set")
+    group.add_argument("--seeds", type=whole, metavar="N", default=1, help="repeat with the seeds 0 to N-1; default 1")
+    group.add_argument("--shots", type=whole, metavar="N", help="few-shot examples of an lm-eval task")
     group.add_argument("--scoring", metavar="FILTER:METRIC", help="what is right in an lm-eval task; default its first filter")
     group.add_argument("--include", metavar="FOLDER", help="a folder with lm-eval task files of your own")
-    group.add_argument("--answer", choices=tuple(ANSWERS), help="what counts as an answer in votes; default as suits the task")
-    for add_flags in shared:
-        add_flags(parser)
+    add_answer(group, "as suits the task")
+    add_request(parser, argv, select=False)
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FOLDER", help="keep all results here, and go on from them")
-    group.add_argument("--concurrency", type=int, default=32, metavar="N", help="problems under way at once; default 32")
-    group.add_argument(
-        "--parameters",
-        type=parameters,
-        metavar="N,N,N",
-        help="parameters of the model, its proposal and a reward model, such as 5e8,0,1e9: shows FLOPs",
-    )
+    group.add_argument("--concurrency", type=whole, default=32, metavar="N", help="problems under way at once; default 32")
+    add_parameters(group)
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
 
 
-def evaluate_task(args: argparse.Namespace, console: Console) -> int:
+def execute(args: argparse.Namespace, console: Console) -> int:
     """Run the command; the tables go to standard output."""
-    if args.seeds < 1 or args.concurrency < 1:
-        raise UsageError(f"--seeds {args.seeds} and --concurrency {args.concurrency} must be at least 1")
-    try:
-        sampler = make_sampler(args)
+    at_least_one(args, "seeds", "concurrency")
+    with checked(args):
+        sampler = sampler_of(args)
         task = load_task(
             args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include
         )
-        task = replace(task, answer=ANSWERS[args.answer]) if args.answer else task
+        task = replace(task, answer=names.ANSWERS.find(args.answer)) if args.answer else task
         args.max_tokens, args.stop = args.max_tokens or task.max_tokens, args.stop or list(task.stop)
-        target = make_target(args, task.answer)
-    except ValueError as error:  # ranges are checked at construction
-        raise UsageError(f"{str(error).rstrip('.')}; see exptilt eval --help.") from error
+        target = target_of(args, task.answer)()
     if args.out:
         _write_references(task, Path(args.out))
     seeds = tuple(range(args.seeds))
@@ -139,11 +124,9 @@ def _as_json(task: Task, comparison: Comparison, points: Sequence[Point], parame
 
 
 def _show(task: Task, comparison: Comparison, points: Sequence[Point], args: argparse.Namespace) -> None:
-    console = Console(highlight=False)
-    console.width = max(_WIDTH, console.width)  # a broken line can be read, a column that was left out cannot
-    count, seeds = len(task), args.seeds
+    console = stdout()
     console.print(
-        f"\n[bold]{task.name}[/bold]  {count} problem{'s' * (count > 1)} · {seeds} seed{'s' * (seeds > 1)} · "
+        f"\n[bold]{task.name}[/bold]  {counted(len(task), 'problem')} · {counted(args.seeds, 'seed')} · "
         f"temperature {args.temperature or 1:g} · cap {args.max_tokens} tokens · {args.model}"
     )
     console.print(_scores(comparison.scores, args.parameters))
@@ -182,3 +165,13 @@ def _curve(points: Sequence[Point]) -> Table:
         shares = (point.passed, point.majority, point.weighted, point.best)
         table.add_row(str(point.k), f"{point.tokens:,.0f}", *(f"{share:.1%}" for share in shares))
     return table
+
+
+COMMAND = Subcommand(
+    "eval",
+    "accuracy on a task, at equal tokens, with intervals",
+    ABOUT,
+    "exptilt eval MODEL --task NAME --reward SPEC --beta X [options]",
+    add_flags,
+    execute,
+)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exptilt.cli.terminal import clock, counted, describe_sampler
+from exptilt.cli.terminal import clock, counted, describe_sampler, stdout
 from exptilt.doctor import Examination, Goal, Plan
 from exptilt.doctor.pilot import PLACES
 from exptilt.doctor.tilt import Estimate
 from exptilt.evaluation.compare import Point
 from exptilt.evaluation.evaluate import wilson
 
-_WIDTH = 100
-
 
 def show_examination(found: Examination, goal: Goal, problems: int, model: str, reward: str) -> None:
     """On standard output. problems: how many prompts the planned run has. model, reward: as the user wrote them."""
-    console = Console(highlight=False)
-    console.width = _WIDTH  # a broken line can be read, a column that was left out cannot
+    console = stdout()
     pilot, speed = found.findings, found.speed
     drawn = f"{counted(pilot.prompts, 'prompt')} × {pilot.draws / pilot.prompts:.0f} draws"
     spent = f"{speed.tokens:,} tokens in {speed.seconds:.1f} s"

@@ -5,12 +5,14 @@ So the answer alone goes into a pipe or a file, and the numbers stay on the scre
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,9 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from exptilt.core import Sampler
+from exptilt.errors import raised_at
 from exptilt.running.result import Failure, Outcome, Result
 
-_WIDTH = 100
+_WIDTH = 100  # of what is read on a screen
+_ENDLESS = 10_000  # where nobody's screen ends the line: into a pipe or a file
 _BAR = 20  # characters of the longest bar
 _QUIET = 30.0  # seconds between progress lines where nobody watches
 _MOST = 6  # answers or kinds of failure shown
@@ -29,8 +33,62 @@ _MOST = 6  # answers or kinds of failure shown
 def stderr() -> Console:
     """A console on standard error, not wider than is good to read."""
     console = Console(stderr=True, highlight=False)
-    console.width = min(_WIDTH, console.width)
+    console.width = min(_WIDTH, console.width) if _has_edge(console) else _ENDLESS
     return console
+
+
+def stdout() -> Console:
+    """A console for tables, wide enough for them: a broken line can be read, a column that was left out cannot."""
+    console = Console(highlight=False)
+    console.width = _WIDTH if _has_edge(console) else _ENDLESS
+    return console
+
+
+def _has_edge(console: Console) -> bool:
+    return console.is_terminal or "COLUMNS" in os.environ
+
+
+def status(console: Console, said: str) -> AbstractContextManager[object]:
+    """A spinner while something takes its time, where somebody watches."""
+    return console.status(f"[dim]{said}") if console.is_terminal else nullcontext()
+
+
+class _Patient:
+    """A stream that drops what nobody reads any more, as after `| head -1`, so that the work goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def patient_streams() -> Iterator[None]:
+    """Standard output and standard error that outlive their readers."""
+    with redirect_stdout(cast(TextIO, _Patient(sys.stdout))), redirect_stderr(cast(TextIO, _Patient(sys.stderr))):
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
 
 
 def show_error(console: Console, message: str) -> None:
@@ -38,6 +96,14 @@ def show_error(console: Console, message: str) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row(Text("error", style="bold red"), Text(message))
     console.print(table)
+
+
+def show_crash(console: Console, error: Exception) -> None:
+    """An error that nobody raised on purpose: what it was, and whose line it came from."""
+    message = f"{type(error).__name__}: {error}".rstrip(": ")
+    place = raised_at(error)
+    whose = f"in {place}, which is not part of exptilt" if place else "inside exptilt, which should have said what was wrong"
+    show_error(console, f"{message}. It was raised {whose}: the same command with --debug shows where.")
 
 
 def show_note(console: Console, message: str) -> None:

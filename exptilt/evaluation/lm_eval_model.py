@@ -6,9 +6,9 @@
 is the harness's own command (`lm-eval run`) with the model known to it: the harness has no entry points for models, so
 something must be imported first. In Python, importing this module is enough for `lm_eval.simple_evaluate(model="exptilt")`.
 
-Model arguments are the flags of `exptilt sample`, written with underscores. The law is fixed by them, not by the task: a
-task's temperature is not used, because a greedy law has nothing to choose from; its stop strings are, and its token cap
-where `max_tokens` is not given. Requests that are repeated (a task's `repeats`) get random streams of their own.
+Model arguments are named as the flags of `exptilt sample`, with underscores. The distribution is fixed by them, not by the
+task: a task's temperature is not used, because greedy decoding has nothing to choose from; its stop strings are, and its
+token cap where `max_tokens` is not given. Requests that are repeated (a task's `repeats`) get random streams of their own.
 """
 
 from __future__ import annotations
@@ -21,39 +21,55 @@ from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
 from lm_eval.api.model import LM  # type: ignore[import-not-found]
 from lm_eval.api.registry import register_model  # type: ignore[import-not-found]
 
-from exptilt import __version__
-from exptilt.cli.flags import parse
-from exptilt.cli.parts import make_sampler, make_select, make_target
-from exptilt.core import Sampler, Target
+from exptilt import __version__, names
+from exptilt.core import Target
 from exptilt.describe import describe
-from exptilt.errors import ExptiltError
+from exptilt.errors import ExptiltError, UsageError
 from exptilt.evaluation.evaluate import all_results
 from exptilt.evaluation.tasks.harness import response_law
 from exptilt.keys import digest
 from exptilt.running.lines import encode
-from exptilt.running.run import Select, run
+from exptilt.running.run import run
 
+_TARGET = ("reward", "beta", "proposal", "temperature", "top_p", "top_k", "max_tokens", "stop", "system", "dtype")
 _IGNORED = {"batch_size", "max_batch_size", "device"}  # the harness always gives them; the engine batches and places itself
 
 
 class ExptiltLM(LM):
     """Answers `generate_until` requests by a sampler and a select. Requests that rate given texts are refused.
 
-    model: what `exptilt.load` takes. concurrency: requests under way at once. store: a folder with results files to resume
-    from. arguments: flags of `exptilt sample`, such as reward="agreement", beta=0.1, sampler="ets", candidates=4.
+    model: what `exptilt.load` takes.
+    sampler: a name of `exptilt.names`, such as "ets"; `inner` names the one that it is made of.
+    seed: the same seed gives the same answers.
+    concurrency: requests under way at once.
+    store: a folder with results files to resume from.
+    reward_timeout: seconds that one call of the reward may take.
+    arguments: reward, beta and proposal of the target; select, answer and utility; sampling parameters and a system message;
+        the others are settings of the sampler, such as candidates=4.
     """
 
-    def __init__(self, model: str, concurrency: int = 32, store: str | None = None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        model: str,
+        sampler: str = "ets",
+        *,
+        seed: int = 0,
+        concurrency: int = 32,
+        store: str | None = None,
+        reward_timeout: float | None = None,
+        **arguments: Any,
+    ) -> None:
         LM.__init__(self)
         given = {name: value for name, value in arguments.items() if name not in _IGNORED}
-        flags = [word for name, value in given.items() for word in _flag(name, value)]
-        args = parse(["sample", model, "-", *flags], __version__)
-        self._capped = args.max_tokens is not None
-        self._target: Target = make_target(args)
-        self._sampler: Sampler = make_sampler(args)
-        self._select: Select = make_select(args)
-        self._seed, self._concurrency, self._store = args.seed, concurrency, store
-        self._reward_timeout = args.reward_timeout
+        chosen = names.choose_sampler(sampler.lower(), given.pop("inner", None))
+        answer, utility = str(given.pop("answer", "number")), str(given.pop("utility", "rouge1"))
+        self._select = names.select(str(given.pop("select", chosen.alias.select)), answer, utility)
+        asked = {name: given.pop(name) for name in _TARGET if name in given}
+        self._sampler = chosen.make(given)
+        self._capped = "max_tokens" in asked
+        self._target = _target(model, chosen.alias.reward, answer, asked)
+        self._seed, self._concurrency, self._store = int(seed), int(concurrency), store
+        self._reward_timeout = reward_timeout
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One answer to each request, in their order. Raises ExptiltError where one has none."""
@@ -103,12 +119,13 @@ class ExptiltLM(LM):
         return {"exptilt": {"version": __version__, "sampler": describe(self._sampler), "beta": self._target.beta}}
 
 
-def _flag(name: str, value: Any) -> list[str]:
-    """A model argument as words of the command line; the harness has turned numbers and booleans into values."""
-    flag = "--" + name.replace("_", "-")
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag.removeprefix('--')}"]
-    return [flag, value.lower() if name == "sampler" else str(value)]
+def _target(model: str, reward: str | None, answer: str, asked: dict[str, Any]) -> Target:
+    """The target of the model arguments; the harness has turned numbers into values, also where a word was meant."""
+    reward = asked.pop("reward", reward)
+    if reward is None or (reward != "none" and "beta" not in asked):
+        raise UsageError("the model arguments lack reward or beta: give them, such as reward=agreement,beta=0.1")
+    stop = {"stop": (str(asked.pop("stop")),)} if "stop" in asked else {}
+    return names.target(model, str(reward), float(asked.pop("beta", 1.0)), answer=answer, **stop, **asked)
 
 
 def _refusal() -> ExptiltError:

@@ -19,7 +19,7 @@ from exptilt.rewards.model import (
     ProcessReward,
     StepFormat,
 )
-from exptilt.rewards.rules import Each, Format, Matches, Sum
+from exptilt.rewards.rules import Each, Format, Matches, Sum, Zero
 
 __all__ = [
     "Agreement",
@@ -44,4 +44,5 @@ __all__ = [
     "StepFormat",
     "Sum",
     "UnitTests",
+    "Zero",
 ]

@@ -13,8 +13,16 @@ import numpy as np
 
 from exptilt.core import Engine, PromptReward, Reward, rate, reward_name
 from exptilt.draft import Draft
-from exptilt.errors import RewardError
+from exptilt.errors import RewardError, UsageError
 from exptilt.keys import Floats, Key
+
+
+@dataclass(frozen=True)
+class Zero:
+    """0.0 for every draft, so that π is p: for a vote or a power target, which need no reward."""
+
+    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        return [0.0 for _ in drafts]
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,36 @@ class Each:
         if self._takes_prompt:
             return [self.function(prompt, draft.text) for draft in drafts]
         return [self.function(draft.text) for draft in drafts]
+
+
+_WANTED = "give a function (text) -> float or (prompt, drafts) -> floats"
+
+
+def as_reward(found: Any, spec: str) -> Any:
+    """What the user wrote, as a reward: decided by the parameters that it must be given.
+
+    (text) or (prompt, text) -> float rates one text, (prompt, drafts) -> floats rates many at once; which of the last
+    two is told by the name `text`. A class is made an object first, without arguments.
+    """
+    if isinstance(found, type):
+        try:
+            found = found()
+        except TypeError as error:
+            raise UsageError(f"{spec} is a class that needs arguments ({error}): give the name of an object of it") from None
+    if isinstance(found, PromptReward):
+        return found
+    if not callable(found):
+        raise UsageError(f"{spec} is {found!r} and cannot be called: {_WANTED}")
+    function: Callable[..., Any] = found
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some built-in functions tell nothing about themselves
+        return Each(function)
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [parameter for parameter in parameters if parameter.kind in positional and parameter.default is parameter.empty]
+    if len(needed) not in (1, 2):
+        raise UsageError(f"{spec} needs {len(needed)} arguments: {_WANTED}")
+    return Each(function) if len(needed) == 1 or needed[1].name == "text" else function
 
 
 def _required(function: Callable[..., Any]) -> int:

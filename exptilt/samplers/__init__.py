@@ -1,8 +1,9 @@
 """The algorithms: each file states the law it targets, then its dataclass, then how it draws."""
 
+from exptilt.samplers.command import Command
 from exptilt.samplers.ets import ETS
 from exptilt.samplers.independent import Independent
 from exptilt.samplers.mcmc import Metropolised, SuffixMCMC
 from exptilt.samplers.smc import SMC
 
-__all__ = ["ETS", "SMC", "Independent", "Metropolised", "SuffixMCMC"]
+__all__ = ["ETS", "Independent", "SuffixMCMC", "SMC", "Metropolised", "Command"]

@@ -38,6 +38,7 @@ from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.diagnostics import log_sum
 from exptilt.populations.population import Population
+from exptilt.samplers.command import Command
 from exptilt.samplers.common import LookAhead, Value, at_least_one, log_ratio, look_ahead
 
 
@@ -45,7 +46,8 @@ from exptilt.samplers.common import LookAhead, Value, at_least_one, log_ratio, l
 class ETS:
     """Guided selection among candidates by their energies.
 
-    candidates: how many candidates per step (M). rollouts: how many per unfinished candidate (K).
+    candidates: how many candidates per step (M).
+    rollouts: how many per unfinished candidate (K).
     block: tokens decided per step; None for one step to the end.
     returns: "rollouts" for the population of all rollouts of all steps; "chain" for the chain's response alone, which
         unweighted is the published algorithm.
@@ -65,6 +67,11 @@ class ETS:
     propose_candidates: bool = False
     step_weights: tuple[float, ...] | None = None
     weighted: ClassVar[bool] = True
+    command: ClassVar[Command] = Command(
+        "ets",
+        "guided selection among candidate continuations, by the energy of their rollouts",
+        start={"candidates": 8, "block": 32},
+    )
 
     def __post_init__(self) -> None:
         at_least_one(self, "candidates", "rollouts", "block")

@@ -22,6 +22,7 @@ from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.keys import Key
 from exptilt.populations.population import Population
+from exptilt.samplers.command import Command
 from exptilt.samplers.common import at_least_one, log_ratio
 
 
@@ -29,7 +30,9 @@ from exptilt.samplers.common import at_least_one, log_ratio
 class Independent:
     """n independent responses, importance-weighted; the plainest sampler, and the base of all comparisons.
 
-    n: how many responses. batch: how many to draw before each population is yielded; all at once where not given.
+    n: how many responses.
+    batch: how many to draw before each population is yielded; all at once where not given.
+
     While all drawn so far have weight zero nothing is yielded: Ẑ = 0 counts as such until a draft is allowed.
     Raises AllWeightsZero where none of the n is.
     """
@@ -37,6 +40,9 @@ class Independent:
     n: int
     batch: int | None = None
     weighted: ClassVar[bool] = True
+    command: ClassVar[Command] = Command(
+        "independent", "n independent responses, importance-weighted: best-of-n, votes, MBR", start={"n": 16}
+    )
 
     def __post_init__(self) -> None:
         at_least_one(self, "n", "batch")

@@ -34,6 +34,7 @@ from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
 from exptilt.populations.diagnostics import r_hat
 from exptilt.populations.population import Population
+from exptilt.samplers.command import Command
 from exptilt.samplers.common import at_least_one, known_logq
 
 
@@ -93,7 +94,9 @@ def _due(step: int, steps: int) -> bool:
 class SuffixMCMC:
     """Redraw a random suffix, accept by the reward; sequential, and cheap in tokens: half a response per step.
 
-    steps: moves of each chain. chains: independent chains, advanced together. burn_in: leading states left out.
+    steps: moves of each chain.
+    chains: independent chains, advanced together.
+    burn_in: leading states left out.
     power: exponent α of the power target p^α·exp(r/β); 1 for the ordinary target.
     """
 
@@ -102,6 +105,9 @@ class SuffixMCMC:
     burn_in: int = 0
     power: float = 1.0
     weighted: ClassVar[bool] = False
+    command: ClassVar[Command] = Command(
+        "mcmc", "redraw a random suffix, accept by the reward (QAlign): few tokens per step", start={"steps": 32}
+    )
 
     def __post_init__(self) -> None:
         at_least_one(self, "steps", "chains")
@@ -157,12 +163,18 @@ class SuffixMCMC:
 class Metropolised:
     """Independent runs of `sampler` as proposals of a Markov chain on π (PIMH).
 
-    sampler: any sampler with proper weights. steps: moves after the first run; `steps` + 1 runs are paid for.
+    sampler: any sampler with proper weights, whose runs are the chain's proposals.
+    steps: moves after the first run; `steps` + 1 runs are paid for.
     """
 
     sampler: Sampler
     steps: int
     weighted: ClassVar[bool] = False
+    command: ClassVar[Command] = Command(
+        "metropolised",
+        "a Markov chain of runs of another sampler (--inner), exact in the limit",
+        start={"sampler": "ets", "steps": 32},
+    )
 
     def __post_init__(self) -> None:
         at_least_one(self, "steps")

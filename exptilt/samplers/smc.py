@@ -28,6 +28,7 @@ from exptilt.errors import AllWeightsZero
 from exptilt.keys import Floats, Key
 from exptilt.populations.diagnostics import log_sum
 from exptilt.populations.population import Population, systematic
+from exptilt.samplers.command import Command
 from exptilt.samplers.common import Value, at_least_one, log_ratio, look_ahead
 
 
@@ -35,7 +36,8 @@ from exptilt.samplers.common import Value, at_least_one, log_ratio, look_ahead
 class SMC:
     """N particles, resampled when few of them carry the weight.
 
-    particles: how many particles (N). block: tokens per step; None for one step to the end.
+    particles: how many particles (N).
+    block: tokens per step; None for one step to the end.
     rollouts: how many look-ahead rollouts per particle (K).
     value: an estimate of the final reward of partial drafts, used instead of rollouts.
     threshold: resample when ESS < threshold·N; 0 never, 1 at every step.
@@ -47,6 +49,7 @@ class SMC:
     value: Value | None = None
     threshold: float = 0.5
     weighted: ClassVar[bool] = True
+    command: ClassVar[Command] = Command("smc", "a particle filter over partial responses", start={"particles": 16, "block": 32})
 
     def __post_init__(self) -> None:
         at_least_one(self, "particles", "block", "rollouts")

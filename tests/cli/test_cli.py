@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from exptilt.cli import main, parts
-from exptilt.cli.parts import SAMPLERS, UsageError, model_options
-from exptilt.cli.sampler_flags import field_help
+from exptilt import names
+from exptilt.cli import main
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
+from exptilt.errors import UsageError
+from exptilt.names import SAMPLERS, model_options
+from exptilt.samplers.command import field_helps
 from exptilt.testing.toys import random_table
 
 Run = Callable[..., tuple[int, str, str]]
@@ -66,7 +68,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     def load(name: str, **law: Any) -> Engine:
         return TableEngine(random_table(3, 4), 5, 3, symbols="1234", name=name, temperature=law.get("temperature", 1.0))
 
-    monkeypatch.setattr(parts, "load", load)
+    monkeypatch.setattr(names, "load", load)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(MINE)
@@ -102,14 +104,14 @@ def test_json_output(run: Run) -> None:
     assert run(*sample("--json", "--seed", "3", "--sampler", "independent", "--n", "4", "--select", "vote"))[1][:60] == out[:60]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS.names)
 def test_every_sampler_has_its_flags(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(*sample("--sampler", name))
     assert (code, bool(out)) == (0, True)
     with pytest.raises(SystemExit):
         main(["sample", "--sampler", name, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    for field, text in field_help(SAMPLERS[name]).items():
+    for field, text in field_helps(SAMPLERS.find(name)).items():
         assert field == "sampler" or f"--{field.replace('_', '-')}" in shown
         assert field == "sampler" or text[:30] in shown
 
@@ -148,11 +150,11 @@ def test_budgets(run: Run) -> None:
         ((), "COMMAND"),
         (("sample", "toy", "why?", "--beta", "1"), "required: --reward; see exptilt sample --help"),
         (sample("--beta", "0"), "--beta: 0 must be a positive number"),
-        (sample("--beta", "much"), "--beta: invalid number value: 'much'"),
-        (sample("--sampler", "magic"), "invalid choice: 'magic' (choose from 'ets'"),
-        (sample("--n", "4"), "there is no option --n 4 here. Where it is another sampler's, choose that with --sampler"),
+        (sample("--beta", "much"), "--beta: 'much' is not a number; see exptilt sample --help"),
+        (sample("--sampler", "magic"), "there is no sampler 'magic': give ets, independent,"),
+        (sample("--n", "4"), "there is no option --n 4 here: it belongs to --sampler independent or bon or majority."),
         (sample("--candidates", "0"), "ETS(candidates=0): give a whole number of 1 or more; see"),
-        (sample("--candidates", "few"), "--candidates: invalid int value: 'few'"),
+        (sample("--candidates", "few"), "--candidates: 'few' is not a whole number; see"),
         (sample("--budget-tokens", "0"), "budget tokens=0 must be positive"),
         (sample("--temperature", "0"), "temperature=0.0 must be positive"),
         (sample("--propose-candidates"), "has no proposal to draw from"),
@@ -273,7 +275,7 @@ def test_json_lines_of_a_run(run: Run) -> None:
     [
         ("{}\n", "line 1 of"),
         ('"a"\n{"prompt": 3}', "line 2 of"),
-        ("plain words", "is no JSON"),
+        ("plain words", "is not JSON"),
         ("\n", "holds no prompts"),
         ("\xff", "UTF-8"),
     ],

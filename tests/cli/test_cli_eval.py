@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from exptilt.cli import main, parts
+from exptilt import names
+from exptilt.cli import main
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
 from exptilt.testing.toys import random_table
@@ -27,7 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         laws.append(law)
         return TableEngine(random_table(3, 4), 5, 3, symbols="1234", name=name)
 
-    monkeypatch.setattr(parts, "load", load)
+    monkeypatch.setattr(names, "load", load)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
 
@@ -90,7 +91,7 @@ def test_rewards_that_take_too_long(run: Run) -> None:
         ((), "chess", "there is no task 'chess'"),
         (("--seeds", "0"), "word-problems", "--seeds 0"),
         (("--candidates", "0"), "word-problems", "ETS(candidates=0): give a whole number of 1 or more; see exptilt eval --help."),
-        (("--parameters", "many"), "word-problems", "--parameters: invalid"),
+        (("--parameters", "many"), "word-problems", "--parameters: 'many' is not one to three numbers"),
         (("--shots", "3"), "word-problems", "belong to lm-eval tasks"),
     ],
 )

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from exptilt.cli import main, parts
-from exptilt.cli.flags import parse
-from exptilt.cli.parts import make_sampler
+from exptilt import names
+from exptilt.cli import main, parse
+from exptilt.cli.groups import sampler_of
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
 
@@ -37,7 +37,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         assert not law or set(law) <= {"max_tokens", "stop", "temperature"}
         return TableEngine(lambda prefix: np.array([0.4, 0.4, 0.2]), law.get("max_tokens", 24), 2, symbols="01.", name=name)
 
-    monkeypatch.setattr(parts, "load", load)
+    monkeypatch.setattr(names, "load", load)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
     Path("heads.py").write_text(MINE)
@@ -55,7 +55,7 @@ def planned(out: str) -> tuple[list[str], Any]:
     """The words of the command that the output ends with, and the sampler that it asks for."""
     program, *words = shlex.split(out.strip().splitlines()[-1])
     assert program == "exptilt"
-    return words, make_sampler(parse(words, "0"))
+    return words, sampler_of(parse(words))
 
 
 def test_tables_fit_the_screen_and_say_what_matters(run: Run) -> None:
@@ -74,7 +74,7 @@ def test_the_command_is_one_that_the_program_understands(run: Run) -> None:
     flags = ("--temperature", "1.0", "--max-tokens", "20", "--stop", "a b", "--reward-timeout", "9")
     words, sampler = planned(run("--prompts", "prompts.txt", *flags)[1])
     found = json.loads(run("--prompts", "prompts.txt", *flags, "--json")[1])
-    args = parse(words, "0")
+    args = parse(words)
     assert shlex.join(["exptilt", *words]) == found["command"]
     assert (args.temperature, args.max_tokens, args.stop, args.reward_timeout) == (1.0, 20, ["a b"], 9.0)
     assert args.beta == pytest.approx(found["beta"]["value"], rel=0.01)
@@ -139,7 +139,7 @@ def test_the_budget_is_announced_and_kept(run: Run) -> None:
         (("why?", "--kl", "1", "--beta", "1"), "give at most one of them; see exptilt doctor --help."),
         (("why?", "--ess", "0"), "Goal(ess=0.0): give a positive number"),
         (("why?", "--draws", "1"), "one draw shows no spread"),
-        (("why?", "--concurrency", "0"), "must be at least 1"),
+        (("why?", "--concurrency", "0"), "--concurrency 0 must be at least 1"),
         (("--prompts", "none.txt"), "none.txt cannot be read"),
     ],
 )

@@ -105,5 +105,5 @@ def test_results_are_kept_in_a_folder(tmp_path: Path) -> None:
 def test_what_the_model_cannot_do_is_refused() -> None:
     with pytest.raises(ExptiltError, match="generating variant"):
         model().loglikelihood([Request("a")])
-    with pytest.raises(ExptiltError, match="no option --fuel"):
+    with pytest.raises(ExptiltError, match="the sampler independent has no setting fuel: it has n, batch"):
         model(fuel="coal")

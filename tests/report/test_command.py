@@ -43,7 +43,7 @@ def test_the_command_pairs_references_with_prompts(
         (["STORE", "--references", "PROMPTS"], "give --prompts as well"),
         (["STORE", "--references", "OTHERS", "--prompts", "PROMPTS"], "1 references for 6 prompts"),
         (["STORE", "--most-drafts", "-1"], "must be 0 or more"),
-        (["STORE", "--parameters", "-1"], "--parameters: invalid parameters value: '-1'"),
+        (["STORE", "--parameters", "-1"], "--parameters: '-1' is not one to three numbers of parameters"),
         (["STORE", "--parameters", "1", "--parameters", "1"], "2 sets of parameters for 1 results files"),
         (["STORE", "--beta", "1"], "no option --beta"),
     ],

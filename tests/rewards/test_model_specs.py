@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exptilt import answers
-from exptilt.cli import main, parts
-from exptilt.cli.parts import UsageError, find_reward
+from exptilt import answers, names
+from exptilt.cli import main
 from exptilt.engines import TableEngine
+from exptilt.errors import UsageError
+from exptilt.names import find_reward
 from exptilt.rewards import FORMATS, ClassifierReward, Judge, PairwiseJudge, ProcessReward
 from tests.rewards.reward_models import save
 
@@ -26,9 +28,9 @@ def test_local_models_by_spec(tmp_path: Path) -> None:
     assert (found.max_length, found.dtype) == (64, "bfloat16")
     steps = reward(f"process:{save(tmp_path / 'b', 'token', labels=2)}?reduce=last&marker=;")
     assert isinstance(steps, ProcessReward)
-    assert (steps.reduce, steps.format) == ("last", parts.replace(FORMATS["trl"], marker=";"))
+    assert (steps.reduce, steps.format) == ("last", replace(FORMATS["trl"], marker=";"))
     shepherd = reward(f"process:{save(tmp_path / 'c', 'causal')}?format=math-shepherd&separator=;")
-    assert shepherd.format == parts.replace(FORMATS["math-shepherd"], separator=";")
+    assert shepherd.format == replace(FORMATS["math-shepherd"], separator=";")
     with pytest.raises(ValueError, match="format='best' is unknown"):
         reward(f"process:{tmp_path / 'b'}?format=best&marker=;")
 
@@ -40,7 +42,7 @@ def test_judges_by_spec(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append((name, law))
         return TableEngine(lambda prefix: (0.5, 0.5), 3, 1, symbols=("Score: 7", ""))
 
-    monkeypatch.setattr(parts, "load", load)
+    monkeypatch.setattr(names, "load", load)
     found = reward("judge:hf:some/model?votes=3&temperature=0.5&max_tokens=64")
     assert isinstance(found, Judge)
     assert (found.votes, loaded) == (3, [("hf:some/model", {"temperature": 0.5, "max_tokens": 64})])

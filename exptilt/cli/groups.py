@@ -1,0 +1,304 @@
+"""Groups of flags that commands share, and what the flags become: a target, a sampler, a select, a budget.
+
+`--sampler` is read before everything else, so that only the flags of the chosen sampler are there. They are the fields
+of its dataclass (`exptilt.samplers.command`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING
+from functools import partial
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from exptilt import names
+from exptilt.answers import Answer
+from exptilt.core import Sampler, Target
+from exptilt.engines.load import KNOWN
+from exptilt.errors import UsageError, did_you_mean
+from exptilt.evaluation.cost import Parameters
+from exptilt.evaluation.tasks import NAMED, OFFLINE
+from exptilt.names import Chosen
+from exptilt.running.run import Select
+from exptilt.samplers.command import Setting
+from exptilt.usage import Budget
+
+MODELS = KNOWN.replace(" and ", " or ")  # what --help says of MODEL
+SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "dtype", "system")  # flags that `exptilt.load` takes as they are
+
+
+class Subcommand(NamedTuple):
+    """A command of the program.
+
+    name, summary: what it is called, and its line in the list.
+    about, usage: what its own help begins with.
+    add_flags: gives a parser its arguments; the whole command line tells which sampler's flags are among them.
+    execute: runs it and returns the exit status.
+    """
+
+    name: str
+    summary: str
+    about: str
+    usage: str
+    add_flags: Callable[[argparse.ArgumentParser, Sequence[str]], None]
+    execute: Callable[[argparse.Namespace, Console], int]
+
+
+@contextmanager
+def checked(args: argparse.Namespace) -> Iterator[None]:
+    """Turns values out of range, which are refused at construction, into a refusal that names the command's help."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{str(error).rstrip('.')}; see exptilt {args.command} --help.") from error
+
+
+def at_least_one(args: argparse.Namespace, *flags: str) -> None:
+    """Refuse counts below one; those not given pass."""
+    for flag in flags:
+        if (value := getattr(args, flag)) is not None and value < 1:
+            raise UsageError(f"--{flag.replace('_', '-')} {value} must be at least 1; see exptilt {args.command} --help.")
+
+
+# ---------------------------------------------------------------------------------------------------- types of values
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def positive(text: str) -> float:
+    if not 0 < real(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be a positive number, because it divides the reward: π ∝ p·exp(r/β)")
+    return real(text)
+
+
+def parameters(text: str) -> Parameters:
+    """How many parameters the model, its proposal and a reward model have, such as "5e8,0,1e9"."""
+    try:
+        return Parameters(*map(float, text.split(",")))
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one to three numbers of parameters ({error})") from None
+
+
+def one_of(*choices: str) -> dict[str, Any]:
+    """What makes a flag take one of these words."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}.{did_you_mean(text, choices)}")
+        return text
+
+    return {"type": read, "metavar": "{" + ",".join(choices) + "}"}
+
+
+# ------------------------------------------------------------------------------------------------------------ target
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODELS)
+
+
+def add_request(parser: argparse.ArgumentParser, argv: Sequence[str], *, select: bool = True) -> None:
+    """What a command needs that draws: target, sampler, and, but for `eval`, select and limits."""
+    chosen = asked_sampler(argv)
+    add_target(parser, chosen)
+    add_sampler(parser, chosen)
+    if select:
+        add_select(parser, chosen)
+        add_limits(parser)
+
+
+def add_target(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
+    group = parser.add_argument_group("target")
+    add_reward(group, chosen.alias.reward)
+    group.add_argument(
+        "--beta",
+        type=positive,
+        metavar="X",
+        help="β > 0, in units of the reward: small trusts the reward, large stays near the model",
+    )
+    group.add_argument(
+        "--proposal",
+        metavar="MODEL",
+        help="a cheaper model with the same tokens to draw from, or the same with other options, such as "
+        '"tiny-mdlm?cache=dual" (options of exptilt.load after "?", joined by "&"); weights correct for it',
+    )
+    add_sampling(parser)
+
+
+def add_reward(group: argparse._ArgumentGroup, default: str | None = None) -> None:
+    kinds = ", ".join(names.REWARDS.more)
+    group.add_argument(
+        "--reward",
+        metavar="SPEC",
+        required=default is None,
+        default=default,
+        help=f"{', '.join(names.REWARDS.names)}; a model as {kinds}, with ?OPTION=VALUE&... after it; or your own function "
+        "(text) or (prompt, drafts) as FILE.py:NAME or package.module:NAME",
+    )
+    group.add_argument(
+        "--reward-timeout", type=real, metavar="X", help="seconds after which one call of the reward has failed; default none"
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling parameters")
+    group.add_argument("--temperature", type=real, metavar="X", help="default 1")
+    group.add_argument("--top-p", type=real, metavar="X", help="keep the likeliest tokens of this total probability; default all")
+    group.add_argument("--top-k", type=whole, metavar="N", help="keep this many of the likeliest tokens; default all")
+    group.add_argument("--max-tokens", type=whole, metavar="N", help="the cap on a response; default 256")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="end a response before this text; may be given again")
+    group.add_argument("--system", metavar="TEXT", help="a system message, for prompts that have none of their own")
+    group.add_argument("--dtype", **one_of("float32", "bfloat16", "float16"), help="default float32")
+
+
+def target_of(args: argparse.Namespace, answer: Answer | None = None, **more: Any) -> partial[Target]:
+    """What makes the target. answer: what counts as an answer, as --answer says where not given; more: other settings."""
+    given = vars(args) | more
+    if given["beta"] is None and args.reward != "none":
+        raise UsageError(f"the following arguments are required: --beta; see exptilt {args.command} --help.")
+    sampling = {name: given[name] for name in SAMPLING} | {"stop": tuple(given["stop"]) if given["stop"] else None}
+    counts = answer or given["answer"] or "number"
+    beta = given["beta"] or 1.0  # without a reward it divides nothing
+    return partial(names.target, args.model, args.reward, beta, proposal=given["proposal"], answer=counts, **sampling)
+
+
+# ----------------------------------------------------------------------------------------------------------- sampler
+
+
+def asked_sampler(argv: Sequence[str]) -> Chosen:
+    """The sampler that a command line asks for."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--sampler", default="ets")
+    first.add_argument("--inner")
+    try:
+        known, _ = first.parse_known_args([*argv])
+    except argparse.ArgumentError:  # the whole parser will say it better
+        return names.choose_sampler("ets")
+    return names.choose_sampler(known.sampler, known.inner)
+
+
+def add_sampler(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
+    known = names.known_samplers()
+    lines = {name: each.help if isinstance(each, Chosen) else f"cannot be used: {each}" for name, each in known.items()}
+    lines = lines if chosen.name in lines else {**lines, chosen.name: chosen.help}
+    listed = "\n".join(f"  {'*' if name == chosen.name else ' '} {name:<14}{line}" for name, line in lines.items())
+    below = f"{names.OWN[0].upper()}{names.OWN[1:]}. The flags below are those of *;\n--sampler NAME --help shows another's."
+    group = parser.add_argument_group("sampler", f"{listed}\n\n{below}")
+    group.add_argument("--sampler", metavar="NAME", default="ets", help="default ets")
+    parser.set_defaults(chosen=chosen)
+    if chosen.holds is not None and chosen.inner is not None:
+        proper = [name for name in names.SAMPLERS.names if isinstance(each := known[name], Chosen) and each.kind.weighted]
+        text = f"{chosen.holds.help}: {', '.join(proper)}, {names.OWN} (now {chosen.inner.name})"
+        group.add_argument("--inner", metavar="NAME", help=text)
+    for name, setting in chosen.settings.items():
+        _add_setting(parser, group, name, setting)
+
+
+def _add_setting(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup, name: str, setting: Setting) -> None:
+    flag = setting_flag(name)
+    if flag in flags_of(parser):  # a foreign sampler's field may be called as a flag of the command
+        flag = f"--sampler{flag[1:]}"
+    default = "required" if setting.default is MISSING else f"default {'none' if setting.default is None else setting.default}"
+    form: dict[str, Any] = {"type": _reader(setting), "metavar": setting.metavar}
+    if setting.kind is bool:
+        form = {"action": argparse.BooleanOptionalAction}
+    text = f"{setting.help} ({default})".replace("%", "%%")
+    group.add_argument(
+        flag, dest=f"sampler.{name}", default=argparse.SUPPRESS, required=setting.default is MISSING, help=text, **form
+    )
+
+
+def _reader(setting: Setting) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return setting.read(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def setting_flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {flag for action in parser._actions for flag in action.option_strings}
+
+
+def sampler_of(args: argparse.Namespace) -> Sampler:
+    """The chosen sampler with its flags."""
+    given = {name.removeprefix("sampler."): value for name, value in vars(args).items() if name.startswith("sampler.")}
+    return args.chosen.make(given)
+
+
+# ----------------------------------------------------------------------------------------------------- answer, limits
+
+
+def add_task(group: argparse._ArgumentGroup, *, required: bool) -> None:
+    known = ", ".join((*OFFLINE, *NAMED))
+    text = f"{known}; or lm-eval:NAME for a task of lm-evaluation-harness"
+    group.add_argument("--task", metavar="NAME", required=required, help=text)
+    group.add_argument("--task-seed", type=whole, metavar="N", default=0, help="seed of a generated set; default 0")
+
+
+def add_parameters(group: argparse._ArgumentGroup, **more: Any) -> None:
+    text = "parameters of the model, its proposal and a reward model, such as 5e8,0,1e9: shows FLOPs"
+    group.add_argument("--parameters", type=parameters, metavar="N,N,N", help=text, **more)
+
+
+def add_answer(group: argparse._ArgumentGroup, default: str) -> None:
+    known = f"{', '.join(names.ANSWERS.names)}, {names.OWN}"
+    group.add_argument("--answer", metavar="NAME", help=f"what counts as an answer: {known}; default {default}")
+
+
+def add_select(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
+    group = parser.add_argument_group("answer")
+    group.add_argument(
+        "--select",
+        metavar="NAME",
+        default=chosen.alias.select,
+        help="how the answer is picked: draw, by weight; best, by reward; vote, by the weight of equal answers; majority, by "
+        f"their number; mbr, by agreement of texts; {names.OWN}; default {chosen.alias.select}",
+    )
+    add_answer(group, "number")
+    group.add_argument(
+        "--utility",
+        metavar="NAME",
+        default="rouge1",
+        help=f"how texts are compared by mbr: {', '.join(names.UTILITIES.names)}, {names.OWN}; default rouge1",
+    )
+
+
+def select_of(args: argparse.Namespace) -> Select:
+    return names.select(args.select, args.answer or "number", args.utility)
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument("--seed", type=whole, metavar="N", default=0, help="the same seed gives the same answers; default 0")
+    group.add_argument("--budget-tokens", type=whole, metavar="N", help="stop a prompt at this many tokens generated and scored")
+    group.add_argument("--budget-seconds", type=real, metavar="X", help="stop a prompt after this time")
+    group.add_argument("--budget-rewards", type=whole, metavar="N", help="stop a prompt at this many calls of the reward")
+
+
+def budget_of(args: argparse.Namespace) -> Budget | None:
+    limits = (args.budget_tokens, args.budget_seconds, args.budget_rewards)
+    return None if limits == (None, None, None) else Budget(*limits)

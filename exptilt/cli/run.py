@@ -1,0 +1,123 @@
+"""`exptilt run`: the prompts of a file, a JSON line for each as it finishes, with resume."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from exptilt.cli.groups import (
+    Subcommand,
+    add_model,
+    add_request,
+    at_least_one,
+    budget_of,
+    checked,
+    real,
+    sampler_of,
+    select_of,
+    target_of,
+    whole,
+)
+from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_summary, status
+from exptilt.errors import ExptiltError
+from exptilt.running.cluster import Cluster
+from exptilt.running.examples import read_prompts
+from exptilt.running.lines import encode
+from exptilt.running.result import Failure, Outcome
+from exptilt.running.run import run
+
+ABOUT = """Answer every prompt of a file: one JSON line each, as it finishes.
+The same command again goes on where a stopped run left off."""
+PROMPTS = (
+    'a .jsonl or .json file, each line or entry {"prompt": ...}, {"messages": [...]} or a string; or a text file with one '
+    "prompt per line; - for standard input"
+)
+
+
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    add_model(parser)
+    parser.add_argument("prompts", metavar="PROMPTS", help=PROMPTS)
+    add_request(parser, argv)
+    _add_store(parser)
+    _add_cluster(parser)
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", metavar="FILE", required=True, help="the results file; where it exists, its run is resumed")
+    group.add_argument(
+        "--concurrency", type=whole, default=32, metavar="N", help="prompts under way at once, per worker; default 32"
+    )
+    group.add_argument("--retry", action="store_true", help="run the prompts again that the file records as failed")
+    group.add_argument("--stop-on-error", action="store_true", help="end the run at the first prompt that fails")
+    group.add_argument("--no-population", action="store_true", help="keep only each chosen response, for a small file")
+    group.add_argument("--json", action="store_true", help="print one JSON line per prompt, and one with the totals")
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("many machines")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help='spread the prompts over a Ray cluster: HOST:PORT, "auto", or "local" for this machine'
+    )
+    group.add_argument("--ray-workers", type=whole, metavar="N", help="how many, each with the model; default as many as fit")
+    group.add_argument(
+        "--ray-gpus", type=real, default=0.0, metavar="X", help="GPUs for each worker, such as 1 or 0.5; default 0"
+    )
+    group.add_argument("--ray-cpus", type=real, default=1.0, metavar="X", help="cores for each worker; default 1")
+
+
+def execute(args: argparse.Namespace, console: Console) -> int:
+    at_least_one(args, "concurrency")
+    with checked(args):
+        sampler, select, budget, build = sampler_of(args), select_of(args), budget_of(args), target_of(args)
+        prompts = read_prompts(args.prompts)
+        cluster = None if args.ray is None else Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
+        with status(console, f"loading {args.model}"):
+            target = build() if cluster is None else build
+    began, heard = time.monotonic(), list[Outcome]()
+
+    def hear(done: int, total: int, outcome: Outcome) -> None:
+        heard.append(outcome)
+        if args.json:
+            print(encode(result_line(outcome)), flush=True)
+        show(done, total, outcome)
+
+    try:
+        with progress_bar(console, len(prompts)) as show:
+            outcomes = run(
+                target, prompts, sampler, select=select, seed=args.seed, store=args.out, concurrency=args.concurrency,
+                budget=budget, progress=hear, retry=args.retry, on_error="stop" if args.stop_on_error else "record",
+                reward_timeout=args.reward_timeout, store_population=not args.no_population, cluster=cluster,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        show_note(console, f"stopped; {len(heard)} more prompts are in {args.out}. The same command goes on from there.")
+        return 130
+    except ExptiltError as error:
+        if not (args.stop_on_error and _failed(heard)):
+            raise
+        show_error(console, str(error))
+        show_note(console, f"stopped as told; {len(heard)} more prompts are in {args.out}")
+        return 1
+    failed, fresh = _failed(outcomes), len(heard)
+    if args.json:
+        print(encode({"prompts": len(outcomes), "failed": failed, "fresh": fresh, "store": args.out}))
+    else:
+        show_summary(console, outcomes, fresh, time.monotonic() - began, args.out)
+    return 1 if failed else 0
+
+
+def _failed(outcomes: Sequence[Outcome]) -> int:
+    return sum(isinstance(outcome, Failure) for outcome in outcomes)
+
+
+COMMAND = Subcommand(
+    "run",
+    "answer a file of prompts, with resume",
+    ABOUT,
+    "exptilt run MODEL PROMPTS --reward SPEC --beta X --out FILE [options]",
+    add_flags,
+    execute,
+)

@@ -1,0 +1,65 @@
+"""`exptilt sample`: one answer on standard output, and on standard error how far it can be trusted."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from exptilt.cli.groups import (
+    Subcommand,
+    add_model,
+    add_request,
+    budget_of,
+    checked,
+    sampler_of,
+    select_of,
+    target_of,
+)
+from exptilt.cli.terminal import result_line, show_result, status
+from exptilt.draft import Prompt
+from exptilt.errors import UsageError
+from exptilt.running.examples import STDIN, read_chat, read_text
+from exptilt.running.lines import encode
+from exptilt.running.run import sample
+
+
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    add_model(parser)
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help='the text to answer; "-" for that on standard input')
+    parser.add_argument("--messages", metavar="FILE", help="a conversation instead, as a JSON list of messages")
+    add_request(parser, argv)
+    parser.add_argument_group("output").add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def execute(args: argparse.Namespace, console: Console) -> int:
+    prompt = _prompt(args)
+    with checked(args):
+        sampler, select, budget, build = sampler_of(args), select_of(args), budget_of(args), target_of(args)
+        with status(console, f"loading {args.model}"):
+            target = build()
+    with status(console, "drawing"):
+        result = sample(target, prompt, sampler, select=select, seed=args.seed, budget=budget, reward_timeout=args.reward_timeout)
+    print(encode(result_line(result)) if args.json else result.text, flush=True)
+    if not args.json:
+        show_result(console, result, target.beta)
+    return 0
+
+
+def _prompt(args: argparse.Namespace) -> Prompt:
+    if (args.prompt is None) == (args.messages is None):
+        raise UsageError("give either PROMPT or --messages FILE; see exptilt sample --help.")
+    if args.messages is not None:
+        return read_chat(args.messages)
+    return read_text(STDIN).strip() if args.prompt == STDIN else args.prompt
+
+
+COMMAND = Subcommand(
+    "sample",
+    "answer one prompt",
+    "Draw one answer, and show how far it can be trusted.",
+    "exptilt sample MODEL PROMPT --reward SPEC --beta X [options]",
+    add_flags,
+    execute,
+)

@@ -1,0 +1,77 @@
+"""Objects of the user's own, named as FILE.py:NAME or package.module:NAME.
+
+Code of one's own for exptilt needs no registration: a reward, a sampler, a select or an engine is named by where it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from exptilt.errors import UsageError, did_you_mean
+from exptilt.keys import digest
+
+
+def find_object(spec: str) -> Any:
+    """The object that FILE.py:NAME or package.module:NAME names. Raises UsageError where there is none."""
+    place, _, name = spec.rpartition(":")
+    if not (place and name):
+        raise UsageError(f"{spec!r} names no object: give FILE.py:NAME or package.module:NAME")
+    found: Any = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    for part in name.split("."):
+        if part not in dir(found):
+            offered = [each for each, value in vars(found).items() if callable(value) and not each.startswith("_")]
+            known = ", ".join(offered) or "nothing that can be called"
+            raise UsageError(f"{place} has no {name!r}: it has {known}.{did_you_mean(part, offered)}")
+        found = getattr(found, part)
+    return found
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}: give the path of a Python file before the colon")
+    state = path.stat()
+    return _executed(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache
+def _executed(path: Path, changed: int, size: int) -> ModuleType:
+    """The module of a file, run once while the file stays as it is: what it defines is the same for all who name it."""
+    other = sys.modules.get(path.stem)
+    is_taken = other is not None and getattr(other, "__file__", None) != str(path)
+    name = f"{path.stem}_{digest(str(path))[:8]}" if is_taken else path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be read as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and type hints look their module up there
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for the processes of rewards.Isolated, which import it by its name
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UsageError(f"{_located(path, error)} raised {type(error).__name__}: {error}. Correct the file.") from error
+    return module
+
+
+def _located(path: Path, error: BaseException) -> str:
+    """The file with the line that failed; a syntax error tells the line itself."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{path.name}, line {lines[-1]}" if lines else path.name
+
+
+def _load_module(name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{name} cannot be imported ({why}): give FILE.py:NAME or package.module:NAME") from error
