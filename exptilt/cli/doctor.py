@@ -125,7 +125,7 @@ def _request(args: argparse.Namespace) -> _Request:
     task = load_task(args.task, problems=args.problems, seed=args.task_seed) if args.task else None
     if task is not None and args.answer:
         task = replace(task, answer=ANSWERS.find(args.answer))
-    prompts = read_prompts(args.prompts) if task is None else task.prompts
+    prompts: Any = read_prompts(args.prompts) if task is None else task.prompts
     chosen = sorted(Key(args.seed, "pilot").rng().permutation(len(prompts))[: args.pilot_prompts].tolist())
     if task is not None:
         task = replace(task, prompts=_at(task.prompts, chosen), references=_at(task.references, chosen))

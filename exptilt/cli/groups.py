@@ -259,12 +259,12 @@ def add_task(group: argparse._ArgumentGroup, *, required: bool) -> None:
     group.add_argument("--task-seed", type=whole, metavar="N", default=0, help="seed of a generated set; default 0")
 
 
-def add_parameters(group: argparse._ArgumentGroup, **more: Any) -> None:
+def add_parameters(group: argparse._ActionsContainer, **more: Any) -> None:
     text = "parameters of the model, its proposal and a reward model, such as 5e8,0,1e9: shows FLOPs"
     group.add_argument("--parameters", type=parameters, metavar="N,N,N", help=text, **more)
 
 
-def add_answer(group: argparse._ArgumentGroup, default: str) -> None:
+def add_answer(group: argparse._ActionsContainer, default: str) -> None:
     known = f"{', '.join(names.ANSWERS.names)}, {names.OWN}"
     group.add_argument("--answer", metavar="NAME", help=f"what counts as an answer: {known}; default {default}")
 

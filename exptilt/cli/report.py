@@ -11,6 +11,7 @@ from rich.console import Console
 
 from exptilt.cli.groups import Subcommand, add_answer, add_parameters, checked, whole
 from exptilt.cli.terminal import show_note, status
+from exptilt.draft import prompt_text
 from exptilt.errors import UsageError
 from exptilt.names import ANSWERS
 from exptilt.report import MOST_DRAFTS, write_report
@@ -70,7 +71,7 @@ def _references(args: argparse.Namespace) -> Mapping[str, str] | None:
         return None
     if args.prompts is None:
         return _paired(Path(args.references))
-    prompts = read_prompts(args.prompts)
+    prompts = [prompt_text(prompt) for prompt in read_prompts(args.prompts)]
     found = [line.strip() for line in read_text(args.references).split("\n") if line.strip()]
     if len(found) != len(prompts):
         raise UsageError(f"{args.references} holds {len(found)} references for {len(prompts)} prompts of {args.prompts}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -73,7 +74,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     at_least_one(args, "concurrency")
     with checked(args):
         sampler, select, budget, build = sampler_of(args), select_of(args), budget_of(args), target_of(args)
-        prompts = read_prompts(args.prompts)
+        prompts: Any = read_prompts(args.prompts)
         cluster = None if args.ray is None else Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
         with status(console, f"loading {args.model}"):
             target = build() if cluster is None else build

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -34,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    prompt = _prompt(args)
+    prompt: Any = _prompt(args)
     with checked(args):
         sampler, select, budget, build = sampler_of(args), select_of(args), budget_of(args), target_of(args)
         with status(console, f"loading {args.model}"):
