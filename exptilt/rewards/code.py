@@ -10,13 +10,15 @@ A sandbox that cannot be built, and a test that no program could be put to, are 
 
 from __future__ import annotations
 
+import ast
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from exptilt import answers
 from exptilt.answers import Answer
@@ -24,12 +26,18 @@ from exptilt.core import Engine
 from exptilt.draft import Draft
 from exptilt.errors import RewardError
 from exptilt.keys import Key
-from exptilt.sandbox import Limits, Outcome, Task, try_program
+from exptilt.sandbox import InputOutput, Limits, Outcome, Task, try_program
 from exptilt.sandbox.launch import Isolation
 from exptilt.sandbox.run import DEFAULT
 
 ForPrompt = Sequence[str] | Mapping[str, Sequence[str]] | Callable[[str], Sequence[str]]
 """Pieces of code for each prompt: the same for all, by prompt, or from a function of the prompt."""
+Tests = Sequence[str | InputOutput]
+TestsForPrompt = Tests | Mapping[str, Tests] | Callable[[str], Tests]
+"""The same of tests: pieces of code, or inputs with the outputs that are wanted."""
+
+
+Tasks = tuple[Task | InputOutput, ...]
 
 
 @dataclass(frozen=True)
@@ -46,16 +54,17 @@ class Programs:
     limits: Limits
     workers: int | None = field(compare=False)
     isolation: Isolation | None
-    _known: dict[tuple[str, tuple[Task, ...]], list[Outcome]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[tuple[str, Tasks], list[Outcome]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (self.workers is None or (isinstance(self.workers, int) and self.workers >= 1)):
             raise ValueError(f"workers={self.workers!r}: give a whole number of 1 or more, or None for one on each processor")
 
-    def outcomes(self, drafts: Sequence[Draft], tasks: tuple[Task, ...]) -> list[list[Outcome] | None]:
+    def outcomes(self, drafts: Sequence[Draft], tasks: Tasks) -> list[list[Outcome] | None]:
         """The outcomes of the tasks for each draft, None for a draft without a program. Equal programs run once.
 
-        Raises SandboxError where the sandbox cannot be built, RewardError where a task cannot be carried out.
+        Raises SandboxError where the sandbox cannot be built, RewardError where a task cannot be carried out on any program;
+        warns where it could not be carried out on one.
         """
         programs = [self.extract(draft.prompt + draft.text if self.continues else draft.text) for draft in drafts]
         fresh = [each for each in dict.fromkeys(programs) if each is not None and (each, tasks) not in self._known]
@@ -63,11 +72,19 @@ class Programs:
             self._known[program, tasks] = found
         return [None if program is None else self._known[program, tasks] for program in programs]
 
-    def _try(self, program: str, tasks: tuple[Task, ...]) -> list[Outcome]:
+    def _try(self, program: str, tasks: Tasks) -> list[Outcome]:
         outcomes = try_program(program, tasks, limits=self.limits, isolation=self.isolation)
         for task, outcome in zip(tasks, outcomes, strict=True):
-            if outcome.kind == "broken":
-                raise RewardError(f"{task.code[:200]!r} cannot be carried out: {outcome.detail}. Mend the test.")
+            if outcome.kind != "broken" or isinstance(task, InputOutput):
+                continue
+            if outcome.any_program:
+                raise RewardError(f"{task.code[:200]!r} cannot be carried out: {outcome.detail}. Change the test.")
+            warnings.warn(
+                f"the test {task.code[:200]!r} could not be carried out on a program, which gets nothing for it: "
+                f"{outcome.detail}. "
+                "The program may be right: let the test compare plain values, such as an object's attributes.",
+                stacklevel=2,
+            )
         return outcomes
 
 
@@ -81,16 +98,18 @@ def _pool(workers: int | None) -> ThreadPoolExecutor:
 class UnitTests:
     """The share of its prompt's tests that a draft's program passes; 0.0 for a draft without a program.
 
-    tests: for each prompt one or more blocks of Python, each passed where its last line is reached; a sequence, a mapping from
-    prompts, or a function of the prompt. A test may use the names of the program, and should import whatever else it uses.
+    tests: for each prompt one or more tests; a sequence, a mapping from prompts, or a function of the prompt. A test is a block
+    of Python, passed where its last line is reached, or an `InputOutput` for a program that reads standard input and prints. A
+    block may use the names of the program, and should import whatever else it uses.
     extract, continues, limits, workers, isolation: as of `Programs`.
 
     Each test has a fresh process of the program and limits of its own, and runs where the program cannot reach it: only
-    values cross (`exptilt.sandbox.examiner`). Raises ValueError for a test that is no Python, RewardError for a prompt
-    without tests and for a test that cannot be carried out on any program, such as one that passes it a function.
+    values cross (`exptilt.sandbox.examiner`). Raises ValueError for a test that is not Python or in which nothing can fail,
+    RewardError for a prompt without tests and for a test that cannot be carried out on any program, such as one that imports a
+    missing package. Warns where a test could not be carried out on one program, which gets nothing for that test.
     """
 
-    tests: ForPrompt
+    tests: TestsForPrompt
     extract: Answer = answers.code
     continues: bool = False
     limits: Limits = DEFAULT
@@ -167,7 +186,7 @@ class BoundOutputAgreement:
     """The frozen reward of one prompt: counts of the pilot's outputs, one Counter for each thing compared."""
 
     programs: Programs
-    tasks: tuple[Task, ...]
+    tasks: Tasks
     ways: Callable[[list[Outcome]], Outputs]
     counts: tuple[Counter[str | None], ...]
     pilot: int
@@ -197,8 +216,8 @@ def _share(outcomes: list[Outcome]) -> float:
     return sum(outcome.kind == "passed" for outcome in outcomes) / len(outcomes)
 
 
-def _given(pieces: ForPrompt, prompt: str) -> Sequence[str]:
-    """The pieces of code for one prompt."""
+def _given(pieces: TestsForPrompt, prompt: str) -> Tests:
+    """The tests or inputs for one prompt."""
     if callable(pieces):
         return pieces(prompt)
     if isinstance(pieces, Mapping):
@@ -208,14 +227,27 @@ def _given(pieces: ForPrompt, prompt: str) -> Sequence[str]:
     return pieces
 
 
-def _tasks(prompt: str, pieces: Sequence[str], wants_value: bool) -> tuple[Task, ...]:
-    """The pieces as tasks, checked. Raises ValueError for none, and for what is no Python."""
-    if isinstance(pieces, str) or not pieces:
+def _tasks(prompt: str, pieces: Tests, wants_value: bool) -> Tasks:
+    """The pieces as tasks, checked. Raises ValueError for none, and for what is not Python or cannot fail."""
+    if isinstance(pieces, str | InputOutput) or not pieces:
         raise ValueError(f"the prompt {prompt[:80]!r} has {pieces!r} for tests or inputs: give a sequence of one text or more")
-    for piece in pieces:
-        try:
-            compile(piece, "test", "eval" if wants_value else "exec")
-        except (SyntaxError, ValueError) as error:
-            kind = "expression" if wants_value else "test"
-            raise ValueError(f"the {kind} {piece[:200]!r} is no Python: {error}") from error
-    return tuple(Task(piece, wants_value) for piece in pieces)
+    return tuple(piece if isinstance(piece, InputOutput) and not wants_value else _task(piece, wants_value) for piece in pieces)
+
+
+def _task(piece: Any, wants_value: bool) -> Task:
+    kind = "expression" if wants_value else "test"
+    try:
+        tree = compile(piece, "test", "eval" if wants_value else "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        compile(piece, "test", "eval" if wants_value else "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise ValueError(f"the {kind} {piece[:200]!r} is not Python: {error}") from error
+    if isinstance(tree, ast.Module) and all(map(_only_defines, tree.body)):
+        raise ValueError(f"nothing can fail in the test {piece[:200]!r}: it only defines names. Have it call what it defines.")
+    return Task(piece, wants_value)
+
+
+def _only_defines(statement: ast.stmt) -> bool:
+    """Whether a statement makes functions, classes or imports, or is a text on its own."""
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Pass)

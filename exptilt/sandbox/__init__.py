@@ -13,6 +13,6 @@ walls unless it is told to, by `isolation="none"`.
 from exptilt.errors import SandboxError
 from exptilt.sandbox.launch import choose_isolation
 from exptilt.sandbox.run import Finished, Limits, run
-from exptilt.sandbox.trial import Outcome, Task, try_program
+from exptilt.sandbox.trial import InputOutput, Outcome, Task, try_program
 
-__all__ = ["Finished", "Limits", "Outcome", "SandboxError", "Task", "choose_isolation", "run", "try_program"]
+__all__ = ["Finished", "InputOutput", "Limits", "Outcome", "SandboxError", "Task", "choose_isolation", "run", "try_program"]

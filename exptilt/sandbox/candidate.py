@@ -6,31 +6,62 @@ tamper with, which gains it nothing: what arrives at the other side is plain val
 
 from __future__ import annotations
 
+import builtins
+import copy
+import importlib
+import io
 import operator
 import os
+import random
 import resource
 import socket
 import sys
 import types
+from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
-from exptilt.sandbox.plain import decode, encode, receive, send
+from exptilt.sandbox.plain import NotPlain, Reader, Writer, receive, send
 
 LONGEST_REASON = 300  # characters
+LONGEST_PRINT = 1 << 20  # characters that the program printed, handed over with one answer
 
-OPERATIONS = {
-    "call": lambda function, *arguments: function(*arguments),
-    "getattr": getattr,
-    "iter": iter,
-    "next": next,
-    "len": len,
-    "getitem": operator.getitem,
-    "contains": operator.contains,
-    "bool": bool,
-    "str": str,
-    "repr": repr,
-    "eq": operator.eq,
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(builtins, name)
+    for name in ("iter", "next", "len", "bool", "str", "repr", "hash", "int", "float", "complex", "abs", "round", "reversed")
 }
+OPERATIONS |= {
+    name: getattr(builtins, name) for name in ("format", "divmod", "getattr", "setattr", "delattr", "dir", "isinstance")
+}
+OPERATIONS |= {"issubclass": issubclass, "anext": anext, "aiter": aiter, "copy": copy.copy, "deepcopy": copy.deepcopy}
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"):
+    OPERATIONS |= {_name: getattr(operator, _name), f"i{_name.rstrip('_')}": getattr(operator, f"i{_name.rstrip('_')}")}
+for _name in ("eq", "lt", "le", "gt", "ge", "neg", "pos", "invert", "index", "getitem", "setitem", "delitem", "contains"):
+    OPERATIONS[_name] = getattr(operator, _name)
+OPERATIONS["enter"] = lambda manager: type(manager).__enter__(manager)
+OPERATIONS["exit"] = lambda manager, kind, error, trace: type(manager).__exit__(manager, kind, error, trace)
+OPERATIONS["aenter"] = lambda manager: type(manager).__aenter__(manager)
+OPERATIONS["aexit"] = lambda manager, kind, error, trace: type(manager).__aexit__(manager, kind, error, trace)
+OPERATIONS["send"] = lambda generator, value: generator.send(value)
+OPERATIONS["call"] = lambda function, *arguments, **keywords: function(*arguments, **keywords)
+
+_ENDED = object()
+
+
+class Asking(io.TextIOBase):
+    """Standard input: each line comes from the test, which may have put one there."""
+
+    def __init__(self, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._ask = ask
+
+    def readable(self) -> bool:
+        return True
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+        return self._ask({"line": True})["line"]
+
+    def read(self, size: int | None = -1, /) -> str:
+        return "".join(iter(self.readline, ""))
 
 
 class Candidate:
@@ -39,48 +70,192 @@ class Candidate:
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.objects: list[Any] = []
-
-    def represent(self, value: Any) -> int:
-        """Keep an object; its number."""
-        self.objects.append(value)
-        return len(self.objects) - 1
+        self.numbers: dict[int, int] = {}
+        self.loop: Any = None
+        self.printed: list[Callable[[], str]] = []
+        self.value: Any = None  # of the last operation
 
     def serve(self) -> None:
         """Answer until the invigilator is gone."""
+        self.printed = self.take_over_streams()
         while True:
-            asked = receive(self.channel)
-            try:
-                answer = self.load(asked["load"]) if "load" in asked else self.apply(asked)
-            except BaseException as error:  # noqa: BLE001 (the program may raise anything; it is for the test to judge)
-                kinds = [kind.__name__ for kind in type(error).__mro__]
-                answer = {"raised": kinds, "message": str(error)[:LONGEST_REASON]}
-            send(self.channel, answer)
+            self.answer(receive(self.channel))
 
-    def load(self, source: str) -> dict[str, Any]:
-        """Run the program as a module; the modules and values that its names hold."""
+    def answer(self, asked: dict[str, Any]) -> None:
+        """Do what is asked, and tell what came of it."""
+        try:
+            answer = self.load(**asked["load"]) if "load" in asked else self.apply(asked)
+        except BaseException as error:  # noqa: BLE001 (the program may raise anything; it is for the test to judge)
+            answer = self.raised(error)
+        answer["printed"] = [stream() for stream in self.printed]
+        try:
+            send(self.channel, answer)
+        except NotPlain:  # it is too long, so it stays here
+            send(self.channel, answer | {"value": self.stand_in(self.value)})
+
+    def take_over_streams(self) -> list[Callable[[], str]]:
+        """Have standard input come from the test, and keep what is printed; functions that give it, each part once."""
+        sys.stdin = Asking(self.ask)  # type: ignore[assignment]
+        functions = []
+        for name in ("stdout", "stderr"):
+            content = io.BytesIO()
+            setattr(sys, name, io.TextIOWrapper(content, "utf-8", "surrogatepass", newline="\n", write_through=True))
+            functions.append(lambda content=content: _taken(content))
+        return functions
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Have the invigilator do something while it waits for an answer; what it does may ask for something in turn."""
+        send(self.channel, message)
+        while "do" in (answer := receive(self.channel)):
+            self.answer(answer)
+        return answer
+
+    # ------------------------------------------------------------------------------------------- what the program gives
+
+    def stand_in(self, value: Any) -> dict[str, Any]:
+        """What stands for a value that is not plain: its number, and what kind of object it is."""
+        kind = type(value)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return {"error": self.error_class(value)}
+        number = self.keep(value)
+        if kind is types.CoroutineType:
+            return {"coroutine": number}
+        if kind is types.GeneratorType:
+            return {"generator": number}
+        return {"object": [number, kind.__name__, kind.__eq__ is not object.__eq__, callable(value)]}
+
+    def keep(self, value: Any) -> int:
+        """The number of an object, from now on."""
+        number = self.numbers.setdefault(id(value), len(self.objects))
+        if number == len(self.objects):
+            self.objects.append(value)
+        return number
+
+    def error_class(self, kind: type[BaseException]) -> dict[str, Any]:
+        """What tells an exception class to the invigilator: where it is from, and its bases."""
+        bases = [self.error_class(base) for base in kind.__bases__ if issubclass(base, BaseException)]
+        return {"number": self.keep(kind), "name": [kind.__module__, kind.__qualname__], "bases": bases}
+
+    def raised(self, error: BaseException) -> dict[str, Any]:
+        """The answer that the program raised an exception."""
+        arguments = error.args
+        if isinstance(error, OSError) and error.filename is not None and len(arguments) == 2:
+            arguments = (*arguments, error.filename)
+        writer = Writer(self.stand_in)
+        fields = {name: writer.write(value) for name, value in vars(error).items() if isinstance(name, str)}
+        said = {"class": self.error_class(type(error)), "object": self.keep(error), "fields": fields}
+        return {"raised": said | {"arguments": writer.write(arguments), "message": str(error)[:LONGEST_REASON]}}
+
+    # --------------------------------------------------------------------------------------------- what the test gives
+
+    def find(self, kind: str, content: Any) -> Any:
+        """What stands here for something of the test, or for an object that was handed out before."""
+        if kind == "object":
+            return self.objects[content]
+        if kind == "known":
+            module, name = content
+            return reduce(getattr, name.split("."), importlib.import_module(module))
+        return self.iterator(content) if kind == "iterator" else self.function(content)
+
+    def function(self, number: int) -> Callable[..., Any]:
+        """A function of the test, called there."""
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            return self.call_back(number, arguments, keywords)["value"]
+
+        return call
+
+    def iterator(self, number: int) -> Iterator[Any]:
+        """An iterator of the test."""
+        while "ended" not in (answer := self.call_back(number, (), {})):
+            yield answer["value"]
+
+    def call_back(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+        """Call the test's function or iterator `number`; {"value"} or {"ended"}. Raises what it raises."""
+        writer = Writer(self.stand_in)
+        named = {name: writer.write(item) for name, item in keywords.items()}
+        answer = self.ask({"back": number, "arguments": [writer.write(item) for item in arguments], "keywords": named})
+        if "raised" in answer:
+            module, name, said = answer["raised"]
+            kind = reduce(getattr, name.split("."), importlib.import_module(module))
+            raise kind(*Reader(self.find).read(said))  # type: ignore[operator]
+        return {name: Reader(self.find).read(value) for name, value in answer.items()}
+
+    # ---------------------------------------------------------------------------------------------------- being asked
+
+    def load(self, source: str, names: list[str]) -> dict[str, Any]:
+        """Run the program as a module; what it has under the names that are asked for."""
         module = types.ModuleType("program")
         sys.modules["program"] = module
-        exec(compile(source, "program.py", "exec"), vars(module))
-        names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-        modules = {name: value.__name__ for name, value in names.items() if isinstance(value, types.ModuleType)}
-        values = {name: encode(value, self.represent) for name, value in names.items() if name not in modules}
-        return {"modules": modules, "values": values}
+        exec(compile(source, "program.py", "exec", dont_inherit=True), vars(module))
+        found = {name: vars(module)[name] for name in names if name in vars(module)}
+        values = {name: Writer(self.stand_in).write(value) for name, value in found.items()}
+        modules = [name for name, value in found.items() if isinstance(value, types.ModuleType)]
+        return {"values": values, "modules": modules, "callables": [name for name, value in found.items() if callable(value)]}
 
     def apply(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Do one operation; its value, and what lists, dicts and sets among the arguments are afterwards."""
-        arguments = [decode(item, self.objects.__getitem__) for item in asked["arguments"]]
-        keywords = {name: decode(item, self.objects.__getitem__) for name, item in asked["keywords"].items()}
-        value = arguments[0](*arguments[1:], **keywords) if keywords else OPERATIONS[asked["operation"]](*arguments)
-        after = [encode(item, self.represent) if isinstance(item, list | dict | set) else None for item in arguments]
-        return {"value": encode(value, self.represent), "after": after}
+        """Do one operation; its value, and what it changed of the mutable containers among its arguments."""
+        reader = Reader(self.find)
+        arguments = [reader.read(item) for item in asked["arguments"]]
+        keywords = {name: reader.read(item) for name, item in asked["keywords"].items()}
+        if "seed" in asked:
+            random.seed(*reader.read(asked["seed"]))
+        before = self.contents(reader.made)
+        answer: dict[str, Any] = {}
+        try:
+            self.value = self.do(asked["do"], arguments, keywords)
+            writer = Writer(self.stand_in)
+            answer = {"value": writer.write(self.value), "reduced": writer.reduced}
+        except BaseException as error:  # noqa: BLE001 (the program may raise anything; it is for the test to judge)
+            answer = self.raised(error)
+        after = self.contents(reader.made)
+        changed = [[place, now] for place, (was, now) in enumerate(zip(before, after, strict=True)) if was != now]
+        return answer | {"changed": changed}
+
+    def do(self, operation: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+        if operation == "await":
+            return self.wait_for(arguments[0])
+        value = OPERATIONS[operation](*arguments, **keywords)
+        if operation not in ("anext", "aenter", "aexit"):
+            return value
+        # No coroutine can pass StopAsyncIteration on, so the end of a loop comes out of `wait_for` as a value.
+        if (found := self.wait_for(value)) is _ENDED:
+            raise StopAsyncIteration
+        return found
+
+    def wait_for(self, awaitable: Any) -> Any:
+        """The result of something awaitable, in an event loop of this process."""
+        asyncio = importlib.import_module("asyncio")
+        if self.loop is None:
+            self.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self.loop)
+
+        async def waiting() -> Any:
+            try:
+                return await awaitable
+            except StopAsyncIteration:
+                return _ENDED
+
+        return self.loop.run_until_complete(waiting())
+
+    def contents(self, made: list[Any]) -> list[Any]:
+        """What the mutable containers of the test hold now."""
+        return [Writer(self.stand_in, met=made).contents(value) for value in made]
 
 
-def main(descriptor: int, folder: str, cpu_seconds: int) -> None:
-    """Serve the socket `descriptor` from `folder`, within `cpu_seconds` of this process's CPU time."""
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    os.chdir(folder)
-    Candidate(socket.socket(fileno=descriptor)).serve()
+def _taken(content: io.BytesIO) -> str:
+    """What was written; the buffer is empty afterwards."""
+    text = content.getvalue()[:LONGEST_PRINT].decode("utf-8", "replace")
+    content.seek(0)
+    content.truncate()
+    return text
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+def main() -> None:
+    """Serve the socket of the first argument, within the second's seconds of CPU time."""
+    descriptor, cpu_seconds = sys.argv[1:]
+    sys.argv[:] = ["program.py"]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds)))
+    os.environ["HOME"] = os.getcwd()
+    sys.path.insert(0, "")
+    Candidate(socket.socket(fileno=int(descriptor))).serve()

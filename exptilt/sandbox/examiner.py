@@ -3,206 +3,145 @@
 Part of what runs inside the sandbox, so it uses the standard library alone. For each task the *examiner* forks an
 *invigilator*, which knows the task, and which starts a *candidate* (candidate.py): a fresh Python that is given the program
 and nothing else. The task's code runs in the invigilator; the names that it takes from the program stand for objects in the
-candidate. A call sends plain values there (numbers, text, bytes, lists, tuples, dicts, sets, None) and brings plain values
-back, so no code of the program ever runs in the process that judges: nothing it prints, patches, raises or exits with can pass
-a test, only the right value. What is no plain value stays in the candidate and is represented by a `Remote`.
+candidate. A call sends plain values there and brings plain values back (plain.py), so no code of the program ever runs in the
+process that judges: nothing it prints, patches, raises or exits with can pass a test, only the right value. What is not plain
+stays in the candidate and is represented by a `Remote` (remote.py).
 
-Examiner and invigilator are not dumpable: the candidate, although of the same user, cannot read their memory or descriptors.
-After each task every other process is killed. The verdicts go to standard output, one JSON line each, after {"ready": true}.
+Examiner and invigilator are not dumpable: the candidate, although of the same user, cannot read their memory or descriptors; and
+they import from the folders of the interpreter alone, where nobody can write. After each task every other process is killed. The
+verdicts go to standard output, one JSON line each, after {"ready": true}.
 """
 
 from __future__ import annotations
 
-import ast
 import builtins
 import ctypes
-import importlib
+import hashlib
 import json
 import os
 import select
 import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from types import ModuleType
+import time as clock
+import types
+from array import array
+from collections import deque
+from datetime import date, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
 from typing import Any
 
-from exptilt.sandbox.plain import NotPlain, decode, encode, receive, send
+from exptilt.sandbox.invigilator import TEST, Invigilator, Lost
+from exptilt.sandbox.names import BUILT_INS, Uses, module_named, uses
+from exptilt.sandbox.plain import NotPlain
+from exptilt.sandbox.remote import Broken, is_remote
 
 PR_SET_DUMPABLE = 4
 LONGEST_DETAIL, LONGEST_VALUE = 300, 20_000  # characters
+RECURSION = 5000  # frames; what the program nests deep must not fail here
+# The types whose text tells equal values from others; that of a generator would tell its address.
+_TOLD_BY_TEXT = str | bytes | bytearray | int | float | complex | Fraction | Decimal | date | time | timedelta | range | PurePath
+_TOLD_BY_TEXT |= array | type | types.NoneType | types.EllipsisType
+# What works only where test and program are one process.
+_ONE_PROCESS = {"mock", "monkeypatch", "catch_warnings", "assertWarns", "assertLogs", "inspect", "getrefcount", "tracemalloc"}
 
 
-class Remote:
-    """An object in the candidate: to be called, asked for attributes and items, iterated, and compared with another such.
-
-    It never equals a plain value, whatever its class says about equality.
-    """
-
-    def __init__(self, ask: Callable[..., Any], number: int) -> None:
-        self.__dict__.update(_ask=ask, _number=number)
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return self._ask("call", self, *arguments, **keywords)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._ask("getattr", self, name)
-
-    def __iter__(self) -> Iterator[Any]:
-        iterator = self._ask("iter", self)
-        while True:
-            try:
-                item = self._ask("next", iterator)
-            except StopIteration:
-                return
-            yield item
-
-    def __next__(self) -> Any:
-        return self._ask("next", self)
-
-    def __len__(self) -> int:
-        return self._ask("len", self)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._ask("getitem", self, place)
-
-    def __contains__(self, item: Any) -> bool:
-        return self._ask("contains", self, item)
-
-    def __bool__(self) -> bool:
-        return self._ask("bool", self) is True
-
-    def __str__(self) -> str:
-        return str(self._ask("str", self))
-
-    def __repr__(self) -> str:
-        return str(self._ask("repr", self))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Remote) and bool(self._ask("eq", self, other))
-
-    def __hash__(self) -> int:
-        raise TypeError("an object of the program cannot be hashed here")
-
-
-class Invigilator:
-    """Runs one task's code against a candidate."""
-
-    def __init__(self, source: str, folder: str, cpu_seconds: int) -> None:
-        self.channel, theirs = socket.socketpair()
-        end = str(theirs.fileno())
-        subprocess.Popen(
-            [sys.executable, "-s", "-m", "exptilt.sandbox.candidate", end, folder, str(cpu_seconds)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-        theirs.close()
-        self.loaded = self.exchange({"load": source})
-
-    def exchange(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Ask the candidate and have its answer; what the program raised is raised here."""
-        send(self.channel, message)
-        answer = receive(self.channel)
-        if "raised" in answer:
-            raise self.exception(answer["raised"], answer["message"])
-        return answer
-
-    @staticmethod
-    def exception(kinds: list[str], message: str) -> Exception:
-        """The nearest built-in exception that takes a message alone."""
-        for name in kinds:
-            kind = getattr(builtins, name, None)
-            if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError):
-                return kind(message)
-        return RuntimeError(f"{kinds[0]}: {message}")
-
-    def ask(self, operation: str, *arguments: Any, **keywords: Any) -> Any:
-        """Have the candidate do something; lists, dicts and sets that it changed in place change here too."""
-        sent = [encode(item, self.number) for item in arguments]
-        named = {name: encode(item, self.number) for name, item in keywords.items()}
-        answer = self.exchange({"operation": operation, "arguments": sent, "keywords": named})
-        for before, after in zip(arguments, answer["after"], strict=True):
-            if after is not None and isinstance(before, list | dict | set):
-                changed = self.here(after)
-                if isinstance(before, list):
-                    before[:] = changed
-                else:
-                    before.clear()
-                    before.update(changed)
-        return self.here(answer["value"])
-
-    def here(self, sent: Any) -> Any:
-        """What the candidate sent, as the task's code sees it."""
-        return decode(sent, lambda number: Remote(self.ask, number))
-
-    @staticmethod
-    def number(value: Any) -> int:
-        """The number of an object in the candidate."""
-        if isinstance(value, Remote):
-            return value._number
-        raise Broken(f"the test passes a {type(value).__name__} to the program; only plain values can be passed")
-
-    def names(self, code: str) -> dict[str, Any]:
-        """What the task's code may use of the program: all but built-in names, and the modules that it takes for granted.
-
-        A standard module is imported here, whatever the program made of its name.
-        """
-        bases = {
-            node.value.id
-            for node in ast.walk(ast.parse(code))
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-        }
-        modules = self.loaded["modules"] | {name: name for name in bases & sys.stdlib_module_names}
-        names = {name: self.here(value) for name, value in self.loaded["values"].items()}
-        names |= {name: module for name, value in modules.items() if (module := imported(value)) is not None}
-        return {name: value for name, value in names.items() if name not in dir(builtins)}
-
-
-class Broken(BaseException):
-    """The task cannot be carried out, whatever the program does; no `except Exception` of a test may catch it."""
-
-
-def imported(name: str) -> ModuleType | None:
-    """A module by name; None where it is not installed."""
+def judge(given: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """The verdict on one task: {"kind": "passed", "failed" or "broken", "detail", "value", "any_program"}."""
+    sys.setrecursionlimit(RECURSION)
+    invigilator = Invigilator([sys.executable, "-s", "-P", *given["candidate"], "CHANNEL", str(given["cpu_seconds"])])
     try:
-        return importlib.import_module(name)
-    except ImportError:
+        value = carry_out(invigilator, given["program"], task)
+    except BaseException as error:  # noqa: BLE001 (whatever ends the task before its last line is no pass)
+        return verdict(invigilator.ended or error, invigilator, uses(task["code"]))
+    return verdict(invigilator.ended, invigilator, uses(task["code"])) if invigilator.ended else _verdict("passed", value=value)
+
+
+def carry_out(invigilator: Invigilator, program: str, task: dict[str, Any]) -> str | None:
+    """Run the task's code to its end; the canonical value of an expression."""
+    code, mode = task["code"], "eval" if task["wants_value"] else "exec"
+    compiled = compile(code, TEST, mode, dont_inherit=True)
+    module = types.ModuleType("__main__")
+    vars(module).update(names_for(uses(code), invigilator, program))
+    # Last, so that no name of the program's is in the place of these.
+    vars(module).update(__builtins__=builtins, __name__="__main__")
+    sys.modules["__main__"] = module
+    if not task["wants_value"]:
+        exec(compiled, vars(module))
         return None
+    return canonical(eval(compiled, vars(module)))
 
 
-def judge(source: str, task: dict[str, Any], folder: str, cpu_seconds: int) -> dict[str, Any]:
-    """The verdict on one task: {"kind": "passed", "failed" or "broken", "detail", "value"}."""
-    value = None
-    try:
-        invigilator = Invigilator(source, folder, cpu_seconds)
-        names = invigilator.names(task["code"])
-        if task["wants_value"]:
-            value = canonical(eval(compile(task["code"], "task", "eval"), names))
-        else:
-            exec(compile(task["code"], "task", "exec"), names)
-    except Broken as error:
-        return {"kind": "broken", "detail": str(error), "value": None}
-    except BaseException as error:  # noqa: BLE001 (whatever ends the task before its last line is a failure)
-        return {"kind": "failed", "detail": f"{type(error).__name__}: {error}"[:LONGEST_DETAIL], "value": None}
-    return {"kind": "passed", "detail": "", "value": value}
+def names_for(used: Uses, invigilator: Invigilator, program: str) -> dict[str, Any]:
+    """What the test's code may use: what the program has under the names in the test, and the modules it takes for granted.
+
+    A built-in's name means the built-in, and a standard module's the module, whatever the program made of it. But where a test
+    names nothing of the program except by one built-in's name (MBPP asks for a function `sum`), the program's own is meant.
+    """
+    loaded = invigilator.load(program, list(used.words))
+    hidden = used.built_ins & loaded["callables"]
+    modules = {name: module for name, real in used.modules.items() if (module := module_named(real)) is not None}
+    values = {name: value for name, value in loaded["values"].items() if name not in BUILT_INS and not name.startswith("__")}
+    if hidden and not used.others:
+        if len(hidden) > 1:
+            invigilator.refuse(f"the program defines {', '.join(sorted(hidden))}, and which of them the test means is not clear")
+        return values | modules | {name: loaded["values"][name] for name in hidden}
+    for name in hidden | ((modules.keys() & loaded["values"].keys()) - loaded["modules"]):
+        invigilator.doubts.append(f"the program defines {name}, by which the test means Python's own")
+    return values | modules
+
+
+def verdict(error: BaseException, invigilator: Invigilator, used: Uses) -> dict[str, Any]:
+    """The verdict on a task that an error ended: whose fault it is."""
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, Broken):
+        return _verdict("broken", str(error), any_program=error.any_program)
+    if isinstance(error, Lost) or any(error is each for each in invigilator.own):
+        return _verdict("failed", detail)
+    if isinstance(error, ImportError):
+        return _verdict("broken", f"the test imports what is not there: {error}", any_program=True)
+    if isinstance(error, SystemExit) and not error.code:
+        return _verdict("broken", "the test ends itself by SystemExit, before its last line", any_program=True)
+    # Besides the list of kept containers, the loop and the call refer to one; if anything else does, the test can still see it.
+    if any(sys.getrefcount(value) > 3 for value in invigilator.kept):
+        return _verdict("broken", f"the program returned a value and changed an argument, a change not handed over ({detail})")
+    if invigilator.doubts:
+        return _verdict("broken", f"{invigilator.doubts[0]} ({detail})")
+    if isinstance(error, TypeError | AttributeError) and (invigilator.reduced or "Remote" in str(error)):
+        what = f"a value of the program's class {invigilator.reduced}" if invigilator.reduced else "an object of the program"
+        return _verdict("broken", f"the test does with {what} what it is not passed on for ({detail})")
+    if invigilator.objects and "type" in used.built_ins:
+        return _verdict("broken", f"the test asks for the type of an object of the program ({detail})")
+    if shared := _ONE_PROCESS.intersection(used.words):
+        return _verdict("broken", f"the test uses {min(shared)}, which does not reach the program in its own process ({detail})")
+    return _verdict("failed", detail)
+
+
+def _verdict(kind: str, detail: str = "", value: str | None = None, any_program: bool = False) -> dict[str, Any]:
+    return {"kind": kind, "detail": detail[:LONGEST_DETAIL], "value": value, "any_program": any_program}
 
 
 def canonical(value: Any) -> str:
     """A plain value as text, equal for equal values: sets and dicts sorted, floats to 12 digits."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(sorted(f"{canonical(key)}: {canonical(item)}" for key, item in value.items())) + "}"
-    if isinstance(value, list | tuple | set | frozenset):
-        items = [canonical(item) for item in value]
-        ordered = items if isinstance(value, list | tuple) else sorted(items)
-        return f"{type(value).__name__}({', '.join(ordered)})"[:LONGEST_VALUE]
-    if isinstance(value, Remote):
+    if is_remote(value):
         raise NotPlain("the value is an object of the program, which cannot be compared")
-    return (f"{value:.12g}" if isinstance(value, float) else ascii(value))[:LONGEST_VALUE]
+    if isinstance(value, dict):
+        return _cut("{" + ", ".join(sorted(f"{canonical(key)}: {canonical(item)}" for key, item in value.items())) + "}")
+    if isinstance(value, list | tuple | set | frozenset | deque | type({}.keys()) | type({}.items())):
+        items = [canonical(item) for item in value]
+        ordered = items if isinstance(value, list | tuple | deque) else sorted(items)
+        return _cut(f"{'tuple' if isinstance(value, tuple) else type(value).__name__}({', '.join(ordered)})")
+    if type(value).__module__ == "numpy":
+        return f"{type(value).__name__}({value.dtype.kind}, {canonical(value.tolist())})"
+    if not isinstance(value, _TOLD_BY_TEXT):
+        raise NotPlain(f"the value is a {type(value).__name__}, which cannot be compared")
+    return _cut(f"{value:.12g}" if isinstance(value, float) else ascii(value))
+
+
+def _cut(text: str) -> str:
+    """A text, or what tells a longer one from others."""
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + hashlib.sha256(text.encode()).hexdigest()
 
 
 def examine(given: dict[str, Any], number: int) -> dict[str, Any]:
@@ -214,7 +153,8 @@ def examine(given: dict[str, Any], number: int) -> dict[str, Any]:
         quiet = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(quiet, stream)
-        os.write(told, json.dumps(judge(given["program"], given["tasks"][number], f"{number}", given["cpu_seconds"])).encode())
+        os.chdir(f"{number}")
+        os.write(told, json.dumps(judge(given, given["tasks"][number])).encode())
         os._exit(0)
     os.close(told)
     told_all = listen(heard, given["seconds"])
@@ -224,8 +164,8 @@ def examine(given: dict[str, Any], number: int) -> dict[str, Any]:
     if given["walls"] and os.getppid() == 1:  # in a process namespace of our own, not among the user's processes
         kill_everything()
     if told_all is None:
-        return {"kind": "failed", "detail": f"not finished after {given['seconds']:g} s", "value": None}
-    return json.loads(told_all) if told_all else {"kind": "failed", "detail": "the examination was killed", "value": None}
+        return _verdict("failed", f"not finished after {given['seconds']:g} s")
+    return json.loads(told_all) if told_all else _verdict("failed", "the examination was killed")
 
 
 def kill_everything() -> None:
@@ -235,13 +175,13 @@ def kill_everything() -> None:
             os.kill(-1, signal.SIGKILL)
         except ProcessLookupError:
             return
-        time.sleep(0.002)
+        clock.sleep(0.002)
 
 
 def listen(descriptor: int, seconds: float) -> bytes | None:
     """All that is written until the other end is closed; None where it is still open after `seconds`."""
-    content, deadline = b"", time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
+    content, deadline = b"", clock.monotonic() + seconds
+    while (left := deadline - clock.monotonic()) > 0:
         if select.select([descriptor], [], [], left)[0]:
             part = os.read(descriptor, 65536)
             content += part
@@ -252,8 +192,9 @@ def listen(descriptor: int, seconds: float) -> bytes | None:
 
 def main() -> None:
     """Examine as told on standard input."""
-    sys.path.pop(0)  # the scratch folder, where the program may write
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    os.environ["HOME"] = "/"  # libraries read their settings there, and the program could write them
+    sys.argv[:] = ["test"]
     print(json.dumps({"ready": True}), flush=True)
     given = json.load(sys.stdin)
     for number in range(len(given["tasks"])):

@@ -82,12 +82,14 @@ _ONLY = {
     "sched_setaffinity": (203, 122, _MYSELF),
     "sched_setattr": (314, 274, _MYSELF),
 }
+# Anonymous memory that is mapped as shared: unmapped in part it is still there, and no process shows it.
+_MMAP, _MAP_SHARED, _MAP_ANONYMOUS = (9, 222), 0x01, 0x20
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH
 _X32 = 0x40000000  # the bit that marks a call of x86_64's second convention
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data, little-endian
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _FOURTH_ARGUMENT = 0, 4, 16, 40  # offsets in struct seccomp_data, little-endian
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
@@ -110,6 +112,8 @@ def seccomp_filter(machine: str) -> bytes:
     code += _look_at_argument(_CLONE[column], _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1))
     for *numbers, argument in _ONLY.values():
         code += _look_at_argument(numbers[column], _step(_EQUAL, argument, 1, 0))
+    code += [_step(_EQUAL, _MMAP[column], 0, 5), _step(_LOAD, _FOURTH_ARGUMENT), _step(_ANY_BIT, _MAP_ANONYMOUS, 0, 2)]
+    code += [*_refuse(_step(_ANY_BIT, _MAP_SHARED, 0, 1), errno.EPERM), _step(_RETURN, _ALLOW)]
     return b"".join([*code, _step(_RETURN, _ALLOW)])
 
 

@@ -26,7 +26,6 @@ PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4
 SECCOMP_MODE_FILTER = 2
 LIBC = ctypes.CDLL(None, use_errno=True)
 TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 FILE = 1024  # bytes that the kernel needs for a file in memory, were it empty
 
 
@@ -104,24 +103,48 @@ def survey() -> tuple[float, int, set[int]]:
     """CPU seconds and resident bytes of all descendants together, and their process ids.
 
     CPU time counts processes that have ended, as long as somebody waited for them; memory counts a page once for each
-    process that holds it.
+    process that holds it. The list of processes is read until none is new, so that memory cannot pass from child to child
+    behind the survey.
     """
-    parents, ticks, pages = {}, {}, {}
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat") as file:
-                fields = file.read().rpartition(") ")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        pid = int(name)
-        parents[pid], ticks[pid], pages[pid] = int(fields[1]), sum(map(int, fields[11:15])), int(fields[21])
+    parents, ticks, memory = {}, {}, {}
+    while new := {int(name) for name in os.listdir("/proc") if name.isdecimal()} - parents.keys():
+        for pid in new:
+            parents[pid], ticks[pid], memory[pid] = process(pid)
     ours, generation = set(), {os.getpid()}
     while generation:
         generation = {pid for pid, parent in parents.items() if parent in generation}
         ours |= generation
     reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = sum(ticks[pid] for pid in ours) / TICK + reaped.ru_utime + reaped.ru_stime
-    return cpu, sum(pages[pid] for pid in ours) * PAGE, ours
+    return cpu, sum(memory[pid] for pid in ours), ours
+
+
+def process(pid: int) -> tuple[int, int, int]:
+    """The parent of a process, its CPU time in ticks, and its memory in bytes; all 0 where it is gone.
+
+    Where the first thread of a process has ended, the process still has the memory, and only the other threads show it.
+    """
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(") ")[2].split()
+        memory = memory_of(f"/proc/{pid}")
+        if memory is None:
+            each = (memory_of(f"/proc/{pid}/task/{thread}") for thread in os.listdir(f"/proc/{pid}/task"))
+            memory = max((found for found in each if found is not None), default=0)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0, 0
+    return int(fields[1]), sum(map(int, fields[11:15])), memory
+
+
+def memory_of(folder: str) -> int | None:
+    """Bytes that a process or thread holds, resident or swapped out; None where it has none, for it is a zombie or gone."""
+    try:
+        with open(f"{folder}/status", "rb") as file:
+            lines = file.read().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    held = [int(line.split()[1]) for line in lines if line.startswith((b"VmRSS:", b"VmSwap:"))]
+    return 1024 * sum(held) if held else None
 
 
 def reap(child: int | None) -> int | None:

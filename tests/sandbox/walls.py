@@ -13,9 +13,9 @@ from exptilt.sandbox import Limits, SandboxError, run
 ISOLATIONS = ["namespaces", *(["bubblewrap"] if os.geteuid() != 0 and shutil.which("bwrap") else [])]
 
 
-def limits(seconds: float = 20.0) -> Limits:
+def limits(seconds: float = 120.0, cpu_seconds: float = 0.3) -> Limits:
     """Small limits, so that what passes them does it soon."""
-    return Limits(seconds, cpu_seconds=0.3, memory=128 << 20, processes=12, output=1 << 16, scratch=4 << 20)
+    return Limits(seconds, cpu_seconds, memory=128 << 20, processes=12, output=1 << 16, scratch=4 << 20)
 
 
 def trouble() -> str | None:

@@ -1,0 +1,315 @@
+"""The judge's side of the talk with a candidate: starts it, has it do what the test asks, and raises what it raises.
+
+Part of what runs inside the sandbox, so it uses the standard library alone. Nothing that the candidate says is acted on but as
+data: it is looked up in tables that are made here, or kept as a value.
+"""
+
+from __future__ import annotations
+
+import builtins
+import random
+import socket
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from threading import RLock
+from typing import Any, NoReturn
+
+from exptilt.sandbox.plain import NotPlain, Reader, Writer, receive, send
+from exptilt.sandbox.remote import Broken, Handle, Remote, handle_of
+
+TEST = "the test"  # the file name of the test's code
+_INPUT = builtins.input
+_SEED = random.seed
+# Modules whose exception classes the program may raise here; not those of test frameworks, where some mean "skip this test".
+_RAISING = set(
+    "builtins json decimal asyncio re struct zlib queue socket subprocess sqlite3 configparser urllib binascii csv xml email "  # noqa: SIM905
+    "concurrent dataclasses copy pickle shutil io ipaddress graphlib zoneinfo statistics calendar numpy".split()
+)
+_NAMED = type | types.FunctionType | types.BuiltinFunctionType | types.MethodDescriptorType  # what has a module and a name
+# These steer loops, generators and threads here, so a program may not raise them at will.
+_STEERING = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt)
+
+
+class Lost(BaseException):
+    """The candidate is gone, or says what no candidate says: the program has failed. No `except Exception` may catch it."""
+
+
+class Invigilator:
+    """Starts a candidate for one program and talks to it.
+
+    ended: the first Broken or Lost that was raised, whatever the test caught. doubts: why a failure of the task may be no fault
+    of the program. own: the exceptions that the program raised. objects: whether the test was given an object of the program's.
+    reduced: the class of a value that arrived as its plain relative. kept: containers of the test that differ in the candidate.
+    """
+
+    def __init__(self, command: list[str]) -> None:
+        self.channel, theirs = socket.socketpair()
+        self.lock = RLock()  # a test may have threads
+        self.ended: Broken | Lost | None = None
+        self.doubts: list[str] = []
+        self.own: list[BaseException] = []
+        self.reduced = ""
+        self.objects = False
+        self.kept: list[Any] = []
+        self.seed: Any = None
+        self._remotes: dict[int, Any] = {}
+        self._errors: dict[int, type[BaseException]] = {}
+        self._given: list[Any] = []  # functions and iterators of the test that the candidate knows by number
+        random.seed = self._seeded
+        subprocess.Popen(
+            [part if part != "CHANNEL" else str(theirs.fileno()) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+
+    def load(self, source: str, names: list[str]) -> dict[str, Any]:
+        """Have the program run; its values by those of `names` that it has, and which are modules, and which can be called."""
+        loaded = self._exchange({"load": {"source": source, "names": names}})
+        try:
+            values = {name: self._reader().read(loaded["values"][name]) for name in names if name in loaded["values"]}
+            told = {what: {name for name in names if name in loaded[what]} for what in ("modules", "callables")}
+        except (NotPlain, LookupError, TypeError) as error:
+            self._stop(Lost(f"the program forged a message: {error}"))
+        return {"values": values} | told
+
+    def ask(self, operation: str, *arguments: Any, **keywords: Any) -> Any:
+        """Have the candidate do something. What it changed of the test's lists, dicts and sets changes here too.
+
+        But not where something was returned as well: then an expectation that the test computes from its own list would be
+        computed from what the program made of it.
+        """
+        with self.lock:
+            writer = Writer(self._stand_in, own=Remote)
+            sent = {"do": operation, "arguments": [writer.write(item) for item in arguments]}
+            sent["keywords"] = {name: writer.write(item) for name, item in keywords.items()}
+            if self.seed is not None:
+                sent["seed"], self.seed = self.seed, None
+            answer = self._exchange(sent, writer.met, operation)
+            try:
+                self.reduced = self.reduced or str(answer["reduced"])
+                value = self._reader().read(answer["value"])
+                if answer["changed"] and value is None:
+                    self._apply(answer["changed"], writer.met)
+                elif answer["changed"]:
+                    self.kept += [writer.met[place] for place, _ in answer["changed"]]
+            except (NotPlain, LookupError, TypeError) as error:
+                self._stop(Lost(f"the program forged a message: {error}"))
+            return value
+
+    # --------------------------------------------------------------------------------------------------------- talking
+
+    def _exchange(self, message: dict[str, Any], met: list[Any] | None = None, operation: str = "") -> dict[str, Any]:
+        """Send a message, serve the candidate until it has an answer, and return that. What the program raised is raised here."""
+        if self.ended is not None:
+            raise self.ended
+        try:
+            send(self.channel, message)
+        except NotPlain as error:
+            self.refuse(f"the test sends the program more than can be sent: {error}", any_program=True)
+        except OSError as error:
+            self._stop(Lost(f"the program is gone: {error}"))
+        try:
+            while not ("value" in (answer := receive(self.channel)) or "values" in answer or "raised" in answer):
+                send(self.channel, self._serve(answer))
+            for stream, text in zip((sys.stdout, sys.stderr), answer["printed"], strict=True):
+                stream.write(text)
+            if "raised" not in answer:
+                return answer
+            self._apply(answer.get("changed", []), met or [])
+            error = self._raised(answer["raised"], operation)
+            self.own.append(error)
+        except (EOFError, OSError) as error:
+            self._stop(Lost("the program ended its process" if isinstance(error, EOFError) else f"the program is gone: {error}"))
+        except (NotPlain, LookupError, TypeError, ValueError, AttributeError) as error:
+            self._stop(Lost(f"the program forged a message: {error}"))
+        raise self.own[-1]
+
+    def _serve(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Do what the candidate asks for while it is busy: a line of input, or a call of a function that it was given."""
+        if "line" in asked:
+            return {"line": self._line()}
+        given = self._given[asked["back"]]
+        arguments = [self._reader().read(item) for item in asked["arguments"]]
+        keywords = {str(name): self._reader().read(item) for name, item in asked["keywords"].items()}
+        writer = Writer(self._stand_in, own=Remote)
+        try:
+            if isinstance(given, Iterator):
+                nothing = object()
+                value = next(given, nothing)
+                return {"ended": True} if value is nothing else {"value": writer.write(value)}
+            return {"value": writer.write(given(*arguments, **keywords))}
+        except Exception as error:  # noqa: BLE001 (it is the test's, and the program may catch it)
+            kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+            message = [str(each) for each in error.args]
+            return {"raised": ["builtins", kind.__name__, writer.write(message)]}
+
+    def _line(self) -> str:
+        """A line of what the test put into standard input, or has `input` return; "" at its end."""
+        try:
+            return sys.stdin.readline() if builtins.input is _INPUT else f"{builtins.input()}\n"
+        except Exception:  # noqa: BLE001 (a stand-in for `input` that has no more to give)
+            return ""
+
+    def _apply(self, changed: list[Any], met: list[Any]) -> None:
+        """Give the test's mutable containers the contents that they have in the candidate."""
+        for place, content in changed:
+            Reader(self._find, made=met).refill(met[place], content)
+
+    def _seeded(self, *arguments: Any, **keywords: Any) -> None:
+        """In place of `random.seed`: the program draws from the seed that the test sets."""
+        _SEED(*arguments, **keywords)
+        self.seed = Writer(self._stand_in).write([*arguments, *keywords.values()])
+
+    def _stop(self, why: Broken | Lost) -> NoReturn:
+        self.ended = self.ended or why
+        raise why
+
+    def refuse(self, why: str, any_program: bool = False) -> NoReturn:
+        """Raise Broken, for good."""
+        self._stop(Broken(why, any_program=any_program))
+
+    # ------------------------------------------------------------------------------------------------ values and errors
+
+    def _reader(self) -> Reader:
+        return Reader(self._find)
+
+    def _stand_in(self, value: Any) -> dict[str, Any]:
+        """What stands in the candidate for something of the test that is not plain."""
+        kind = type(value)
+        if kind is Remote:
+            return {"object": handle_of(value).number}
+        if (number := next((number for number, each in self._remotes.items() if each is value), None)) is not None:
+            return {"object": number}
+        if (kind is types.FunctionType and value.__code__.co_filename == TEST) or kind is types.MethodType or _is_iterator(kind):
+            self._given.append(value)
+            return {"iterator" if _is_iterator(kind) else "function": len(self._given) - 1}
+        home = value.__objclass__ if kind is types.MethodDescriptorType else value
+        if isinstance(value, _NAMED) and home.__module__ in sys.stdlib_module_names:
+            return {"known": [home.__module__, value.__qualname__]}
+        self.refuse(
+            f"the test passes a {kind.__name__} to the program; only plain values and functions can be passed", any_program=True
+        )
+
+    def _find(self, kind: str, content: Any) -> Any:
+        """What stands here for an object of the candidate."""
+        if kind == "error":
+            return self._error_class(content)
+        number = content[0] if kind == "object" else content
+        if not isinstance(number, int):
+            raise NotPlain("an object without a number")
+        if number not in self._remotes:
+            make = {"object": self._remote, "coroutine": self._coroutine, "generator": self._generator}[kind]
+            self._remotes[number] = make(content)
+        return self._remotes[number]
+
+    def _remote(self, content: Any) -> Remote:
+        number, name, judges, can_be_called = content
+        self.objects = self.objects or not can_be_called
+        return Remote(Handle(self.ask, self.refuse, self.doubts.append, number, str(name), judges is True, can_be_called is True))
+
+    async def _coroutine(self, number: int) -> Any:
+        return self.ask("await", self._remote([number, "coroutine", False, True]))
+
+    def _generator(self, number: int) -> Iterator[Any]:
+        remote, sent = self._remote([number, "generator", False, True]), None
+        while True:
+            try:
+                item = self.ask("next", remote) if sent is None else self.ask("send", remote, sent)
+            except StopIteration:
+                return
+            sent = yield item
+
+    def _error_class(self, told: dict[str, Any]) -> type[BaseException]:
+        """The exception class that stands for one of the program: the same, where there is one, or a new one of its kind."""
+        number, (module, name) = told["number"], told["name"]
+        if number not in self._errors:
+            known = _known_errors().get((module, name))
+            bases = tuple(self._error_class(base) for base in told["bases"]) or (Exception,)
+            self._errors[number] = known or _new_error(str(name), bases, self.refuse)
+        return self._errors[number]
+
+    def _raised(self, told: dict[str, Any], operation: str) -> BaseException:
+        """The exception that the program raised, or one that stands for it."""
+        kind = self._error_class(told["class"])
+        reader = self._reader()
+        arguments = reader.read(told["arguments"])
+        if not isinstance(arguments, tuple):
+            raise NotPlain("an exception without arguments")
+        if told["class"]["name"] == ["builtins", "StopIteration"] and operation in ("next", "send"):
+            return StopIteration(*arguments)
+        if told["class"]["name"] == ["builtins", "StopAsyncIteration"] and operation == "anext":
+            return StopAsyncIteration(*arguments)
+        error = _made(kind, arguments, str(told["message"]))
+        fields = {str(name): reader.read(value) for name, value in told["fields"].items()}
+        vars(error).update({name: value for name, value in fields.items() if not name.startswith("__")})
+        if isinstance(error, Standing):
+            vars(error)["_said"] = (str(told["message"]), self._remote([told["object"], kind.__name__, False, True]))
+        return error
+
+
+class Standing:
+    """What the exceptions that stand for those of the program have in common."""
+
+    refuse: Callable[..., NoReturn]
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self.refuse(f"the test makes an exception of the program's class {type(self).__name__}, which lives in another process")
+
+    def __str__(self) -> str:
+        return vars(self)["_said"][0] if "_said" in vars(self) else Exception.__str__(self)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_said" not in vars(self):
+            raise AttributeError(name)
+        return getattr(vars(self)["_said"][1], name)
+
+
+def _made(kind: type[BaseException], arguments: tuple[Any, ...], message: str) -> BaseException:
+    """An exception with the arguments that the program's has."""
+    try:
+        if not issubclass(kind, Standing):
+            return kind(*arguments)
+    except Exception:  # noqa: BLE001, S110 (a class of the library that wants other arguments than it keeps)
+        pass
+    try:
+        error = kind.__new__(kind)
+        error.args = arguments
+    except TypeError:
+        return RuntimeError(message)
+    return error
+
+
+def _new_error(name: str, bases: tuple[type[BaseException], ...], refuse: Callable[..., NoReturn]) -> type[BaseException]:
+    """A class for exceptions of the program, whose bases are as near to the program's as can be."""
+    bases = tuple(RuntimeError if issubclass(base, _STEERING) else base for base in dict.fromkeys(bases))
+    mine = () if any(issubclass(base, Standing) for base in bases) else (Standing,)
+
+    def fill(body: dict[str, Any]) -> None:
+        body["refuse"] = staticmethod(refuse)
+
+    try:
+        return types.new_class(name, (*mine, *bases), exec_body=fill)
+    except TypeError:  # bases that do not go together in one class
+        return types.new_class(name, (*mine, bases[0]), exec_body=fill)
+
+
+def _known_errors() -> dict[tuple[str, str], type[BaseException]]:
+    """The exception classes that are loaded here, by module and name; those that steer this process become RuntimeError."""
+    found: dict[tuple[str, str], type[BaseException]] = {}
+    waiting: list[type[BaseException]] = [BaseException]
+    while waiting:
+        kind = waiting.pop()
+        waiting += type.__subclasses__(kind)
+        if kind.__module__.split(".")[0] in _RAISING:
+            found[kind.__module__, kind.__qualname__] = RuntimeError if issubclass(kind, _STEERING) else kind
+    return found
+
+
+def _is_iterator(kind: type) -> bool:
+    return callable(getattr(kind, "__next__", None)) and kind is not Remote
