@@ -177,6 +177,11 @@ class Target:
         check_cover(self.engine.name, self.engine.settings, self.proposal.name, self.proposal.settings)
 
     @property
+    def law(self) -> Engine:
+        """The engine that samplers draw from: the proposal if there is one, else the engine itself."""
+        return self.engine if self.proposal is None else self.proposal
+
+    @property
     def fixed(self) -> bool:
         """Whether the reward is a fixed function, so that π exists and weights mean something."""
         return not isinstance(self.reward, PromptReward) or self.reward.fixed

@@ -26,6 +26,7 @@ from exptilt.evaluation.tasks import Task
 from exptilt.keys import digest
 from exptilt.populations.utilities import rouge1
 from exptilt.running.run import Progress, Select
+from exptilt.samplers.trace import Tree
 
 UNGUIDED = ("plain sampling", "majority vote", "MBR", "beam search")
 GUIDED = (
@@ -89,8 +90,9 @@ def nothing(prompt: str, drafts: Sequence[Draft]) -> list[float]:
 
 def ets_chain(population: xt.Population, key: xt.Key) -> Draft:
     """What the published ETS hands out, from a run that keeps all rollouts: the candidate picked in the last step."""
-    stats = population.stats
-    return replace(population.drafts[0], text=stats["candidates"][stats["pick"]])
+    assert isinstance(population.trace, Tree)
+    last = population.trace.steps[-1]
+    return replace(population.drafts[0], text=last.candidates[last.pick])
 
 
 def plain_mbr(population: xt.Population, key: xt.Key) -> Draft:

@@ -12,7 +12,7 @@ from exptilt.core import Engine, PromptReward, Reward, Target, reward_name
 from exptilt.doctor.checks import check_reward
 from exptilt.doctor.examination import Examination, Goal, Plan, Speed
 from exptilt.doctor.findings import Findings
-from exptilt.doctor.pilot import PLACES, Pilot, Sounding
+from exptilt.doctor.pilot import PLACES, Pilot, Sounding, piloted
 from exptilt.doctor.tilt import Estimate, Tilt, attainable_kl, best_of, common_beta, heavy_tails, measure, resample
 from exptilt.doctor.warnings import warn
 from exptilt.errors import TargetError, error_named
@@ -88,9 +88,9 @@ def examine(
 
 def _speed(results: Sequence[Result], seconds: float) -> Speed:
     """The wall clock shared out by the threads' own clocks: drawing and rating of other prompts go on at the same time."""
-    stats = [result.population.stats for result in results]
-    drawing, rating = (sum(each[name] for each in stats) for name in ("drawing", "rating"))
-    tokens, drawn = sum(result.usage.tokens for result in results), sum(each["drawn"] for each in stats)
+    traces = [piloted(result) for result in results]
+    drawing, rating = sum(each.drawing for each in traces), sum(each.rating for each in traces)
+    tokens, drawn = sum(result.usage.tokens for result in results), sum(each.drawn for each in traces)
     rated = sum(result.usage.rated for result in results)
     busy = max(drawing + rating, 1e-9)
     return Speed(

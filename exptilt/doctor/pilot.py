@@ -15,9 +15,9 @@ is the variance that the beginning explains. Together they cost about as much as
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,7 +33,7 @@ PLACES = (0.25, 0.5, 0.75)  # where drafts are forked, in mean lengths
 
 @dataclass(frozen=True)
 class Pilot:
-    """n draws from p with equal weights; moves and forks in the stats (see `Sounding`).
+    """n draws from p with equal weights; moves and forks in the trace, `Piloted`.
 
     draws: n, two or more. batch: how many are drawn before a budget is asked again; all at once where not given.
     """
@@ -65,47 +65,15 @@ class Pilot:
             return
         half = drafts[: max(2, self.draws // 2)]
         places = [key.child("place", number).choose(np.ones(draft.decided)) for number, draft in enumerate(half)]
-        desk.stats["moves"] = desk.redraw(half, places, key.child("move"))
+        moves = desk.redraw(half, places, key.child("move"))
+        desk.trace = replace(desk.trace, moves=moves)
         yield desk.population(drafts, rewards)
         mean = float(np.mean([draft.decided for draft in drafts]))
         for number, place in enumerate(PLACES):
             at = max(1, round(place * mean))
-            desk.stats["forks"] += [desk.redraw(half, [at] * len(half), key.child("fork", number))]
+            fork = desk.redraw(half, [at] * len(half), key.child("fork", number))
+            desk.trace = replace(desk.trace, forks=(*desk.trace.forks, fork))
             yield desk.population(drafts, rewards)
-
-
-@dataclass
-class _Desk:
-    """Finishes and rates the drafts of one prompt, and keeps the seconds of both."""
-
-    target: Target
-    prompt: str
-    stats: dict[str, Any] = field(default_factory=lambda: {"drawing": 0.0, "rating": 0.0, "drawn": 0, "moves": None, "forks": []})
-
-    def finish(self, drafts: Sequence[Draft], keys: Sequence[Key]) -> tuple[list[Draft], Floats]:
-        began = time.monotonic()
-        finished = self.target.engine.extend(drafts, keys)
-        drawn = time.monotonic()
-        rewards = self.target.rate(self.prompt, finished)
-        self.stats["drawing"] += drawn - began
-        self.stats["rating"] += time.monotonic() - drawn
-        self.stats["drawn"] += sum(new.decided - old.decided for new, old in zip(finished, drafts, strict=True))
-        return finished, rewards
-
-    def redraw(self, drafts: Sequence[Draft], places: Sequence[int], key: Key) -> dict[str, list[float]]:
-        kept = [draft.cut(place) for draft, place in zip(drafts, places, strict=True)]
-        finished, rewards = self.finish(kept, [key.child(number) for number in range(len(kept))])
-        return {
-            "kept": [draft.decided for draft in kept],
-            "rewards": rewards.tolist(),
-            "lengths": [draft.decided for draft in finished],
-        }
-
-    def population(self, drafts: Sequence[Draft], rewards: Floats) -> Population:
-        return Population.unweighted(drafts, rewards, {**self.stats, "forks": list(self.stats["forks"])})
-
-
-# ------------------------------------------------------------------------------------------------- what came of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +85,61 @@ class Branches:
     rewards: Floats
     lengths: Floats
 
-    @classmethod
-    def of(cls, stats: Mapping[str, Sequence[float]]) -> Branches:
-        return cls(*(np.array(stats[name], dtype=np.float64) for name in ("kept", "rewards", "lengths")))
-
     def take(self, rows: np.ndarray) -> Branches:
         return Branches(self.kept[rows], self.rewards[rows], self.lengths[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Piloted:
+    """The trace of a pilot. drawing, rating: seconds of both. drawn: tokens drawn. moves, forks: as in `Sounding`."""
+
+    drawing: float = 0.0
+    rating: float = 0.0
+    drawn: int = 0
+    moves: Branches | None = None
+    forks: tuple[Branches, ...] = ()
+
+
+@dataclass
+class _Desk:
+    """Finishes and rates the drafts of one prompt, and keeps account in `trace`."""
+
+    target: Target
+    prompt: str
+    trace: Piloted = field(default_factory=Piloted)
+
+    def finish(self, drafts: Sequence[Draft], keys: Sequence[Key]) -> tuple[list[Draft], Floats]:
+        began = time.monotonic()
+        finished = self.target.engine.extend(drafts, keys)
+        drawn = time.monotonic()
+        rewards = self.target.rate(self.prompt, finished)
+        self.trace = replace(
+            self.trace,
+            drawing=self.trace.drawing + drawn - began,
+            rating=self.trace.rating + time.monotonic() - drawn,
+            drawn=self.trace.drawn + sum(new.decided - old.decided for new, old in zip(finished, drafts, strict=True)),
+        )
+        return finished, rewards
+
+    def redraw(self, drafts: Sequence[Draft], places: Sequence[int], key: Key) -> Branches:
+        kept = [draft.cut(place) for draft, place in zip(drafts, places, strict=True)]
+        finished, rewards = self.finish(kept, [key.child(number) for number in range(len(kept))])
+        before, after = (np.array([draft.decided for draft in some], dtype=np.float64) for some in (kept, finished))
+        return Branches(before, rewards, after)
+
+    def population(self, drafts: Sequence[Draft], rewards: Floats) -> Population:
+        return Population.unweighted(drafts, rewards, self.trace)
+
+
+# ------------------------------------------------------------------------------------------------- what came of it
+
+
+def piloted(result: Result) -> Piloted:
+    """The trace of a run of `Pilot`."""
+    trace = result.population.trace
+    if not isinstance(trace, Piloted):
+        raise TypeError(f"the trace {type(trace).__name__} is not a pilot's: give the result of a run of Pilot")
+    return trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +158,9 @@ class Sounding:
     @classmethod
     def of(cls, result: Result) -> Sounding:
         """From the result of a run of `Pilot`."""
-        population, stats = result.population, result.population.stats
+        population, trace = result.population, piloted(result)
         lengths = np.array([draft.decided for draft in population.drafts], dtype=np.float64)
-        moves = None if stats["moves"] is None else Branches.of(stats["moves"])
-        return cls(population.rewards, lengths, moves, tuple(Branches.of(fork) for fork in stats["forks"]))
+        return cls(population.rewards, lengths, trace.moves, trace.forks)
 
     @property
     def varies(self) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ class Population:
 
     drafts: n drafts. log_w: float64 [n], log-weights in nats, the 1/n inside. rewards: float64 [n].
     proper: whether the weights are proper for γ; if not, Σ w means nothing and `log_z` is None.
-    stats: what the sampler has to tell about how it got here, such as its acceptance rate.
+    trace: how the sampler came to it: a `Tree`, `Generations` or `Chain` of `exptilt.samplers.trace`, another sampler's
+        own frozen dataclass, or None.
 
     Raises WeightsError for NaN or +inf weights, AllWeightsZero where every weight is zero.
     """
@@ -39,7 +41,7 @@ class Population:
     log_w: Floats
     rewards: Floats
     proper: bool = True
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    trace: object = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drafts", tuple(self.drafts))
@@ -49,6 +51,10 @@ class Population:
                 raise WeightsError(f"{name} has shape {values.shape} for {len(self.drafts)} drafts: give one value per draft")
             values.setflags(write=False)
             object.__setattr__(self, name, values)
+        if isinstance(self.trace, type) or not (
+            self.trace is None or isinstance(self.trace, Mapping) or is_dataclass(self.trace)
+        ):
+            raise TypeError(f"the trace {self.trace!r} is not a record: give a frozen dataclass, or None")
         top = self.log_w.max(initial=-math.inf)
         if not top < math.inf:  # NaN included
             raise WeightsError(f"log-weights {self.log_w} contain NaN or +inf: mend the reward or the score they come from")
@@ -63,7 +69,7 @@ class Population:
         cls,
         drafts: Sequence[Draft],
         rewards: Sequence[float] | Floats,
-        stats: Mapping[str, Any] | None = None,
+        trace: object = None,
         held: Sequence[bool] | np.ndarray[Any, np.dtype[np.bool_]] | None = None,
     ) -> Population:
         """States of a Markov chain, or draws without a target: equal weights that sum to one, no log Ẑ.
@@ -72,10 +78,17 @@ class Population:
         """
         rows = np.ones(len(drafts), dtype=bool) if held is None else np.asarray(held, dtype=bool)
         log_w = np.where(rows, -math.log(max(1, int(rows.sum()))), -math.inf)
-        return cls(drafts, log_w, np.asarray(rewards, dtype=np.float64), proper=False, stats=stats or {})
+        return cls(drafts, log_w, np.asarray(rewards, dtype=np.float64), proper=False, trace=trace)
 
     def __len__(self) -> int:
         return len(self.drafts)
+
+    @property
+    def stats(self) -> Mapping[str, Any]:
+        """The fields of the trace by their names, such as "acceptance" of a chain; empty without a trace."""
+        if is_dataclass(self.trace):
+            return MappingProxyType({item.name: getattr(self.trace, item.name) for item in fields(self.trace)})
+        return MappingProxyType(self.trace if isinstance(self.trace, Mapping) else {})
 
     @property
     def log_z(self) -> float | None:

@@ -106,4 +106,4 @@ def _glance(
     method: Method, name: str, references: Mapping[str, str], read: Answer, kinds: Mapping[str, int]
 ) -> dict[str, Any] | None:
     line = method.lines.get(name)
-    return None if line is None else glance(line, method.beta, references.get(line["prompt"]), read, kinds)
+    return None if line is None else glance(line, method, references.get(line["prompt"]), read, kinds)

@@ -1,20 +1,21 @@
-"""How a population grew, as the trace tells it: the tree of ETS, the generations of SMC, the path of a Markov chain.
+"""How a population grew, as its trace tells it: the tree of a guided chain, generations of particles, a Markov chain.
 
 Trees are columns of cards. A card is a partial draft: {"text", "parent", "share", "log", "path"}, where `parent` is
 the number of a card in the column before (-1 in the first), `share` its part of the column's energy or weight, `log`
-the logarithm that came from, and `path` whether it lies on the path to the end. Cards of ETS also have
+the logarithm that came from, and `path` whether it lies on the path to the end. Cards of a tree also have
 `rollouts: [first, count]`, rows of the population.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from exptilt.populations.diagnostics import log_sum
 from exptilt.populations.population import Population
+from exptilt.samplers.trace import Chain, Generations, Tree
 
 
 class Texts:
@@ -31,34 +32,31 @@ class Texts:
         return list(self._places)
 
 
-def tree(stats: Sequence[Mapping[str, Any]], population: Population | None, texts: Texts) -> dict[str, Any]:
+def tree(trace: Tree, population: Population | None, texts: Texts) -> dict[str, Any]:
     """The candidates of every step of a guided chain, the pick of each, and where their rollouts lie."""
-    records = [record for stat in stats for record in [*stat.get("earlier", []), stat]]
-    steps = {record["step"]: record for record in records if "step" in record}  # a dead end tells of its last step again
     columns, parent = [], -1
-    for number, record in sorted(steps.items()):
-        cards = _cards(record["candidates"], record["log_energies"], [parent] * len(record["candidates"]), texts)
-        cards[record["pick"]]["path"] = True
-        if population is not None and "rollouts" in record and record["first"] is not None:
-            ends = record["first"] + np.cumsum(record["rollouts"])
-            for card, end, count in zip(cards, ends.tolist(), record["rollouts"], strict=True):
+    for number, step in enumerate(trace.steps):
+        cards = _cards(step.candidates, step.log_energies, [parent] * len(step.candidates), texts)
+        cards[step.pick]["path"] = True
+        if population is not None and step.rollouts is not None and step.first is not None:
+            ends = step.first + np.cumsum(step.rollouts)
+            for card, end, count in zip(cards, ends.tolist(), step.rollouts, strict=True):
                 card["rollouts"] = [end - count, count]
-        parent = record["pick"]
-        columns.append(
-            {"title": f"Step {number + 1}", "note": f"log W {record['log_weight']:+.2f}".replace("-", "−"), "cards": cards}
-        )
+        parent = step.pick
+        note = f"log W {step.log_weight:+.2f}".replace("-", "−")
+        columns.append({"title": f"Step {number + 1}", "note": note, "cards": cards})
     return {"kind": "candidates", "columns": columns}
 
 
-def generations(records: Sequence[Mapping[str, Any]], chosen: str, texts: Texts) -> dict[str, Any]:
+def generations(trace: Generations, chosen: str, texts: Texts) -> dict[str, Any]:
     """The particles of every generation with their parents; the path leads to the chosen draft."""
     columns = []
-    for number, record in enumerate(records):
-        parents = record["parents"] if number else [-1] * len(record["texts"])
-        cards = _cards(record["texts"], record["log_w"], parents, texts)
-        resampled = number > 0 and parents != list(range(len(parents)))
+    for number, each in enumerate(trace.generations):
+        parents = each.parents if number else [-1] * len(each.texts)
+        cards = _cards(each.texts, each.log_w, parents, texts)
+        resampled = number > 0 and each.parents != tuple(range(len(each.parents)))
         columns.append({"title": f"Generation {number + 1}", "note": "resampled" if resampled else "", "cards": cards})
-    place = next((place for place, text in enumerate(records[-1]["texts"]) if text == chosen), -1)
+    place = next((place for place, text in enumerate(trace.generations[-1].texts) if text == chosen), -1)
     for column in reversed(columns):
         if place >= 0:
             column["cards"][place]["path"] = True
@@ -66,10 +64,9 @@ def generations(records: Sequence[Mapping[str, Any]], chosen: str, texts: Texts)
     return {"kind": "particles", "columns": columns}
 
 
-def chain(sampler: Mapping[str, Any], states: int) -> dict[str, int]:
+def chain(trace: Chain, states: int) -> dict[str, int]:
     """How the rows of a chain's population lie: chains advance together, so each step has one row of each."""
-    chains = int(sampler.get("chains", 1))
-    return {"chains": chains, "burn_in": int(sampler.get("burn_in", 0)), "steps": states // chains}
+    return {"chains": trace.chains, "burn_in": trace.burn_in, "steps": states // trace.chains}
 
 
 def _cards(bodies: Sequence[str], logs: Sequence[float], parents: Sequence[int], texts: Texts) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from exptilt.populations.population import Population
 from exptilt.report.growth import Texts, chain, generations, tree
 from exptilt.report.methods import Method
 from exptilt.running.lines import stored_population
+from exptilt.running.traces import stored_trace
+from exptilt.samplers.trace import Chain, Generations, Tree
 
 _NUMBER = re.compile(r"[-−+]?(?:\d[\d.,]*\d|\d)%?|\binf\b")
 
@@ -40,11 +42,13 @@ def posterior(line: Mapping[str, Any], population: Population | None, read: Answ
     return sorted(shares.items(), key=lambda item: -item[1])
 
 
-def glance(line: Mapping[str, Any], beta: float, reference: str | None, read: Answer, kinds: Mapping[str, int]) -> dict[str, Any]:
+def glance(
+    line: Mapping[str, Any], method: Method, reference: str | None, read: Answer, kinds: Mapping[str, int]
+) -> dict[str, Any]:
     """What lists, filters and figures need of one prompt. kinds: the number of each kind of warning."""
     if "error" in line:
         return {"error": line["error"], "right": None if reference is None else False}
-    population = stored_population(line)
+    population, trace = stored_population(line), stored_trace(line, method.settings["sampler"])
     text, last = line["draft"]["text"], line["trace"][-1]
     answer = read(text)
     return {
@@ -55,10 +59,10 @@ def glance(line: Mapping[str, Any], beta: float, reference: str | None, read: An
         "n": last["n"],
         "ess": None if line["log_z"] is None else last["ess"],  # equal weights of a chain say nothing
         "log_z": line["log_z"],
-        "kl": population.kl(beta) if population is not None and population.proper else None,
+        "kl": population.kl(method.beta) if population is not None and population.proper else None,
         "k_hat": population.k_hat if population is not None and population.proper else None,
-        "acceptance": last["stats"].get("acceptance"),
-        "r_hat": last["stats"].get("r_hat"),
+        "acceptance": trace.acceptance if isinstance(trace, Chain) else None,
+        "r_hat": trace.r_hat if isinstance(trace, Chain) else None,
         "tokens": tokens(line),
         "seconds": line["usage"]["seconds"],
         "stopped": line["stopped"] != "done",
@@ -126,21 +130,22 @@ def _history(
     line: Mapping[str, Any], method: Method, population: Population | None, texts: Texts, missing: list[str]
 ) -> dict[str, Any]:
     """The tree, the generations or the chain that the trace tells of; `missing` gains what it does not tell."""
-    stats = [entry["stats"] for entry in line["trace"]]
-    if method.kind == "ETS" and "candidates" in stats[-1]:
-        if "rollouts" not in stats[-1]:
+    trace = stored_trace(line, method.settings["sampler"])
+    if isinstance(trace, Tree) and trace.steps:
+        if any(step.rollouts is None for step in trace.steps):
             missing.append("The file was written before rollouts were told apart by their candidates: they are listed without.")
-        elif method.settings["sampler"].get("returns") == "chain":
-            missing.append("The run returned its chain alone, so the rollouts behind the energies were not kept.")
-        return {"tree": tree(stats, population, texts)}
-    if method.kind == "SMC" and "generations" in stats[-1]:
-        return {"tree": generations(stats[-1]["generations"], line["draft"]["text"], texts)}
-    if method.kind == "SMC":
+        elif all(step.first is None for step in trace.steps):
+            missing.append("The population holds the chain alone, so the rollouts behind the energies were not kept.")
+        return {"tree": tree(trace, population, texts)}
+    if isinstance(trace, Generations):
+        if trace.generations:
+            return {"tree": generations(trace, line["draft"]["text"], texts)}
         missing.append("The file was written before generations were recorded, so only the last one is shown.")
-    if method.kind == "Metropolised":
-        missing.append("Of the runs that proposed the states of this chain, only the states are kept.")
-    if population is not None and not population.proper and "acceptance" in stats[-1]:
-        return {"chain": chain(method.settings["sampler"], len(population))}
+    if isinstance(trace, Chain):
+        if trace.runs:
+            missing.append("Of the runs that proposed the states of this chain, only the states are kept.")
+        if population is not None:
+            return {"chain": chain(trace, len(population))}
     return {}
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import Sampler
+from exptilt.describe import describe
 from exptilt.draft import Draft
 from exptilt.populations.population import Population
 from exptilt.running.result import Failure, Outcome, Result
+from exptilt.running.traces import stored_trace, trace_line
 from exptilt.usage import Usage, Work
 
 
@@ -62,6 +64,7 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
         "posterior": None if outcome.posterior is None else list(outcome.posterior.items()),
         "usage": asdict(outcome.usage),
         "trace": outcome.trace,
+        "how": trace_line(outcome.population.trace),
         "draft": _draft_line(outcome.draft),
     }
     return line | {"population": _population_line(outcome.population)} if population else line
@@ -73,13 +76,13 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
     if "error" in line:
         return Failure(prompt, line["error"], line["message"])
     draft = _draft(prompt, line["draft"])
-    stats = line["trace"][-1]["stats"]
+    trace = stored_trace(line, describe(sampler))
     return Result(
         prompt=prompt,
         draft=draft,
-        population=stored_population(line) or _alone(draft, line, stats),
+        population=stored_population(line, trace) or _alone(draft, line, trace),
         usage=stored_usage(line),
-        trace=tuple(line["trace"]),
+        trace=tuple({name: value for name, value in entry.items() if name != "stats"} for entry in line["trace"]),
         sampler=sampler,
         seed=seed,
         stopped=line["stopped"],
@@ -94,11 +97,11 @@ def stored_usage(line: Mapping[str, Any]) -> Usage:
     return Usage(**(line["usage"] | {law: Work(**line["usage"][law]) for law in ("reference", "proposal")}))
 
 
-def stored_population(line: Mapping[str, Any]) -> Population | None:
+def stored_population(line: Mapping[str, Any], trace: object = None) -> Population | None:
     """The weighted drafts of a result's line; None where the file keeps only the chosen ones."""
     if "population" not in line:
         return None
-    return _population(line["prompt"], line["population"], line["trace"][-1]["stats"])
+    return _population(line["prompt"], line["population"], trace)
 
 
 def _draft_line(draft: Draft) -> dict[str, Any]:
@@ -119,13 +122,13 @@ def _population_line(population: Population) -> dict[str, Any]:
     return {"proper": population.proper, "drafts": [*map(_draft_line, places)], "rows": rows, "log_w": log_w, "rewards": rewards}
 
 
-def _population(prompt: str, line: Mapping[str, Any], stats: Mapping[str, Any]) -> Population:
+def _population(prompt: str, line: Mapping[str, Any], trace: object) -> Population:
     drafts = [_draft(prompt, draft) for draft in line["drafts"]]
-    return Population([drafts[row] for row in line["rows"]], line["log_w"], line["rewards"], line["proper"], stats)
+    return Population([drafts[row] for row in line["rows"]], line["log_w"], line["rewards"], line["proper"], trace)
 
 
-def _alone(draft: Draft, line: Mapping[str, Any], stats: Mapping[str, Any]) -> Population:
+def _alone(draft: Draft, line: Mapping[str, Any], trace: object) -> Population:
     rewards: Sequence[float] = [math.nan if line["reward"] is None else line["reward"]]
     if line["log_z"] is None:
-        return Population.unweighted([draft], rewards, stats)
-    return Population([draft], np.array([line["log_z"]]), np.array(rewards), stats=stats)
+        return Population.unweighted([draft], rewards, trace)
+    return Population([draft], np.array([line["log_z"]]), np.array(rewards), trace=trace)

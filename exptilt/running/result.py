@@ -25,7 +25,7 @@ class Result:
 
     draft: the chosen response. population: all weighted drafts it was chosen from. usage: what the run cost.
     trace: one record for each population the sampler yielded: tokens and seconds so far, n, ess, max_share, log_z,
-        mean_reward, and the sampler's own stats.
+        mean_reward. How the sampler came to the last of them is told by `population.trace`.
     stopped: "done", or "budget" where a limit came first; then `limit` says which, in words, and the population is the
         last complete one. Its size hangs on what was drawn, so log Ẑ is no longer exactly unbiased.
     warnings: in plain words, why these numbers may deserve less trust than they seem to.

@@ -246,7 +246,7 @@ class Session:
         """Add a population to the trace; without a fixed reward, take its weights away first, but for those of zero."""
         if not self._fixed:
             held = population.log_w > -math.inf
-            population = Population.unweighted(population.drafts, population.rewards, population.stats, held)
+            population = Population.unweighted(population.drafts, population.rewards, population.trace, held)
         self._tick()
         entry = {
             "tokens": self.usage.tokens,
@@ -256,7 +256,6 @@ class Session:
             "max_share": population.max_share,
             "log_z": population.log_z,
             "mean_reward": population.mean_reward,
-            "stats": dict(population.stats),
         }
         self.trace = (*self.trace, entry)
         return population

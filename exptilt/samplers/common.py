@@ -48,8 +48,7 @@ def look_ahead(target: Target, prompt: str, drafts: Sequence[Draft], rollouts: i
         copies = rollouts if draft.finish is None else 1
         owner += [number] * copies
         keys += [key.child(number, copy) for copy in range(copies)]
-    law = target.engine if target.proposal is None else target.proposal
-    finished = law.extend([drafts[number] for number in owner], keys)
+    finished = target.law.extend([drafts[number] for number in owner], keys)
     rewards = target.rate(prompt, finished)
     log_h = rewards / target.beta + log_ratio(target, finished, [drafts[number].decided for number in owner])
     owners = np.array(owner, dtype=np.intp)

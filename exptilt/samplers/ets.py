@@ -15,9 +15,7 @@ rollouts of all steps, each step's weights times a fixed α_i with Σα = 1, are
 The number of steps is fixed beforehand, ceil(max_tokens/block): a chain that ends early counts with its finished
 response at every step left.
 
-The stats of each population tell of its step: the candidates' texts, their log Ê, the pick, log W, how many rollouts
-each candidate has, and in which row of the population the first of them lies (None where they are not in it); under
-"earlier" the same of the steps before it that yielded nothing.
+The trace of each population is the `Tree` of the steps so far.
 
 With a proposal q this is ETS-IS: rollouts are drawn from q and carry p/q over their own tokens; candidates are drawn
 from q as well if `propose_candidates` is set, then s_m gains the factor l_m = p(c_m)/q(c_m), and W the factor l_j.
@@ -28,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -40,6 +38,7 @@ from exptilt.populations.diagnostics import log_sum
 from exptilt.populations.population import Population
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import LookAhead, Value, at_least_one, log_ratio, look_ahead
+from exptilt.samplers.trace import Tree
 
 
 @dataclass(frozen=True)
@@ -94,50 +93,37 @@ class ETS:
         return frozenset(({"continue"} if steps > 1 else set()) | ({"score"} if target.proposal is not None else set()))
 
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
-        alphas = self._alphas(target)
-        pool = _Pool()
-        chain, log_weight = target.engine.start(prompt), 0.0
-        untold: list[dict[str, Any]] = []  # steps that yielded no population to tell of them
-        for step, alpha in enumerate(alphas):
+        pool, tree, log_m = _Pool(), Tree(), math.log(self.candidates)
+        chain, log_w = target.engine.start(prompt), 0.0
+        for step, (alpha, rest) in enumerate(self._shares(target)):
             here = key.child("step", step)
             candidates, log_l = self._candidates(target, chain, here)
-            ahead, log_energies = self._energies(target, prompt, candidates, here)
-            shares = log_weight + log_l[ahead.owner] + ahead.log_h + ahead.log_share - math.log(self.candidates)
-            first = len(pool.drafts) if alpha > 0 and self.returns == "rollouts" else None
-            pool.add(ahead.drafts, shares, ahead.rewards, alpha)
+            ahead, log_e = self._energies(target, prompt, candidates, here)
+            log_u = log_w + log_l[ahead.owner] + ahead.log_h + ahead.log_share - log_m
+            first = pool.add(ahead.drafts, log_u, ahead.rewards, alpha)
 
-            scores = self.temper * (log_l + log_energies) if self.temper else np.zeros(self.candidates)
-            log_mean = log_sum(scores) - math.log(self.candidates)
+            log_s = self.temper * (log_l + log_e) if self.temper else np.zeros(self.candidates)
+            log_mean = log_sum(log_s) - log_m
             if log_mean == -math.inf:  # every candidate is excluded: the chain has weight zero from here on
-                pool.add([], np.zeros(0), np.zeros(0), sum(alphas[step + 1 :]))
+                pool.add([], np.zeros(0), np.zeros(0), rest)
                 break
-            pick = here.child("pick").choose(np.exp(scores - scores.max()))
-            chain, log_weight = candidates[pick], log_weight + log_mean + log_l[pick] - scores[pick]
-            record = {
-                "step": step,
-                "candidates": [draft.text for draft in candidates],
-                "log_energies": log_energies.tolist(),
-                "pick": pick,
-                "log_weight": log_weight,
-                "first": first,
-                "rollouts": np.bincount(ahead.owner, minlength=self.candidates).tolist(),
-            }
-            pool.stats = {**record, "earlier": untold}
-            if chain.finish is not None:
-                last = ahead.owner == pick  # a finished candidate has one row: itself
-                log_w, reward = log_weight + ahead.log_h[last], ahead.rewards[last]
-                if self.returns == "chain":
-                    yield Population([chain], log_w, reward, stats=pool.stats)
-                    return
-                pool.add([chain], log_w, reward, sum(alphas[step + 1 :]))
+            pick = here.child("pick").choose(np.exp(log_s - log_s.max()))
+            chain, log_w = candidates[pick], log_w + log_mean + log_l[pick] - log_s[pick]
+            tree = tree.grown(candidates, log_e, pick, log_w, ahead.owner, first)
+            if chain.finish is not None:  # it counts with its response at every step left
+                itself = ahead.owner == pick
+                pool.add([chain], log_w + ahead.log_h[itself], ahead.rewards[itself], rest)
                 break
-            told = self.returns == "rollouts" and pool.alive
-            untold = [] if told else [*untold, record]
-            if told:
-                yield pool.population()
+            if pool.alive:
+                yield pool.population(tree)
+        yield pool.population(tree)
+
+    def _shares(self, target: Target) -> list[tuple[float, float]]:
+        """The share α_i of each step's rollouts, and of the response of a chain that ends there: what later steps have."""
+        alphas = self._alphas(target)
         if self.returns == "chain":
-            raise AllWeightsZero("every candidate of an ETS step was excluded by the reward: draw more candidates or rollouts")
-        yield pool.population()
+            return [(0.0, 1.0)] * len(alphas)
+        return [(alpha, sum(alphas[step + 1 :])) for step, alpha in enumerate(alphas)]
 
     def _alphas(self, target: Target) -> tuple[float, ...]:
         """The share α_i of each step in the population, summing to one."""
@@ -154,7 +140,7 @@ class ETS:
 
     def _candidates(self, target: Target, chain: Draft, key: Key) -> tuple[list[Draft], Floats]:
         """M extensions of the chain by one block, and log l_m = log p/q of each (zero where p drew them)."""
-        law = target.proposal if self.propose_candidates and target.proposal is not None else target.engine
+        law = target.law if self.propose_candidates else target.engine
         keys = [key.child("candidate", number) for number in range(self.candidates)]
         candidates = law.extend([chain] * self.candidates, keys, self.block)
         if law is target.engine:
@@ -184,20 +170,25 @@ class _Pool:
     log_w: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     share: float = 0.0
-    stats: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, drafts: list[Draft], log_w: Floats, rewards: Floats, alpha: float) -> None:
-        if alpha > 0:
-            self.drafts += drafts
-            self.log_w += (log_w + math.log(alpha)).tolist()
-            self.rewards += rewards.tolist()
-            self.share += alpha
+    def add(self, drafts: list[Draft], log_w: Floats, rewards: Floats, alpha: float) -> int | None:
+        """Take drafts in; the row of the first of them, None where α is zero and they do not count."""
+        if not alpha > 0:
+            return None
+        first = len(self.drafts)
+        self.drafts += drafts
+        self.log_w += (log_w + math.log(alpha)).tolist()
+        self.rewards += rewards.tolist()
+        self.share += alpha
+        return first
 
     @property
     def alive(self) -> bool:
         """Whether any draft so far has a positive weight."""
         return max(self.log_w, default=-math.inf) > -math.inf
 
-    def population(self) -> Population:
+    def population(self, tree: Tree) -> Population:
         """The population of the steps so far: their α made to sum to one, which keeps it properly weighted."""
-        return Population(self.drafts, np.array(self.log_w) - math.log(self.share), np.array(self.rewards), stats=self.stats)
+        if not self.drafts:
+            raise AllWeightsZero("every candidate of an ETS step was excluded by the reward: draw more candidates or rollouts")
+        return Population(self.drafts, np.array(self.log_w) - math.log(self.share), np.array(self.rewards), trace=tree)

@@ -52,13 +52,12 @@ class Independent:
         return frozenset() if target.proposal is None else frozenset({"score"})
 
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
-        law = target.engine if target.proposal is None else target.proposal
         drafts: list[Draft] = []
         log_h, rewards = np.zeros(0), np.zeros(0)
         while len(drafts) < self.n:
             count = min(self.batch or self.n, self.n - len(drafts))
             keys = [key.child("draft", len(drafts) + i) for i in range(count)]
-            fresh = law.extend([law.start(prompt)] * count, keys)
+            fresh = target.law.extend([target.law.start(prompt)] * count, keys)
             rated = target.rate(prompt, fresh)
             drafts += fresh
             rewards = np.concatenate([rewards, rated])

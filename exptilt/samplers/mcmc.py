@@ -36,6 +36,7 @@ from exptilt.populations.diagnostics import r_hat
 from exptilt.populations.population import Population
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import at_least_one, known_logq
+from exptilt.samplers.trace import Chain
 
 
 class State(NamedTuple):
@@ -53,9 +54,10 @@ class State(NamedTuple):
 
 @dataclass
 class _Path:
-    """The states of all chains so far, one row for each step, and how their moves went."""
+    """The states of all chains so far, one row for each step, and how their moves went. runs: as in `Chain`."""
 
     rows: list[list[State]]
+    runs: bool = False
     moves: int = 0
     accepted: int = 0
 
@@ -73,8 +75,9 @@ class _Path:
         if not any(held):
             return None
         rewards = np.array([[state.reward for state in row] for row in self.rows[burn_in:]])
-        stats = {"acceptance": self.accepted / max(1, self.moves), "r_hat": r_hat(rewards.T)}
-        return Population.unweighted([state.draft for state in states], rewards.ravel(), stats, held)
+        acceptance = self.accepted / max(1, self.moves)
+        trace = Chain(acceptance, r_hat(rewards.T), len(self.rows[0]), burn_in, self.runs)
+        return Population.unweighted([state.draft for state in states], rewards.ravel(), trace, held)
 
 
 def accept(new: State, old: State, key: Key) -> bool:
@@ -186,7 +189,7 @@ class Metropolised:
         return self.sampler.needs(target)
 
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
-        path = _Path([[self.propose(target, prompt, key.child("run", 0))]])
+        path = _Path([[self.propose(target, prompt, key.child("run", 0))]], runs=True)
         for step in range(self.steps + 1):
             if step:
                 path.add([self.transition(target, prompt, path.rows[-1][0], key.child("run", step))])

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from exptilt.populations.diagnostics import log_sum
 from exptilt.populations.population import Population, systematic
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import Value, at_least_one, log_ratio, look_ahead
+from exptilt.samplers.trace import Generations
 
 
 @dataclass(frozen=True)
@@ -62,33 +63,25 @@ class SMC:
         return frozenset(more if target.proposal is None else more | {"score"})
 
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
-        law = target.engine if target.proposal is None else target.proposal
         steps = 1 if self.block is None else math.ceil(target.engine.max_tokens / self.block)
-        drafts = [law.start(prompt)] * self.particles
+        drafts = [target.law.start(prompt)] * self.particles
         log_w, log_v = np.full(self.particles, -math.log(self.particles)), np.zeros(self.particles)
-        rewards = np.zeros(self.particles)
-        stats: dict[str, Any] = {"steps": 0, "resampled": 0, "generations": []}
-        parents = list(range(self.particles))
+        rewards, parents, trace = np.zeros(self.particles), None, Generations()
         for step in range(steps):
             here = key.child("step", step)
-            lengths = [draft.decided for draft in drafts]
-            keys = [here.child("extend", number) for number in range(self.particles)]
-            drafts = law.extend(drafts, keys, self.block)
-            before = log_v
+            lengths, before = [draft.decided for draft in drafts], log_v
+            drafts = target.law.extend(drafts, [here.child("extend", number) for number in range(self.particles)], self.block)
             log_v, rewards = self._potentials(target, prompt, drafts, log_v, rewards, lengths, here)
             log_w = log_w + log_ratio(target, drafts, lengths) + log_increment(log_v, before)
-            stats["steps"] = step + 1
-            stats["generations"].append(_generation(drafts, parents, log_w, log_v))
+            trace = trace.grown(drafts, parents, log_w, log_v)
             if all(draft.finish is not None for draft in drafts):
                 break
-            weights, parents = _normalise(log_w), list(range(self.particles))
+            weights, parents = _normalise(log_w), None
             if 1.0 / np.sum(weights**2) < self.threshold * self.particles:
-                rows = systematic(weights, self.particles, here.child("resample"))
-                drafts, log_v, rewards = [drafts[row] for row in rows], log_v[rows], rewards[rows]
-                parents = rows
+                parents = systematic(weights, self.particles, here.child("resample"))
+                drafts, log_v, rewards = [drafts[row] for row in parents], log_v[parents], rewards[parents]
                 log_w = np.full(self.particles, log_sum(log_w) - math.log(self.particles))
-                stats["resampled"] += 1
-        yield Population(drafts, log_w, rewards, stats=stats)
+        yield Population(drafts, log_w, rewards, trace=trace)
 
     def _potentials(
         self, target: Target, prompt: str, drafts: list[Draft], log_v: Floats, rewards: Floats, lengths: list[int], key: Key
@@ -106,12 +99,6 @@ class SMC:
         if self.value is not None and guessed:
             log_v[guessed] = rate(self.value, prompt, [drafts[row] for row in guessed]) / target.beta
         return log_v, rewards
-
-
-def _generation(drafts: list[Draft], parents: list[int], log_w: Floats, log_v: Floats) -> dict[str, Any]:
-    """What the stats tell of a step: each particle's text, its parent's number in the step before, log-weight and log V."""
-    texts = [draft.text for draft in drafts]
-    return {"texts": texts, "parents": parents, "log_w": log_w.tolist(), "log_v": log_v.tolist()}
 
 
 def log_increment(after: Floats, before: Floats) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exptilt.core import Target
-from exptilt.doctor.pilot import PLACES, Pilot, Sounding
+from exptilt.doctor.pilot import PLACES, Pilot, Sounding, piloted
 from exptilt.running.result import Result
 from exptilt.running.run import sample
 from exptilt.testing.toys import autoregressive, masked
@@ -21,13 +21,13 @@ def drawn(target: Target, pilot: Pilot, budget: Budget | None = None) -> tuple[R
 
 def test_tokens_and_times_are_counted() -> None:
     result, found = drawn(autoregressive(3, symbols=3, cap=6).target, Pilot(12))
-    stats = result.population.stats
-    assert stats["drawn"] == result.usage.tokens
+    trace = piloted(result)
+    assert trace.drawn == result.usage.tokens
     assert result.usage.tokens == found.lengths.sum() + sum(
         branches.lengths.sum() - branches.kept.sum() for branches in (found.moves, *found.forks) if branches is not None
     )
-    assert stats["drawing"] > 0
-    assert stats["rating"] > 0
+    assert trace.drawing > 0
+    assert trace.rating > 0
     assert not result.population.proper
 
 

@@ -1,0 +1,118 @@
+"""Traces: how a sampler came to its population, as frozen records.
+
+A `Population` carries one in `trace`. The results file keeps it, and the report draws it, by the type of record and not
+by the sampler's name: another author's sampler that yields a `Tree` is stored and drawn as a tree.
+
+    Tree           a guided chain: the candidates of each step, and which of them was picked (ETS)
+    Generations    particles that grow together and are resampled (SMC)
+    Chain          the states of Markov chains, as the rows of the population (SuffixMCMC, Metropolised)
+
+Everything here is texts, counts and log-weights in nats; nothing is needed to compute the population itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exptilt.draft import Draft
+from exptilt.keys import Floats
+
+# ------------------------------------------------------------------------------------------------------------- trees
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a guided chain, with M candidates.
+
+    candidates: the text of each candidate, from the beginning of the response.
+    log_energies: log Ê of each candidate, in nats.
+    pick: the number of the candidate that the chain went on with.
+    log_weight: log W of the chain after this step.
+    rollouts: how many rollouts each candidate has; None where an old results file does not tell.
+    first: the row of the population that holds the first rollout, the others follow in order; None where it has none.
+    """
+
+    candidates: tuple[str, ...]
+    log_energies: tuple[float, ...]
+    pick: int
+    log_weight: float
+    rollouts: tuple[int, ...] | None = None
+    first: int | None = None
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A chain that grows step by step by picking among candidates."""
+
+    steps: tuple[Step, ...] = ()
+
+    def grown(
+        self, candidates: Sequence[Draft], log_e: Floats, pick: int, log_w: float, owner: np.ndarray, first: int | None
+    ) -> Tree:
+        """This tree with one step more. owner: int [rollouts], the candidate that each rollout completes."""
+        texts = tuple(draft.text for draft in candidates)
+        rollouts = tuple(np.bincount(owner, minlength=len(texts)).tolist())
+        return Tree((*self.steps, Step(texts, tuple(log_e.tolist()), pick, float(log_w), rollouts, first)))
+
+
+# --------------------------------------------------------------------------------------------------------- particles
+
+
+@dataclass(frozen=True)
+class Generation:
+    """N particles after a step.
+
+    texts: the text of each particle. parents: the number of the particle in the generation before that each one grew from.
+    log_w: log-weight of each particle, in nats. log_v: log V of each particle, its potential, in nats.
+    """
+
+    texts: tuple[str, ...]
+    parents: tuple[int, ...]
+    log_w: tuple[float, ...]
+    log_v: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Generations:
+    """Particles that grow in steps. resampled: how often they were resampled between two steps."""
+
+    generations: tuple[Generation, ...] = ()
+    resampled: int = 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps the particles took."""
+        return len(self.generations)
+
+    def grown(self, drafts: Sequence[Draft], parents: Sequence[int] | None, log_w: Floats, log_v: Floats) -> Generations:
+        """These generations and one more. parents: where the particles were resampled; else each grew from its own number."""
+        rows = range(len(drafts)) if parents is None else parents
+        texts = tuple(draft.text for draft in drafts)
+        fresh = Generation(texts, tuple(rows), tuple(log_w.tolist()), tuple(log_v.tolist()))
+        return Generations((*self.generations, fresh), self.resampled + (parents is not None))
+
+
+# ------------------------------------------------------------------------------------------------------------ chains
+
+
+@dataclass(frozen=True)
+class Chain:
+    """States of Markov chains: row i of the population is the state of chain i mod `chains`, step after step.
+
+    acceptance: the share of the moves that were accepted. r_hat: rank-normalised split R̂ of the rewards; None where there
+    are too few states to tell. chains: how many chains advance together. burn_in: leading states left out of the population.
+    runs: whether each state comes from a run of another sampler, of which nothing else is kept.
+    """
+
+    acceptance: float
+    r_hat: float | None = None
+    chains: int = 1
+    burn_in: int = 0
+    runs: bool = False
+
+
+Trace = Tree | Generations | Chain
+"""What exptilt's own samplers tell; another sampler may yield these, or a frozen dataclass of its own."""
