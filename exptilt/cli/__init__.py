@@ -21,7 +21,7 @@ from exptilt.names import Chosen
 
 try:
     from exptilt.cli import doctor, eval, report, run, sample
-    from exptilt.cli.groups import Subcommand, flags_of, setting_flag
+    from exptilt.cli.groups import Subcommand, add_settings, flags_of, setting_flag
     from exptilt.cli.terminal import patient_streams, show_crash, show_error, show_note, stderr
 except ModuleNotFoundError as error:
     raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
@@ -79,7 +79,8 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError instead of leaving the program."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message.removeprefix('argument ')}; see {self.prog} --help.")
+        end = " See" if message.endswith((".", "?")) else "; see"
+        raise UsageError(f"{message.removeprefix('argument ')}{end} {self.prog} --help.")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -89,8 +90,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if asked is not None and asked not in COMMANDS:
         raise UsageError(f"there is no command {asked!r}: give {', '.join(COMMANDS)}.{did_you_mean(asked, COMMANDS)}")
     if asked is not None:
-        COMMANDS[asked].add_flags(parsers[asked], argv)
+        draws = COMMANDS[asked].add_flags(parsers[asked], argv)
         parsers[asked].add_argument("--debug", action="store_true", help="show where in the program an error came from")
+        if draws is not None:
+            add_settings(parsers[asked], draws)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         raise UsageError(f"{_unknown(unknown, flags_of(parsers[args.command]))} See exptilt {args.command} --help.")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from exptilt import names
 from exptilt.cli.groups import (
+    Asked,
     Subcommand,
     add_answer,
     add_model,
@@ -39,7 +40,7 @@ ABOUT = """Run a sampler on problems with known answers, and plain sampling, vot
 temperature and cap. With --out the same command goes on where it was stopped."""
 
 
-def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Asked:
     add_model(parser)
     group = parser.add_argument_group("task")
     add_task(group, required=True)
@@ -49,12 +50,13 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     group.add_argument("--scoring", metavar="FILTER:METRIC", help="what is right in an lm-eval task; default its first filter")
     group.add_argument("--include", metavar="FOLDER", help="a folder with lm-eval task files of your own")
     add_answer(group, "as suits the task")
-    add_request(parser, argv, select=False)
+    asked = add_request(parser, argv, select=False)
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FOLDER", help="keep all results here, and go on from them")
     group.add_argument("--concurrency", type=whole, default=32, metavar="N", help="problems under way at once; default 32")
     add_parameters(group)
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    return asked
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:

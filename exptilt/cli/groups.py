@@ -32,12 +32,19 @@ MODELS = KNOWN.replace(" and ", " or ")  # what --help says of MODEL
 SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "dtype", "system")  # flags that `exptilt.load` takes as they are
 
 
+class Asked(NamedTuple):
+    """The sampler asked for, and the group of the flags that it will have."""
+
+    sampler: Chosen
+    group: argparse._ArgumentGroup
+
+
 class Subcommand(NamedTuple):
     """A command of the program.
 
     name, summary: what it is called, and its line in the list.
     about, usage: what its own help begins with.
-    add_flags: gives a parser its arguments; the whole command line tells which sampler's flags are among them.
+    add_flags: gives a parser its arguments, but for those of a sampler: the whole command line tells which it is.
     execute: runs it and returns the exit status.
     """
 
@@ -45,7 +52,7 @@ class Subcommand(NamedTuple):
     summary: str
     about: str
     usage: str
-    add_flags: Callable[[argparse.ArgumentParser, Sequence[str]], None]
+    add_flags: Callable[[argparse.ArgumentParser, Sequence[str]], Asked | None]
     execute: Callable[[argparse.Namespace, Console], int]
 
 
@@ -114,14 +121,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODELS)
 
 
-def add_request(parser: argparse.ArgumentParser, argv: Sequence[str], *, select: bool = True) -> None:
+def add_request(parser: argparse.ArgumentParser, argv: Sequence[str], *, select: bool = True) -> Asked:
     """What a command needs that draws: target, sampler, and, but for `eval`, select and limits."""
-    chosen = asked_sampler(argv)
+    chosen = _asked_sampler(argv)
     add_target(parser, chosen)
-    add_sampler(parser, chosen)
+    group = _add_sampler(parser, chosen)
     if select:
         add_select(parser, chosen)
         add_limits(parser)
+    return Asked(chosen, group)
 
 
 def add_target(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
@@ -182,7 +190,7 @@ def target_of(args: argparse.Namespace, answer: Answer | None = None, **more: An
 # ----------------------------------------------------------------------------------------------------------- sampler
 
 
-def asked_sampler(argv: Sequence[str]) -> Chosen:
+def _asked_sampler(argv: Sequence[str]) -> Chosen:
     """The sampler that a command line asks for."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--sampler", default="ets")
@@ -194,11 +202,11 @@ def asked_sampler(argv: Sequence[str]) -> Chosen:
     return names.choose_sampler(known.sampler, known.inner)
 
 
-def add_sampler(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
+def _add_sampler(parser: argparse.ArgumentParser, chosen: Chosen) -> argparse._ArgumentGroup:
     known = names.known_samplers()
     lines = {name: each.help if isinstance(each, Chosen) else f"cannot be used: {each}" for name, each in known.items()}
     lines = lines if chosen.name in lines else {**lines, chosen.name: chosen.help}
-    listed = "\n".join(f"  {'*' if name == chosen.name else ' '} {name:<14}{line}" for name, line in lines.items())
+    listed = "\n".join(f"  {'*' if name == chosen.name else ' '} {name:<13} {line}" for name, line in lines.items())
     below = f"{names.OWN[0].upper()}{names.OWN[1:]}. The flags below are those of *;\n--sampler NAME --help shows another's."
     group = parser.add_argument_group("sampler", f"{listed}\n\n{below}")
     group.add_argument("--sampler", metavar="NAME", default="ets", help="default ets")
@@ -207,14 +215,18 @@ def add_sampler(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
         proper = [name for name in names.SAMPLERS.names if isinstance(each := known[name], Chosen) and each.kind.weighted]
         text = f"{chosen.holds.help}: {', '.join(proper)}, {names.OWN} (now {chosen.inner.name})"
         group.add_argument("--inner", metavar="NAME", help=text)
-    for name, setting in chosen.settings.items():
-        _add_setting(parser, group, name, setting)
+    return group
 
 
-def _add_setting(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup, name: str, setting: Setting) -> None:
-    flag = setting_flag(name)
-    if flag in flags_of(parser):  # a foreign sampler's field may be called as a flag of the command
-        flag = f"--sampler{flag[1:]}"
+def add_settings(parser: argparse.ArgumentParser, asked: Asked) -> None:
+    """The sampler's own flags, after all others: a field that is called as one of them has `--sampler-` before its name."""
+    taken = flags_of(parser)
+    for name, setting in asked.sampler.settings.items():
+        flag = setting_flag(name)
+        _add_setting(asked.group, f"--sampler{flag[1:]}" if flag in taken else flag, name, setting)
+
+
+def _add_setting(group: argparse._ArgumentGroup, flag: str, name: str, setting: Setting) -> None:
     default = "required" if setting.default is MISSING else f"default {'none' if setting.default is None else setting.default}"
     form: dict[str, Any] = {"type": _reader(setting), "metavar": setting.metavar}
     if setting.kind is bool:

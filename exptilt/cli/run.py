@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from exptilt.cli.groups import (
+    Asked,
     Subcommand,
     add_model,
     add_request,
@@ -38,12 +39,13 @@ PROMPTS = (
 )
 
 
-def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Asked:
     add_model(parser)
     parser.add_argument("prompts", metavar="PROMPTS", help=PROMPTS)
-    add_request(parser, argv)
+    asked = add_request(parser, argv)
     _add_store(parser)
     _add_cluster(parser)
+    return asked
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

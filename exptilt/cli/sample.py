@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from exptilt.cli.groups import (
+    Asked,
     Subcommand,
     add_model,
     add_request,
@@ -26,12 +27,13 @@ from exptilt.running.lines import encode
 from exptilt.running.run import sample
 
 
-def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Asked:
     add_model(parser)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help='the text to answer; "-" for that on standard input')
     parser.add_argument("--messages", metavar="FILE", help="a conversation instead, as a JSON list of messages")
-    add_request(parser, argv)
+    asked = add_request(parser, argv)
     parser.add_argument_group("output").add_argument("--json", action="store_true", help="print one JSON object instead")
+    return asked
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
