@@ -245,7 +245,9 @@ class Scripted(torch.nn.Module):
         self.length, self.script, self._is_stateful, self._supports_attention_backend = len(prompt), script, False, False
         self.device, self.dtype = model.device, model.dtype
 
-    def forward(self, input_ids: Any, position_ids: Any, logits_to_keep: Any = 0, **others: Any) -> Any:
+    def forward(self, input_ids: Any, position_ids: Any = None, logits_to_keep: Any = 0, **others: Any) -> Any:
+        if position_ids is None:  # the whole text, read alone
+            position_ids = torch.arange(input_ids.shape[1])[None]
         output = self.inner(input_ids=input_ids, position_ids=position_ids, logits_to_keep=logits_to_keep, **others)
         places = position_ids[:, -output.logits.shape[1] :] - self.length + 1
         for row, column in itertools.product(*map(range, places.shape)):
@@ -482,11 +484,3 @@ def test_other_kinds_of_attention_and_positions(engine: HFEngine, kind: str, sha
         expected = [row[token] for row, token in zip(logs, draft.tokens, strict=False)]
         np.testing.assert_allclose(logq(draft), expected, atol=1e-5)
         np.testing.assert_allclose(scores, expected, atol=1e-5)
-
-
-def test_recurrent_models_are_refused(engine: HFEngine):
-    class Recurrent(torch.nn.Module):
-        config, generation_config, _is_stateful = engine.weights.model.config, None, True
-
-    with pytest.raises(ModelError, match="recurrent state"):
-        Weights(Recurrent(), engine.weights.text.tokenizer, name="recurrent")

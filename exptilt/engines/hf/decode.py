@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from exptilt.engines.distribution_torch import Laws, draw
 from exptilt.engines.hf.fast.trunks import LEAST_TRUNK
@@ -74,9 +75,7 @@ class Decoder:
         device = self.network.device
         if self._laws is None:
             self._laws = Laws.of([row.sampling for row in self.rows], self.network.vocabulary, device)
-        self.slots.reserve(len(self.rows), 0)
-        last = torch.tensor([row.last for row in self.rows], device=device)
-        logits = self.network.feed(self.slots, last[:, None], keep=1)[:, 0]
+        logits = self._logits() if self.network.caches else self._logits_of_whole_texts()
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in self.rows], dtype=torch.float64, device=device)
         tokens, logq = draw(logits, self._laws, uniforms)
         for row, token, value in zip(self.rows, tokens.tolist(), logq.tolist(), strict=True):
@@ -95,8 +94,22 @@ class Decoder:
         if self.slots.trunks is not None:
             self.slots.trunks.tidy()
 
+    def _logits(self) -> Tensor:
+        """Logits [rows, vocabulary] of every row's next token."""
+        self.slots.reserve(len(self.rows), 0)
+        last = torch.tensor([row.last for row in self.rows], device=self.network.device)
+        return self.network.feed(self.slots, last[:, None], keep=1)[:, 0]
+
+    def _logits_of_whole_texts(self) -> Tensor:
+        texts = [(*row.context.tokens, *row.tokens) for row in self.rows]
+        for row, text in zip(self.rows, texts, strict=True):
+            row.cost.prompt += len(text) - 1  # read again
+        return torch.cat(self.network.whole(texts, [1] * len(texts)))
+
     def _remember(self, index: int) -> None:
         """Keep the key-values of a row that is done: it may be continued, or redrawn from some token on."""
+        if not self.network.caches:
+            return
         row = self.rows[index]
         known = self.slots.snapshot(index, self._known[row])
         self.network.prefixes.put(row.fed, known, finished=row.finish is not None)

@@ -50,8 +50,8 @@ class Weights:
     full length and without what it shares; rows beyond either number wait. memory: bytes kept for the key-values of
     prefixes that may come again. fast: whether to use the fast paths (`exptilt.engines.hf.fast`), which change no draft.
     ours: whether nobody else uses the model, so that it may be changed and its weights need not be held twice; the model of
-    a caller is left as it is, and must keep its weights while the engine lives. Raises ModelError for models that keep a
-    recurrent state.
+    a caller is left as it is, and must keep its weights while the engine lives. Raises ModelError where it is no causal
+    language model, which a trial finds out (`exptilt.engines.hf.trial`).
     """
 
     def __init__(
@@ -72,10 +72,11 @@ class Weights:
         self.model = (model if ours else own_tree(model, name)).eval()
         if fast:
             fast_paths.prepare(self.model)
-        self.network = Network(self.model, memory, fast=fast)
+        self.network = Network(self.model, memory, name=name, fast=fast)
+        fast_paths.settle(self.model)
         self.text = Text(tokenizer, _ends(model, tokenizer))
         self.decoder = Decoder(self.network, self.text)
-        token = _token_bytes(model)
+        token = self.network.token_bytes
         self.scheduler: Scheduler[Row] = Scheduler(
             self.decoder,
             max_rows=max_rows or MOST_ROWS,
@@ -227,11 +228,3 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     generation = model.generation_config
     named = None if generation is None else generation.eos_token_id
     return end_ids(model.config.get_text_config(decoder=True).eos_token_id, tokenizer.eos_token_id, named)
-
-
-def _token_bytes(model: Any) -> int:
-    """Bytes of the keys and values of one token, all layers together."""
-    config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize

@@ -7,6 +7,7 @@ but the last must be known; the last is fed by the decoding step, or by scoring.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +20,15 @@ from exptilt.engines.hf.fast.attention import NAME, sharing
 from exptilt.engines.hf.fast.private import attends_by_interface
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
 from exptilt.engines.hf.slots import Slots
+from exptilt.engines.hf.trial import LONG, SHORT, Texts, read_plainly, try_rows
 from exptilt.engines.ledger import Cost
 from exptilt.engines.row import Context
-from exptilt.errors import ModelError
 
 BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
 BLOCK_COLUMNS = 32768  # key-value columns in use at once when prefilling or scoring, all rows together
 BLOCK_LOGITS = 2**25  # logits computed at once when scoring: 128 MiB in float32
-ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+
+logger = logging.getLogger("exptilt")
 
 
 @dataclass(frozen=True)
@@ -48,27 +50,92 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 class Network:
     """A causal language model of transformers, with the key-values of prefixes that may come again.
 
-    memory: bytes for those key-values. fast: whether rows may share trunks. Not thread-safe: the scheduler's worker calls it.
+    name: what errors call the model. memory: bytes for those key-values. fast: whether rows may share trunks. What the model can
+    do is found out by a trial (`exptilt.engines.hf.trial`): `shares`, whether rows may share trunks, and `caches`, whether
+    key-values may be kept at all; `why` tells what was switched off and for what reason. Not thread-safe: the scheduler's worker
+    calls it. Raises ModelError where the model is no causal language model.
     """
 
-    def __init__(self, model: Any, memory: int, *, fast: bool = True) -> None:
+    def __init__(self, model: Any, memory: int, *, name: str, fast: bool = True) -> None:
         config = model.config.get_text_config(decoder=True)
-        kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION
-        if kinds or model._is_stateful:
-            raise ModelError(
-                f"{type(model).__name__} has layers other than attention ({', '.join(sorted(kinds)) or 'a recurrent state'}): "
-                "their state cannot be shared between responses yet. Choose a model with attention layers only."
-            )
         self.model = model
         self.device: torch.device = model.device
-        self.vocabulary: int = config.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
-        self.layers: int = config.num_hidden_layers
-        self.prefixes = Prefixes(memory)
         self._accepted = _accepted(model)
-        self.shares = fast and _can_share(model)
-        if self.shares:
-            model.set_attn_implementation(NAME)
+        self.why: dict[str, str] = {}
+        self.prefixes = Prefixes(memory)
+        ids = _trial_ids(config)
+        texts = read_plainly(self.plain, ids, model.dtype, name)
+        self.vocabulary = texts.logits[0].shape[-1]
+        self.layers, self.token_bytes = self._count_layers(ids[:2])
+        self.caches, self.shares = self.layers > 0, False
+        if self.caches and fast and _can_share(model):
+            self._try_sharing(texts)
+        if self.caches and not self.shares:
+            self._try_caching(texts)
+        if not self.caches:
+            logger.warning("%s is read whole for every token, which is slow: %s", name, self.why["caches"])
+        self.prefixes = Prefixes(memory)  # without those of the trial
+
+    def _try_sharing(self, texts: Texts) -> None:
+        self.shares = True
+        self.model.set_attn_implementation(NAME)
+        reason = try_rows(self, texts, share=True)
+        if reason is not None:
+            self.shares, self.why["shares"] = False, reason
+            self.model.set_attn_implementation("sdpa")
+            self.prefixes = Prefixes(self.prefixes.memory)
+
+    def _try_caching(self, texts: Texts) -> None:
+        reason = try_rows(self, texts, share=False)
+        if reason is not None:
+            self.caches, self.why["caches"] = False, f"with key-values kept {reason}"
+
+    @torch.inference_mode()
+    def _count_layers(self, ids: Sequence[int]) -> tuple[int, int]:
+        """How many layers keep keys and values, and the bytes they take for one token: as the model's own cache has it.
+
+        No layers where it keeps none, or something else besides, such as the state of a recurrent layer.
+        """
+        given = torch.tensor([list(ids)], device=self.device)
+        try:
+            cache = getattr(self.model(input_ids=given, use_cache=True), "past_key_values", None)
+        except Exception as error:  # noqa: BLE001 - that a model cannot keep a cache is what the trial finds out
+            self.why["caches"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return 0, 0
+        layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", [])
+        pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
+        if not pairs or any(keys is None or keys.shape[-2] != len(ids) for keys, _ in pairs):
+            self.why["caches"] = "it keeps no key-values, or a state besides them"
+            return 0, 0
+        return len(pairs), sum(states.nbytes for pair in pairs for states in pair) // len(ids)
+
+    def plain(self, ids: Tensor, keep: int = 0) -> Tensor:
+        """Logits [rows, tokens, vocabulary] of whole texts int64 [rows, tokens], of one length, as the plain model has them.
+
+        keep: how many of the last tokens are wanted, 0 for all; some models leave out the others.
+        """
+        kept = {"logits_to_keep": keep} if "logits_to_keep" in self._accepted else {}
+        return self.model(input_ids=ids.to(self.device), use_cache=False, **kept).logits[:, -keep:]
+
+    @torch.inference_mode()
+    def whole(self, texts: Sequence[tuple[int, ...]], keep: Sequence[int]) -> list[Tensor]:
+        """The logits [keep[i], vocabulary] of the last tokens of each text, every text read whole, of one length together."""
+        found: dict[int, Tensor] = {}
+        alike: dict[int, list[int]] = {}
+        for i, text in enumerate(texts):
+            alike.setdefault(len(text), []).append(i)
+        for length, members in alike.items():
+            most = max(1, min(BLOCK_TOKENS, BLOCK_LOGITS // self.vocabulary) // length)
+            for first in range(0, len(members), most):
+                some = members[first : first + most]
+                logits = self.plain(torch.tensor([texts[i] for i in some]), max(keep[i] for i in some))
+                found |= {i: row[-keep[i] :] for i, row in zip(some, logits, strict=True)}
+        return [found[i] for i in range(len(texts))]
+
+    def block(self, tokens: Sequence[tuple[int, ...]]) -> tuple[Slots, Tensor]:
+        """Slots of which nothing is known and the ids int64 [rows, longest] of these texts, to be fed in one block."""
+        return self._place([_Job(text, None) for text in tokens])
 
     def slots(self, places: int = 1, columns: int = 64, *, share: bool = False) -> Slots:
         """Memory for rows; `share` lets them share trunks where the model can, for one token at a time."""
@@ -96,6 +163,8 @@ class Network:
         What is known from earlier calls is reused; what several contexts share is computed once, for the first.
         """
         costs = [Cost() for _ in contexts]
+        if not self.caches:
+            return [None] * len(contexts), costs
         first: dict[tuple[int, ...], Cost] = {}  # the cost of each distinct sequence goes to its first row
         for context, cost in zip(contexts, costs, strict=True):
             first.setdefault(context.tokens[:-1], cost)
@@ -165,6 +234,8 @@ class Network:
         jobs = [
             _Job((*tokens, *response[:-1]), prefix) for tokens, response, prefix in zip(before, responses, known, strict=True)
         ]
+        if not self.caches:
+            return self._rate_whole([job.tokens for job in jobs], responses, measure), costs
         slots, ids = self._place(jobs)
         rows, count = ids.shape
         targets = torch.zeros_like(ids)
@@ -183,6 +254,15 @@ class Network:
         for cost in costs:
             cost.forwards += 1
         return [np.concatenate(part) for part in parts], costs
+
+    def _rate_whole(
+        self, texts: Sequence[tuple[int, ...]], responses: Sequence[tuple[int, ...]], measure: Measure
+    ) -> list[np.ndarray]:
+        logits = self.whole(texts, [len(response) for response in responses])
+        return [
+            measure(row, torch.tensor(response, device=self.device)).cpu().numpy()
+            for row, response in zip(logits, responses, strict=True)
+        ]
 
 
 def groups(sizes: Sequence[tuple[int, int]]) -> Iterable[list[int]]:
@@ -209,6 +289,15 @@ def _accepted(model: Any) -> frozenset[str]:
     """The arguments that a model takes; an adapter around it hands on what it does not know."""
     inner = getattr(model, "get_base_model", None)  # of peft
     return frozenset(inspect.signature(model.forward if inner is None else inner().forward).parameters)
+
+
+def _trial_ids(config: Any) -> list[int]:
+    """Token ids of all over the vocabulary for the trial, padding and the end of text among them: some models mind those."""
+    ids = [(11 + 131 * i + 7 * i * i) % config.vocab_size for i in range(LONG + SHORT)]
+    for place, token in ((LONG // 2 - 1, config.pad_token_id), (LONG // 2 + 2, config.eos_token_id)):
+        if isinstance(token, int) and 0 <= token < config.vocab_size:
+            ids[place] = token
+    return ids
 
 
 def _can_share(model: Any) -> bool:

@@ -11,7 +11,7 @@ import logging
 import os
 from typing import Any
 
-from exptilt.engines.hf.fast.linear import pack
+from exptilt.engines.hf.fast.linear import pack, unpack_read
 from exptilt.engines.hf.fast.private import untested
 
 SWITCH = "EXPTILT_FAST"  # an environment variable: 0 switches off what is not switched off already
@@ -32,3 +32,8 @@ def wanted(fast: bool) -> bool:
 def prepare(model: Any) -> None:
     """Lay out a model's weights anew, in place: the model must be nobody else's."""
     pack(model)
+
+
+def settle(model: Any) -> None:
+    """Take back what a trial of the model has shown not to be worth it, in place."""
+    unpack_read(model)

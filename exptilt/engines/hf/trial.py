@@ -1,0 +1,127 @@
+"""What a model can do, found out by trying it when it is loaded, because its configuration and its code do not always say so.
+
+The yardstick is the plain model, which reads a whole text at once, alone. Against it stand the ways in which an engine evaluates
+tokens, the fastest first: rows of unlike length together over trunks, then without trunks. A model that neither suits is read
+whole for every token, which is slow and always right; one whose logits depend on what comes after them is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from exptilt.engines.hf.prefixes import KeyValues
+from exptilt.engines.hf.slots import Slots
+from exptilt.engines.row import Context
+from exptilt.errors import ModelError
+
+LONG, SHORT, STEM, STEPS = (
+    20,
+    8,
+    6,
+    3,
+)  # tokens of the longest text, of the shortest, of their common beginning; steps of decoding
+NEAR = 15.0  # nats below the likeliest token from which on tokens are unlikely
+TOLERANCES = {torch.float32: 2e-4, torch.float64: 2e-4}  # of the spread of log-probabilities
+HALF_TOLERANCE = 3e-2
+
+
+class Evaluates(Protocol):
+    """The part of `network.Network` that is tried."""
+
+    def plain(self, ids: Tensor) -> Tensor: ...
+
+    def slots(self, places: int = 1, columns: int = 64, *, share: bool = False) -> Slots: ...
+
+    def feed(self, slots: Slots, ids: Tensor, keep: int) -> Tensor: ...
+
+    def prefill(self, contexts: Sequence[Context]) -> tuple[list[KeyValues | None], Any]: ...
+
+    def block(self, tokens: Sequence[tuple[int, ...]]) -> tuple[Slots, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of unlike length with the logits before and after each of their tokens, as the plain model has them.
+
+    tokens: of each text; logits: float32 [tokens, vocabulary] of each; bound: how far log-probabilities may be off (nats).
+    """
+
+    tokens: Sequence[tuple[int, ...]]
+    logits: Sequence[Tensor]
+    bound: float
+
+
+@torch.inference_mode()
+def read_plainly(read: Callable[[Tensor], Tensor], ids: Sequence[int], dtype: torch.dtype, name: str) -> Texts:
+    """Texts made of `ids`, read whole by the plain model. Raises ModelError where that is not causal, or not possible."""
+    long, short = tuple(ids[:LONG]), (*ids[:STEM], *ids[-(SHORT - STEM) :])
+    middle = long[: (LONG + SHORT) // 2]
+    try:
+        logits = [read(torch.tensor([text]))[0].float() for text in (long, middle, short)]
+    except Exception as error:
+        raise ModelError(f"{name} cannot read a text by itself: {type(error).__name__}: {error}") from error
+    if not all(bool(each[0].isfinite().any()) for each in logits):
+        raise ModelError(f'{name} gave logits that are NaN: its numbers overflow. Load it with dtype="float32".')
+    near = _near(logits[0])
+    spread = float(near[near > -NEAR].std())
+    ahead = difference(logits[0][: len(middle)], logits[1])
+    tolerance = TOLERANCES.get(dtype, HALF_TOLERANCE)
+    if ahead > 10 * tolerance * spread:
+        raise ModelError(
+            f"{name} is no causal language model: log-probabilities of its tokens move by up to {ahead:.2g} nats with the tokens "
+            "after them. It is an encoder, which reads in both directions, or its configuration lacks is_decoder=True."
+        )
+    return Texts([long, middle, short], logits, tolerance * spread + 4 * ahead)
+
+
+@torch.inference_mode()
+def try_rows(network: Evaluates, texts: Texts, *, share: bool) -> str | None:
+    """Decode and score texts of unlike length together; returns why that is not as the plain model has it, or None."""
+    try:
+        off = max(_decoded(network, texts, share), _scored(network, texts))
+    except Exception as error:  # noqa: BLE001 - that a model fails in this way is what the trial finds out
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"log-probabilities were off by {off:.2g} nats" if not off <= texts.bound else None
+
+
+def _decoded(network: Evaluates, texts: Texts, share: bool) -> float:
+    """The greatest difference over some steps of decoding, after prefilling some texts alone and others together."""
+    before = [text[:-STEPS] for text in texts.tokens]
+    network.prefill([Context(before[-1], before[-1])])
+    known, _ = network.prefill([Context(text, text) for text in before])
+    slots = network.slots(share=share)
+    trunk = None
+    if share and slots.trunks is not None and known[0] is not None:
+        trunk = slots.trunks.add(before[0][:STEM], known[0])
+    places = [trunk if text[:STEM] == before[0][:STEM] and len(text) > STEM else None for text in before]
+    slots.reserve(len(before), max(len(text) - 1 - slots.skipped(place) for text, place in zip(before, places, strict=True)))
+    for text, state, place in zip(before, known, places, strict=True):
+        slots.join(state, len(text) - 1, trunk=place)
+    worst = 0.0
+    for step in range(-STEPS - 1, -1):
+        last = torch.tensor([[text[step]] for text in texts.tokens], device=texts.logits[0].device)
+        found = network.feed(slots, last, keep=1)[:, 0]
+        worst = max(worst, difference(found, torch.stack([logits[step] for logits in texts.logits])))
+    return worst
+
+
+def _scored(network: Evaluates, texts: Texts) -> float:
+    """The greatest difference where texts are read in one block, the shorter ones padded."""
+    slots, ids = network.block(texts.tokens)
+    found = network.feed(slots, ids, keep=ids.shape[1])
+    return max(difference(row[-len(logits) :], logits) for row, logits in zip(found, texts.logits, strict=True))
+
+
+def difference(found: Tensor, wanted: Tensor) -> float:
+    """How far log-probabilities are apart (nats), all unlikely tokens taken for equal; NaN where some are not numbers."""
+    return float((_near(found.float()) - _near(wanted)).abs().max())
+
+
+def _near(logits: Tensor) -> Tensor:
+    """Log-probabilities relative to that of the likeliest token, but not below -NEAR: [tokens, vocabulary]."""
+    return (logits - logits.amax(-1, keepdim=True)).clamp(min=-NEAR)
