@@ -67,6 +67,7 @@ def differences(engine: HFEngine, model: Any, drafts: list[Draft]) -> float:
     """The greatest difference between recorded log-probabilities and those of the whole text read at once."""
     worst = 0.0
     for draft in drafts:
+        assert isinstance(draft.prompt, str)
         prompt = engine.weights.text.encode(draft.prompt, None, True)
         with torch.inference_mode():
             logits = model(torch.tensor([[*prompt, *draft.tokens]])).logits[0].double()

@@ -78,6 +78,7 @@ def drawn(engine: HFEngine) -> list[Draft]:
 
 def whole(engine: HFEngine, model: Any, draft: Draft) -> np.ndarray:
     """Log-probabilities of the tokens of a draft from one plain pass of the model."""
+    assert isinstance(draft.prompt, str)
     prompt = engine.weights.text.encode(draft.prompt, None, True)
     with torch.inference_mode():
         logits = model(torch.tensor([[*prompt, *draft.tokens]]), use_cache=False).logits[0].double() / 0.7
