@@ -10,7 +10,7 @@ Everything here is a plain record or a protocol; nothing draws, decodes or keeps
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -125,7 +125,10 @@ def rate(reward: Reward, prompt: str, drafts: Sequence[Draft]) -> Floats:
         return np.zeros(0)
     name = reward_name(reward)
     try:
-        values = np.asarray(list(reward(prompt, list(drafts))), dtype=np.float64)
+        given = reward(prompt, list(drafts))
+        if isinstance(given, Mapping | Set | str | bytes):  # iterable, but not in the order of the drafts
+            raise RewardError(f"reward {name} returned a {type(given).__name__} ({given!r:.60}): return one float for each draft")
+        values = np.asarray(list(given), dtype=np.float64)
     except (ExptiltError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit too: a reward that calls exit() must not end the run

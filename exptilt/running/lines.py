@@ -61,7 +61,7 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
         "stopped": outcome.stopped,
         "limit": outcome.limit,
         "warnings": outcome.warnings,
-        "posterior": None if outcome.posterior is None else list(outcome.posterior.items()),
+        "posterior": None if outcome.posterior is None else [[_answer(key), p] for key, p in outcome.posterior.items()],
         "usage": asdict(outcome.usage),
         "trace": outcome.trace,
         "how": trace_line(outcome.population.trace),
@@ -88,8 +88,19 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
         stopped=line["stopped"],
         limit=line["limit"],
         warnings=tuple(line["warnings"]),
-        posterior=None if line["posterior"] is None else dict(line["posterior"]),
+        posterior=None if line["posterior"] is None else {_hashable(answer): share for answer, share in line["posterior"]},
     )
+
+
+def _answer(answer: Any) -> Any:
+    """An answer of a vote as JSON values; what JSON cannot hold, such as a fraction, as it prints itself."""
+    if isinstance(answer, tuple):
+        return [_answer(part) for part in answer]
+    return answer if answer is None or isinstance(answer, str | bool | int | float | np.generic) else repr(answer)
+
+
+def _hashable(answer: Any) -> Any:
+    return tuple(map(_hashable, answer)) if isinstance(answer, list) else answer
 
 
 def stored_usage(line: Mapping[str, Any]) -> Usage:
@@ -124,6 +135,8 @@ def _population_line(population: Population) -> dict[str, Any]:
 
 def _population(prompt: str, line: Mapping[str, Any], trace: object) -> Population:
     drafts = [_draft(prompt, draft) for draft in line["drafts"]]
+    if any(row < 0 for row in line["rows"]):
+        raise IndexError(f"rows={line['rows']}")
     return Population([drafts[row] for row in line["rows"]], line["log_w"], line["rewards"], line["proper"], trace)
 
 

@@ -20,7 +20,7 @@ from threading import Event
 from typing import Any, Literal, Protocol, get_args
 
 from exptilt.core import Sampler, Target
-from exptilt.errors import TargetError, error_named
+from exptilt.errors import ExptiltError, StoreError, TargetError, error_named
 from exptilt.populations.select import draw
 from exptilt.running.cluster import Cluster
 from exptilt.running.lines import from_line, to_line
@@ -120,7 +120,7 @@ def run(
             {}
             if kept is None
             else {
-                name: from_line(line, sampler, seed)
+                name: _read_back(line, sampler, seed, kept.path)
                 for name, line in kept.lines.items()
                 if name in names and not (retry and "error" in line)
             }
@@ -141,6 +141,16 @@ def run(
         if stop:
             _raise_failure(outcomes.values(), store)
     return [outcomes[job.name] for job in jobs]
+
+
+def _read_back(line: Mapping[str, Any], sampler: Sampler, seed: int, store: Path) -> Outcome:
+    try:
+        return from_line(line, sampler, seed)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ExptiltError) as error:
+        raise StoreError(
+            f"the line of id {line['id']} in {store} is not of the form of a result ({type(error).__name__}: {error}). The file "
+            "was not touched: restore it, or delete that line, and its prompt will run again."
+        ) from error
 
 
 def _raise_failure(outcomes: Iterable[Outcome], store: str | Path | None) -> None:

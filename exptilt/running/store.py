@@ -7,16 +7,20 @@
 A line is on the disk before the next one is begun, so a run that is killed loses only the prompts under way. What the
 kill may leave behind is one torn line at the end: it is cut off, and its prompt runs again. A bad line anywhere else
 was not left by a kill, so the file is refused and not touched. Where an id occurs twice (a failed prompt that was
-tried again) the later line counts. On POSIX systems the file is locked while a run writes to it.
+tried again) the later line counts, but no failure replaces an answer. On POSIX systems the file is locked while a run
+writes to it. A file whose name is removed meanwhile is written anew under it: the run still holds it open.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from exptilt.errors import StoreError
 from exptilt.keys import digest
@@ -28,8 +32,10 @@ try:
 except ImportError:  # not a POSIX system: no lock, as the overview says
     fcntl = None
 
+_log = logging.getLogger("exptilt")
 FORMAT = 1
 _HEAD = b'{"exptilt": '
+_MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put in front
 _FAILED = {"id", "prompt", "error", "message"}
 _ANSWERED = {"id", "prompt", "reward", "log_z", "stopped", "limit", "warnings", "posterior", "usage", "trace", "draft"}
 
@@ -57,18 +63,58 @@ class Store:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        try:
+            self._keep_name()
+        finally:
+            self._file.close()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line and see it to the disk."""
-        self._file.write(encode(line).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Write one line and see it to the disk. Raises StoreError where that fails; what was written before stays."""
+        self._write(encode(line).encode() + b"\n")
+        self._keep_name()
 
-    def _open(self) -> BinaryIO:
+    def _write(self, content: bytes) -> None:
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            while content:
+                content = content[self._file.write(content) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):  # what remains then is a torn end, which the next run cuts off
+                self._file.truncate(whole)
+            raise StoreError(
+                f"the results file {self.path} cannot be written: {error.strerror}. What was finished before is in it: make room "
+                "or right, then run again, and the run goes on from there."
+            ) from error
+
+    def _keep_name(self) -> None:
+        """See that the file still has its name: give it back where it was removed, refuse where it is another file's."""
+        try:
+            if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+                return
+        except OSError:  # no such file, or no such folder
+            _log.warning("%s was removed while the run writes to it: it is written anew", self.path)
+            self._write_anew()
+            return
+        taken, self.path = self.path, self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        self._write_anew()
+        raise StoreError(
+            f"{taken} was replaced by another file while the run was writing to it. What the run has written is in {self.path}: "
+            "put it back under the old name, then run again, and the run goes on from there."
+        )
+
+    def _write_anew(self) -> None:
+        self._file.seek(0)
+        content, removed = self._file.read(), self._file
+        self._file = self._open()
+        removed.close()
+        self._lock()
+        self._write(content)
+
+    def _open(self) -> FileIO:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return open(self.path, "a+b")
+            return open(self.path, "a+b", buffering=0)  # a buffer would try to write once more, and fail again, when it is closed
         except OSError as error:
             raise StoreError(f"the results file {self.path} cannot be opened: {error.strerror}. Choose another path.") from error
 
@@ -86,7 +132,7 @@ class Store:
         """Check the file against this run's header, cut a torn end off, and leave it ready to be appended to."""
         self._file.seek(0)
         content = self._file.read()
-        if not (content.startswith(_HEAD) or _HEAD.startswith(content)):
+        if not (content.removeprefix(_MARK).startswith(_HEAD) or _HEAD.startswith(content)):
             raise StoreError(f"{self.path} is no results file of exptilt, and was not touched: choose another path.")
         rows, whole = _parse(self.path, content)
         if rows:
@@ -94,8 +140,8 @@ class Store:
         if whole < len(content):
             self._file.truncate(whole)
         if not rows:
-            self.append(header)
-        return {row["id"]: row for row in rows[1:]}
+            self._write(encode(header).encode() + b"\n")
+        return _by_id(rows[1:])
 
     def _check_header(self, found: Mapping[str, Any], header: Mapping[str, Any]) -> None:
         if found.get("exptilt") != FORMAT:
@@ -128,35 +174,46 @@ def read_store(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, An
         content = path.read_bytes()
     except OSError as error:
         raise StoreError(f"the results file {path} cannot be read: {error.strerror}. Give the path of one.") from error
-    rows = _parse(path, content)[0] if content.startswith(_HEAD) else []
-    if not rows or rows[0].get("exptilt") != FORMAT:
+    rows = _parse(path, content)[0] if content.removeprefix(_MARK).startswith(_HEAD) else []
+    if not rows or rows[0].get("exptilt") != FORMAT or not isinstance(rows[0].get("settings"), dict):
         raise StoreError(f"{path} is no results file of format {FORMAT}: give one that exptilt run wrote.")
-    return rows[0]["settings"], {row["id"]: row for row in rows[1:]}
+    return rows[0]["settings"], _by_id(rows[1:])
+
+
+def _by_id(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The line that counts of each id: the last answer, or the last failure where there is no answer."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if not ("error" in row and "error" not in found.get(row["id"], row)):
+            found[row["id"]] = row
+    return found
 
 
 def _parse(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
     """The lines as dicts, and the number of bytes of them; a torn last line, without its line break, is in neither."""
     rows, whole = [], 0
-    lines = content.split(b"\n")
-    ended = content.endswith(b"\n")
-    last = len(lines) - (2 if ended else 1)  # the last line that holds anything
-    for number, line in enumerate(lines[: last + 1]):
-        row = _parse_line(line)
-        if number == last and not ended:
+    for number, line in enumerate(content.rstrip().removeprefix(_MARK).split(b"\n"), 1):
+        end = content.find(b"\n", whole) + 1
+        if not end:
             return rows, whole
-        if row is None or (number > 0 and not (set(row) >= _FAILED or set(row) >= _ANSWERED)):
+        row = _parse_line(line)
+        if row is None or not (number == 1 or _is_outcome(row)):
             raise StoreError(
-                f"line {number + 1} of {path} is corrupt ({line[:40].decode(errors='replace')!r}...). The file was not "
+                f"line {number} of {path} is corrupt ({line[:40].decode(errors='replace')!r}...). The file was not "
                 "touched: restore it, or delete that line, and its prompt will run again."
             )
         rows.append(row)
-        whole += len(line) + 1
+        whole = end
     return rows, whole
+
+
+def _is_outcome(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("id"), str) and (set(row) >= _FAILED or set(row) >= _ANSWERED)
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
     try:
         row = decode(line.decode())
-    except ValueError:  # of JSON or of UTF-8
+    except (ValueError, TypeError, RecursionError):  # of JSON, of UTF-8, or of an infinity that is none
         return None
     return row if isinstance(row, dict) else None
