@@ -6,19 +6,26 @@ picked with probability Ê_m/Σ Ê. A finished candidate needs no rollouts: its 
 
 The published chain alone follows π only as M grows (bias O(1/M)). What makes a run exact is the weight
 
-    w = exp(r(y_I)/β) · Π_i [ (1/M) Σ_m s_im / s_ij ],     s_im the scores, j the picks,
+    w = exp(r(y_I)/β) · Π_i 1/(M·P_i(j_i)),     P_i(m) the probability with which step i picks candidate m, j_i the pick,
 
-which is proper for γ = p·exp(r/β) for every M, K and number of steps, and for *any* positive scores s: energies,
-tempered energies s^τ, or the exponential of somebody's value model. And every rollout counts: with
-W_i = Π_{s<i} Ē_s/s_sj, the rollouts of step i with weights W_i·exp(r/β)/(MK) are properly weighted too, so all
-rollouts of all steps, each step's weights times a fixed α_i with Σα = 1, are one properly weighted population.
+which is proper for γ = p·exp(r/β) for every M, K and number of steps, as long as every candidate that can still lead to a
+response with γ > 0 has P_i(m) > 0. The scores may be anything: energies, tempered energies s^τ, or the exponential of
+somebody's value model. P is proportional to them, but for a floor under unfinished candidates, which keeps it positive
+where an estimated energy is 0 and the true one is not (`exptilt.samplers.picks`). A finished candidate that the reward
+excludes is never picked; where all are finished and excluded, the chain has weight zero.
+
+And every rollout counts: with W_i = Π_{s<i} 1/(M·P_s(j_s)), the rollouts of step i with weights W_i·exp(r/β)/(MK) are
+properly weighted too, so all rollouts of all steps, each step's weights times a fixed α_i with Σα = 1, are one properly
+weighted population.
 The number of steps is fixed beforehand, ceil(max_tokens/block): a chain that ends early counts with its finished
-response at every step left.
+response at every step left. Populations are yielded after each step, once there is a weight above zero, and a last one
+with the response of a chain that ended early.
 
 The trace of each population is the `Tree` of the steps so far.
 
 With a proposal q this is ETS-IS: rollouts are drawn from q and carry p/q over their own tokens; candidates are drawn
-from q as well if `propose_candidates` is set, then s_m gains the factor l_m = p(c_m)/q(c_m), and W the factor l_j.
+from q as well if `propose_candidates` is set, then s_m gains the factor l_m = p(c_m)/q(c_m), and W the factor l_j; a
+candidate with p(c_m) = 0 is never picked.
 """
 
 from __future__ import annotations
@@ -34,10 +41,10 @@ from exptilt.core import Target, rate
 from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Floats, Key
-from exptilt.populations.diagnostics import log_sum
 from exptilt.populations.population import Population
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import LookAhead, Value, at_least_one, log_ratio, look_ahead
+from exptilt.samplers.picks import FLOOR, check_floor, log_picks
 from exptilt.samplers.trace import Tree
 
 
@@ -55,6 +62,8 @@ class ETS:
     propose_candidates: draw candidates, not only rollouts, from the target's proposal.
     step_weights: the share α_i of each step, non-negative; proportional to 1/i² where not given, which was best of five
         rules (`reproduce/step_weights.py`): late steps are guided, but their weights have gathered noise.
+    floor: the share δ of a pick that unfinished candidates have whatever their scores, above 0 and below 1. It keeps weights
+        proper under hard constraints; the default was best by measured variance (`reproduce/floors.py`).
     """
 
     candidates: int
@@ -65,6 +74,7 @@ class ETS:
     value: Value | None = None
     propose_candidates: bool = False
     step_weights: tuple[float, ...] | None = None
+    floor: float = FLOOR
     weighted: ClassVar[bool] = True
     command: ClassVar[Command] = Command(
         "ets",
@@ -80,6 +90,7 @@ class ETS:
             raise ValueError(f"ETS(temper={self.temper}): give a power of 0 or more; 1 uses the energies as they are")
         if self.step_weights is not None and not (min(self.step_weights, default=0) >= 0 < sum(self.step_weights)):
             raise ValueError(f"ETS(step_weights={self.step_weights}): give non-negative numbers, one at least positive")
+        check_floor(self, self.floor)
 
     def steps(self, max_tokens: int) -> int:
         """How many guidance steps a response of up to `max_tokens` takes."""
@@ -95,27 +106,27 @@ class ETS:
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
         pool, tree, log_m = _Pool(), Tree(), math.log(self.candidates)
         chain, log_w = target.engine.start(prompt), 0.0
-        for step, (alpha, rest) in enumerate(self._shares(target)):
+        shares = self._shares(target)
+        for step, (alpha, rest) in enumerate(shares):
             here = key.child("step", step)
             candidates, log_l = self._candidates(target, chain, here)
             ahead, log_e = self._energies(target, prompt, candidates, here)
             log_u = log_w + log_l[ahead.owner] + ahead.log_h + ahead.log_share - log_m
             first = pool.add(ahead.drafts, log_u, ahead.rewards, alpha)
 
-            log_s = self.temper * (log_l + log_e) if self.temper else np.zeros(self.candidates)
-            log_mean = log_sum(log_s) - log_m
-            if log_mean == -math.inf:  # every candidate is excluded: the chain has weight zero from here on
-                pool.add([], np.zeros(0), np.zeros(0), rest)
-                break
-            pick = here.child("pick").choose(np.exp(log_s - log_s.max()))
-            chain, log_w = candidates[pick], log_w + log_mean + log_l[pick] - log_s[pick]
-            tree = tree.grown(candidates, log_e, pick, log_w, ahead.owner, first)
-            if chain.finish is not None:  # it counts with its response at every step left
-                itself = ahead.owner == pick
-                pool.add([chain], log_w + ahead.log_h[itself], ahead.rewards[itself], rest)
-                break
-            if pool.alive:
+            log_p = self._log_picks(candidates, log_l, log_e)
+            ended, response = log_p is None, ([], np.zeros(0), np.zeros(0))  # all finished and excluded: weight zero from here
+            if log_p is not None:
+                pick = here.child("pick").choose(np.exp(log_p))
+                chain, log_w = candidates[pick], log_w + log_l[pick] - log_p[pick] - log_m
+                tree = tree.grown(candidates, log_e, pick, log_w, ahead.owner, first)
+                if ended := chain.finish is not None:
+                    response = [chain], log_w + ahead.log_h[ahead.owner == pick], ahead.rewards[ahead.owner == pick]
+            if pool.alive and step + 1 < len(shares):
                 yield pool.population(tree)
+            if ended:  # it counts with its response, or with none, at every step left
+                pool.add(*response, rest)
+                break
         yield pool.population(tree)
 
     def _shares(self, target: Target) -> list[tuple[float, float]]:
@@ -137,6 +148,14 @@ class ETS:
                 f"max_tokens={target.engine.max_tokens}: give {steps} of them"
             )
         return tuple(alpha / sum(given) for alpha in given)
+
+    def _log_picks(self, candidates: list[Draft], log_l: Floats, log_e: Floats) -> Floats | None:
+        """log P of picking each candidate; None where all are lost. Scores are tempered only where they are positive."""
+        unfinished = np.array([draft.finish is None for draft in candidates]) & (log_l > -math.inf)
+        scored = (log_l + log_e > -math.inf) | (unfinished & (self.temper == 0))
+        log_s = np.full(self.candidates, -math.inf)
+        log_s[scored] = self.temper * (log_l + log_e)[scored] if self.temper else 0.0
+        return log_picks(log_s, unfinished, self.floor)
 
     def _candidates(self, target: Target, chain: Draft, key: Key) -> tuple[list[Draft], Floats]:
         """M extensions of the chain by one block, and log l_m = log p/q of each (zero where p drew them)."""

@@ -1,16 +1,21 @@
 """SMC: a particle filter over partial drafts, with look-ahead rollouts or a value model as its potential.
 
-N particles grow block by block from p (or the proposal q). Each carries a potential V, an estimate of its energy
-E_p[exp(r/β) | draft]: the mean of exp(r/β) over K look-ahead rollouts, or exp(value/β). When a particle grows from y to
-y', its weight is multiplied by the *increment*
+N particles grow block by block from p (or the proposal q). Each has a weight g, the product of p/q over its tokens, 1/N
+at the start, and a potential V, an estimate of its energy E_p[exp(r/β) | draft]: the mean of exp(r/β) over K look-ahead
+rollouts, or exp(value/β); V = exp(r/β) for a finished one. Potentials steer and are no part of g: when the particles are
+resampled, particle j with probability P(j) ∝ g_j·V_j, each copy of it goes on with
 
-    [p(y'|y)/q(y'|y)] · V(y')/V(y),     V = 1 for the empty draft, V = exp(r/β) for a finished one,
+    g_j/(N·P(j)),
 
-so that the product over a particle's life telescopes to exp(r/β)·p/q whatever the potentials were: they steer, the
-final weights are proper for γ = p·exp(r/β) at every N, with any positive potential, rollout noise included. (Using the
-levels V(y') as weights counts the past again at each step: a known bug elsewhere.) When the effective sample size
-falls below `threshold`·N the particles are resampled systematically and share their total weight. Del Moral, Doucet
-and Jasra, "Sequential Monte Carlo samplers", 2006; for language models Lew et al., 2306.03081.
+which divides out again what the potential did to it. (Keeping V in the weight counts the past again at each step: a known
+bug elsewhere.) At the end the weights g·exp(r/β) are proper for γ = p·exp(r/β) at every N and with any potential, rollout
+noise included, as long as P(j) > 0 for every particle that can still lead to a response with γ > 0. A floor under the
+unfinished ones sees to that (`exptilt.samplers.picks`); a finished particle that the reward excludes is never resampled,
+and where all are finished and excluded AllWeightsZero is raised.
+
+Particles are resampled systematically, when the effective sample size of P falls below `threshold`·N. Del Moral, Doucet and
+Jasra, "Sequential Monte Carlo samplers", 2006; weights by the probability used as in the auxiliary particle filter of Pitt
+and Shephard, 1999; for language models Lew et al., 2306.03081.
 """
 
 from __future__ import annotations
@@ -24,12 +29,11 @@ import numpy as np
 
 from exptilt.core import Target, rate
 from exptilt.draft import Draft
-from exptilt.errors import AllWeightsZero
 from exptilt.keys import Floats, Key
-from exptilt.populations.diagnostics import log_sum
 from exptilt.populations.population import Population, systematic
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import Value, at_least_one, log_ratio, look_ahead
+from exptilt.samplers.picks import FLOOR, check_floor, log_picks
 from exptilt.samplers.trace import Generations
 
 
@@ -42,6 +46,8 @@ class SMC:
     rollouts: how many look-ahead rollouts per particle (K).
     value: an estimate of the final reward of partial drafts, used instead of rollouts.
     threshold: resample when ESS < threshold·N; 0 never, 1 at every step.
+    floor: the share δ of the resampling that unfinished particles have whatever their potentials, above 0 and below 1. It
+        keeps weights proper under hard constraints; the default was best by measured variance (`reproduce/floors.py`).
     """
 
     particles: int
@@ -49,6 +55,7 @@ class SMC:
     rollouts: int = 1
     value: Value | None = None
     threshold: float = 0.5
+    floor: float = FLOOR
     weighted: ClassVar[bool] = True
     command: ClassVar[Command] = Command("smc", "a particle filter over partial responses", start={"particles": 16, "block": 32})
 
@@ -56,6 +63,7 @@ class SMC:
         at_least_one(self, "particles", "block", "rollouts")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"SMC(threshold={self.threshold}): give a share of the particles between 0 and 1")
+        check_floor(self, self.floor)
 
     def needs(self, target: Target) -> frozenset[str]:
         """ "continue" for more than one step; "score" where there is a proposal."""
@@ -65,23 +73,27 @@ class SMC:
     def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
         steps = 1 if self.block is None else math.ceil(target.engine.max_tokens / self.block)
         drafts = [target.law.start(prompt)] * self.particles
-        log_w, log_v = np.full(self.particles, -math.log(self.particles)), np.zeros(self.particles)
+        log_g, log_v = np.full(self.particles, -math.log(self.particles)), np.zeros(self.particles)
         rewards, parents, trace = np.zeros(self.particles), None, Generations()
         for step in range(steps):
             here = key.child("step", step)
-            lengths, before = [draft.decided for draft in drafts], log_v
+            lengths = [draft.decided for draft in drafts]
             drafts = target.law.extend(drafts, [here.child("extend", number) for number in range(self.particles)], self.block)
             log_v, rewards = self._potentials(target, prompt, drafts, log_v, rewards, lengths, here)
-            log_w = log_w + log_ratio(target, drafts, lengths) + log_increment(log_v, before)
-            trace = trace.grown(drafts, parents, log_w, log_v)
-            if all(draft.finish is not None for draft in drafts):
+            log_g = log_g + log_ratio(target, drafts, lengths)
+            trace = trace.grown(drafts, parents, log_g + log_v, log_v)
+            unfinished = np.array([draft.finish is None for draft in drafts])
+            if not unfinished.any():
                 break
-            weights, parents = _normalise(log_w), None
-            if 1.0 / np.sum(weights**2) < self.threshold * self.particles:
-                parents = systematic(weights, self.particles, here.child("resample"))
+            log_p = log_picks(log_g + log_v, unfinished & (log_g > -math.inf), self.floor)
+            if log_p is None:
+                break  # what is unfinished has p = 0, what is finished is excluded: all weights are zero
+            shares, parents = np.exp(log_p), None
+            if 1.0 / np.sum(shares**2) < self.threshold * self.particles:
+                parents = systematic(shares, self.particles, here.child("resample"))
+                log_g = log_copies(log_g, log_p, parents)
                 drafts, log_v, rewards = [drafts[row] for row in parents], log_v[parents], rewards[parents]
-                log_w = np.full(self.particles, log_sum(log_w) - math.log(self.particles))
-        yield Population(drafts, log_w, rewards, trace=trace)
+        yield Population(drafts, log_g + log_v, rewards, trace=trace)
 
     def _potentials(
         self, target: Target, prompt: str, drafts: list[Draft], log_v: Floats, rewards: Floats, lengths: list[int], key: Key
@@ -101,13 +113,6 @@ class SMC:
         return log_v, rewards
 
 
-def log_increment(after: Floats, before: Floats) -> Floats:
-    """log V(y')/V(y), float64 [N]; -inf where V(y) = 0: such a particle has weight zero and keeps it."""
-    alive = before > -math.inf
-    return np.where(alive, after - np.where(alive, before, 0.0), -math.inf)
-
-
-def _normalise(log_w: Floats) -> Floats:
-    if np.all(log_w == -math.inf):
-        raise AllWeightsZero("every particle was excluded by the reward: use more particles or rollouts")
-    return np.exp(log_w - log_w.max()) / np.sum(np.exp(log_w - log_w.max()))
+def log_copies(log_g: Floats, log_p: Floats, parents: list[int]) -> Floats:
+    """log g/(N·P) of the copies, float64 [N]: particle j has N·P(j) of them in expectation, which together weigh g_j."""
+    return log_g[parents] - log_p[parents] - math.log(len(parents))

@@ -122,10 +122,10 @@ def test_other_temperature_scored() -> None:
 
 
 def test_level_for_increment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A particle filter that multiplies by the potential itself, not by its increment."""
+    """A particle filter that keeps in the weights what the potential did in the resampling."""
     toy, sampler = autoregressive(1), SMC(2, 2, 1, threshold=1.0)
     assert error_of(sampler, toy) < 1e-9
-    monkeypatch.setattr(smc, "log_increment", lambda after, before: after)
+    monkeypatch.setattr(smc, "log_copies", lambda log_g, log_p, parents: np.full(len(parents), -math.log(len(parents))))
     assert error_of(sampler, toy) > NOTICED
 
 
