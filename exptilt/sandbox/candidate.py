@@ -24,6 +24,7 @@ from typing import Any
 from exptilt.sandbox.plain import NotPlain, Reader, Writer, receive, send
 
 LONGEST_REASON = 300  # characters
+MOST_COPIES = 200  # containers of which both sides have a copy, as in the invigilator
 LONGEST_PRINT = 1 << 20  # characters that the program printed, handed over with one answer
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -71,6 +72,7 @@ class Candidate:
         self.channel = channel
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
+        self.held: list[tuple[Any, Any]] = []  # containers of which the test has a copy, and what was in them
         self.loop: Any = None
         self.printed: list[Callable[[], str]] = []
         self.value: Any = None  # of the last operation
@@ -189,7 +191,9 @@ class Candidate:
         sys.modules["program"] = module
         exec(compile(source, "program.py", "exec", dont_inherit=True), vars(module))
         found = {name: vars(module)[name] for name in names if name in vars(module)}
-        values = {name: Writer(self.stand_in).write(value) for name, value in found.items()}
+        writer = Writer(self.stand_in)
+        values = {name: writer.write(value) for name, value in found.items()}
+        self.hold(writer.met)
         modules = [name for name, value in found.items() if isinstance(value, types.ModuleType)]
         return {"values": values, "modules": modules, "callables": [name for name, value in found.items() if callable(value)]}
 
@@ -200,19 +204,43 @@ class Candidate:
         keywords = {name: reader.read(item) for name, item in asked["keywords"].items()}
         if "seed" in asked:
             random.seed(*reader.read(asked["seed"]))
+        self.update(asked.get("updates", []))
         before = self.contents(reader.made)
         answer: dict[str, Any] = {}
         try:
             self.value = self.do(asked["do"], arguments, keywords)
+            given = [
+                place for place, each in enumerate(reader.made) if any(each is item for item in (*arguments, *keywords.values()))
+            ]
+            arguments.clear()
+            keywords.clear()
+            # Two references are this object's or the reader's, and the call's; whatever else refers to a container may change it.
+            kept = sys.getrefcount(self.value) > 2 + any(self.value is each for each in reader.made)
+            held = [place for place in given if sys.getrefcount(reader.made[place]) > 2 + (reader.made[place] is self.value)]
             writer = Writer(self.stand_in)
-            answer = {"value": writer.write(self.value), "reduced": writer.reduced}
+            answer = {"value": writer.write(self.value), "reduced": writer.reduced, "kept": kept, "held": held}
+            self.hold([reader.made[place] for place in held] + (writer.met if kept else []))
         except BaseException as error:  # noqa: BLE001 (the program may raise anything; it is for the test to judge)
             answer = self.raised(error)
         after = self.contents(reader.made)
         changed = [[place, now] for place, (was, now) in enumerate(zip(before, after, strict=True)) if was != now]
         return answer | {"changed": changed}
 
+    def update(self, updates: list[Any]) -> None:
+        """Make containers hold what the test made of its copies of them."""
+        held = [each for each, _ in self.held]
+        for place, content in updates:
+            Reader(self.find, made=held).refill(held[place], content)
+        changed = {id(held[place]) for place, _ in updates}
+        self.held = [(each, self.contents([each]) if id(each) in changed else was) for each, was in self.held]
+
+    def hold(self, containers: list[Any]) -> None:
+        """Remember what containers hold of which the test has a copy."""
+        self.held = (self.held + [(each, self.contents([each])) for each in containers])[-MOST_COPIES:]
+
     def do(self, operation: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+        if operation == "parted":
+            return any(self.contents([each]) != was for each, was in self.held)
         if operation == "await":
             return self.wait_for(arguments[0])
         value = OPERATIONS[operation](*arguments, **keywords)

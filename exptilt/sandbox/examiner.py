@@ -106,6 +106,8 @@ def verdict(error: BaseException, invigilator: Invigilator, used: Uses) -> dict[
     # Besides the list of kept containers, the loop and the call refer to one; if anything else does, the test can still see it.
     if any(sys.getrefcount(value) > 3 for value in invigilator.kept):
         return _verdict("broken", f"the program returned a value and changed an argument, a change not handed over ({detail})")
+    if parted := invigilator.parted():
+        return _verdict("broken", f"{parted} ({detail})")
     if invigilator.doubts:
         return _verdict("broken", f"{invigilator.doubts[0]} ({detail})")
     if isinstance(error, TypeError | AttributeError) and (invigilator.reduced or "Remote" in str(error)):

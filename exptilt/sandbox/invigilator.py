@@ -28,8 +28,10 @@ _RAISING = set(
     "concurrent dataclasses copy pickle shutil io ipaddress graphlib zoneinfo statistics calendar numpy".split()
 )
 _NAMED = type | types.FunctionType | types.BuiltinFunctionType | types.MethodDescriptorType  # what has a module and a name
-# These steer loops, generators and threads here, so a program may not raise them at will.
+# These steer loops, generators and groups of tasks here, so a program may not raise them at will; nor CancelledError of asyncio.
 _STEERING = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt)
+# Containers of which both sides have a copy, watched for changes on one side; and the parts of one whose changes are sent on.
+MOST_COPIES, LONGEST_COPY = 200, 1000
 
 
 class Lost(BaseException):
@@ -56,6 +58,7 @@ class Invigilator:
         self.seed: Any = None
         self._remotes: dict[int, Any] = {}
         self._errors: dict[int, type[BaseException]] = {}
+        self._copies: list[tuple[Any, Any]] = []  # containers of which the program holds another copy, and what was in them
         self._given: list[Any] = []  # functions and iterators of the test that the candidate knows by number
         random.seed = self._seeded
         subprocess.Popen(
@@ -72,7 +75,9 @@ class Invigilator:
         """Have the program run; its values by those of `names` that it has, and which are modules, and which can be called."""
         loaded = self._exchange({"load": {"source": source, "names": names}})
         try:
-            values = {name: self._reader().read(loaded["values"][name]) for name in names if name in loaded["values"]}
+            reader = self._reader()
+            values = {name: reader.read(loaded["values"][name]) for name in names if name in loaded["values"]}
+            self._watch(reader.made)
             told = {what: {name for name in names if name in loaded[what]} for what in ("modules", "callables")}
         except (NotPlain, LookupError, TypeError) as error:
             self._stop(Lost(f"the program forged a message: {error}"))
@@ -88,12 +93,16 @@ class Invigilator:
             writer = Writer(self._stand_in, own=Remote)
             sent = {"do": operation, "arguments": [writer.write(item) for item in arguments]}
             sent["keywords"] = {name: writer.write(item) for name, item in keywords.items()}
+            if updates := self._updates():
+                sent["updates"] = updates
             if self.seed is not None:
                 sent["seed"], self.seed = self.seed, None
             answer = self._exchange(sent, writer.met, operation)
             try:
                 self.reduced = self.reduced or str(answer["reduced"])
-                value = self._reader().read(answer["value"])
+                reader = self._reader()
+                value = reader.read(answer["value"])
+                self._watch([writer.met[place] for place in answer["held"]] + (reader.made if answer["kept"] is True else []))
                 if answer["changed"] and value is None:
                     self._apply(answer["changed"], writer.met)
                 elif answer["changed"]:
@@ -101,6 +110,33 @@ class Invigilator:
             except (NotPlain, LookupError, TypeError) as error:
                 self._stop(Lost(f"the program forged a message: {error}"))
             return value
+
+    def parted(self) -> str:
+        """Why a container of the program's may differ from the test's copy of it, one of them having changed since; or ""."""
+        if any(self._contents(copy) != was for copy, was in self._copies):
+            return "the test changed a list, dict or set that the program holds another copy of"
+        if self.ended is None and self.ask("parted", self._remote([0, "", False, True])) is True:
+            return "the program changed a list, dict or set that the test holds another copy of"
+        return ""
+
+    def _watch(self, copies: list[Any]) -> None:
+        """Remember what containers hold of which the program has another copy."""
+        self._copies = (self._copies + [(copy, self._contents(copy)) for copy in copies])[-MOST_COPIES:]
+
+    def _updates(self) -> list[Any]:
+        """What the test made of its copies: their places among those that both sides watch, and what they hold now.
+
+        So `node.children.append(other)` reaches the program's list.
+        """
+        copies, found = [copy for copy, _ in self._copies], []
+        for place, (copy, was) in enumerate(self._copies):
+            if len(was) <= LONGEST_COPY and (now := self._contents(copy)) != was:
+                found.append([place, Writer(self._stand_in, own=Remote, met=copies).contents(copy)])
+                self._copies[place] = (copy, now)
+        return found
+
+    def _contents(self, copy: Any) -> Any:
+        return Writer(lambda value: {"object": id(value)}, own=Remote).contents(copy)
 
     # --------------------------------------------------------------------------------------------------------- talking
 
@@ -118,7 +154,8 @@ class Invigilator:
             while not ("value" in (answer := receive(self.channel)) or "values" in answer or "raised" in answer):
                 send(self.channel, self._serve(answer))
             for stream, text in zip((sys.stdout, sys.stderr), answer["printed"], strict=True):
-                stream.write(text)
+                if text:
+                    stream.write(text)
             if "raised" not in answer:
                 return answer
             self._apply(answer.get("changed", []), met or [])
@@ -126,7 +163,7 @@ class Invigilator:
             self.own.append(error)
         except (EOFError, OSError) as error:
             self._stop(Lost("the program ended its process" if isinstance(error, EOFError) else f"the program is gone: {error}"))
-        except (NotPlain, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (NotPlain, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             self._stop(Lost(f"the program forged a message: {error}"))
         raise self.own[-1]
 
@@ -307,7 +344,8 @@ def _known_errors() -> dict[tuple[str, str], type[BaseException]]:
         kind = waiting.pop()
         waiting += type.__subclasses__(kind)
         if kind.__module__.split(".")[0] in _RAISING:
-            found[kind.__module__, kind.__qualname__] = RuntimeError if issubclass(kind, _STEERING) else kind
+            steers = issubclass(kind, _STEERING) or kind.__qualname__ == "CancelledError"
+            found[kind.__module__, kind.__qualname__] = RuntimeError if steers else kind
     return found
 
 

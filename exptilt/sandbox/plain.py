@@ -24,6 +24,10 @@ from typing import Any
 
 LONGEST_MESSAGE = 1 << 24  # bytes
 DEEPEST = 100  # containers within each other
+# Methods of plain values that say yes or no about an argument or the value; of another they would be the program's verdict.
+PREDICATES = {
+    name for kind in (str, bytes, float, set) for name in dir(kind) if name.startswith("is") or name in ("startswith", "endswith")
+}
 
 _DTYPE = re.compile(r"[<>|=][biufcMmUS]\d+(\[\d*[A-Za-z]+\])?")  # numpy's name for an array's element type
 _KEYED = {"counter": Counter, "ordered": OrderedDict, "default": defaultdict, "dict": dict}
@@ -74,7 +78,7 @@ class Record(tuple):
     def of(cls, name: str, fields: Sequence[str], items: Sequence[Any]) -> Record:
         made = cls(items)
         named = zip(map(str, fields), made, strict=True)
-        vars(made).update({field: item for field, item in named if not field.startswith("__")})
+        vars(made).update({field: item for field, item in named if not field.startswith("__") and field not in PREDICATES})
         vars(made).update(_fields=tuple(fields), _name=str(name))
         return made
 
@@ -119,7 +123,7 @@ class Writer:
             return self.stand_in(value)
         if (place := self._places.get(id(value))) is not None:
             return {"again": place}
-        if name := _mutable(kind, value):
+        if name := mutable(kind, value):
             self._places[id(value)] = len(self.met)
             self.met.append(value)
             self._note(kind, (*_LISTED.values(), *_KEYED.values(), bytearray, array))
@@ -242,7 +246,7 @@ class Reader:
         return [self._read(item) for item in content]
 
 
-def _mutable(kind: type, value: Any) -> str:
+def mutable(kind: type, value: Any) -> str:
     """The name of a container whose contents can change; "" for none."""
     for name, plain in (*_KEYED.items(), *_LISTED.items(), ("bytearray", bytearray), ("array", array)):
         if issubclass(kind, plain):

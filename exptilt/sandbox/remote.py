@@ -20,13 +20,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NoReturn
 
-# Methods of plain values that say yes or no about an argument or the value; on an object they would be the program's verdict.
-PREDICATES = {
-    name
-    for kind in (str, bytes, float, set)
-    for name in dir(kind)
-    if name.startswith("is") or name in ("startswith", "endswith", "__contains__")
-}
+from exptilt.sandbox.plain import PREDICATES
+
 _PLAIN = (int, complex, str, bytes, list, tuple, dict, set, range, deque, date, time, datetime, timedelta, Decimal, Fraction)
 _OF_ARRAYS = (
     "T all any argmax argmin argsort astype clip cumsum diagonal dot dtype equals flat flatten item max mean min nbytes ndim "  # noqa: SIM905

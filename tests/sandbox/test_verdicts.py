@@ -190,6 +190,16 @@ def test_a_test_that_no_program_can_be_put_to(test: str, why: str):
             "a change not handed over",
         ),
         (
+            "class S:\n    def __init__(s, xs): s.xs = xs\n    def push(s, v): s.xs.append(v)",
+            "xs = [1]\ns = S(xs)\ns.push(2)\nassert xs == [1, 2]",
+            "the test holds another copy",
+        ),
+        (
+            "def f(xs):\n    while xs: yield xs.pop()",
+            "xs = [1]\nassert list(f(xs)) == [1] and xs == []",
+            "the test holds another copy",
+        ),
+        (
             "import warnings\ndef f(): warnings.warn('x')",
             "import warnings\nwith warnings.catch_warnings(record=True) as seen:\n    f()\nassert len(seen) == 1",
             "catch_warnings",
