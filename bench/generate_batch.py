@@ -34,7 +34,7 @@ def main() -> None:
     config = transformers.GenerationConfig(
         max_new_tokens=64, do_sample=True, temperature=1.0, top_k=0, eos_token_id=3, pad_token_id=0
     )
-    prompts = [list(engine.weights.text.encode(question, None, True)) for question in questions]
+    prompts = [list(engine.prompt_tokens(question)) for question in questions]
     began = time.monotonic()
     found = model.generate_batch(inputs=prompts, generation_config=config)
     theirs = sum(len(each.generated_tokens) for each in found.values()) / (time.monotonic() - began)

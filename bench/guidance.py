@@ -32,9 +32,10 @@ import exptilt as xt
 from bench.record import RESULTS, record
 from exptilt.draft import Draft
 from exptilt.evaluation.tasks import load_task
+from exptilt.keys import Key
 
 if TYPE_CHECKING:
-    from exptilt.engines.hf import HFEngine
+    from exptilt.engines.language import LanguageEngine
 
 REWARD, BETA = xt.rewards.Arithmetic(), 0.1
 STATIC_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
@@ -86,9 +87,9 @@ def plain_ets(model: Any, tokenizer: Any, question: str, options: argparse.Names
 
 
 @contextmanager
-def watched(engine: HFEngine) -> Iterator[list[int]]:
+def watched(engine: LanguageEngine[Any]) -> Iterator[list[int]]:
     """The number of rows of each step taken meanwhile."""
-    decoder, rows = engine.weights.decoder, []
+    decoder, rows = engine.backend.decoder, []
     step = decoder.step
 
     def counting() -> Any:
@@ -102,7 +103,7 @@ def watched(engine: HFEngine) -> Iterator[list[int]]:
         del decoder.step
 
 
-def static_seconds(engine: HFEngine, prompts: Sequence[str], options: argparse.Namespace) -> dict[int, float]:
+def static_seconds(engine: LanguageEngine[Any], prompts: Sequence[str], options: argparse.Namespace) -> dict[int, float]:
     """Seconds of one step of a static batch, by rows: like those of ETS half-way, and none of them ends.
 
     The rows stand on the prompts in flight, each on one of M continuations of half the cap, as rollouts do.
@@ -110,17 +111,15 @@ def static_seconds(engine: HFEngine, prompts: Sequence[str], options: argparse.N
     from exptilt.engines.hf.prefixes import Prefixes
     from exptilt.engines.row import Context, Row
 
-    weights, generator = engine.weights, np.random.default_rng(0)
+    weights, generator = engine.backend, np.random.default_rng(0)
     ends, weights.text.ends = weights.text.ends, frozenset()
     begun = generator.integers(0, weights.network.vocabulary, (options.candidates, options.cap // 2)).tolist()
-    encoded = [weights.text.encode(prompt, None, True) for prompt in prompts[: options.flight]]
+    encoded = [engine.prompt_tokens(prompt) for prompt in prompts[: options.flight]]
     contexts = [Context(ids, (*ids, *some)) for some in begun for ids in encoded]
     steps, seconds = min(options.cap // 2, 24), {}
     try:
         for count in STATIC_ROWS:
-            rows = [
-                Row(contexts[i % len(contexts)], engine.sampling, generator.random(options.cap).tolist()) for i in range(count)
-            ]
+            rows = [Row(contexts[i % len(contexts)], engine.sampling, Key(0, count, i), options.cap) for i in range(count)]
             weights.decoder.join(rows)
             times = [_timed(weights.decoder.step) for _ in range(steps)]
             weights.decoder.leave(rows)
@@ -131,7 +130,7 @@ def static_seconds(engine: HFEngine, prompts: Sequence[str], options: argparse.N
     return seconds
 
 
-def guided(engine: HFEngine, task: Any, options: argparse.Namespace, static: dict[int, float], seed: int) -> Run:
+def guided(engine: LanguageEngine[Any], task: Any, options: argparse.Namespace, static: dict[int, float], seed: int) -> Run:
     sampler = xt.ETS(options.candidates, options.rollouts, options.block, returns="chain")
     target = xt.Target(engine, REWARD, BETA)
     prompts = task.prompts
@@ -144,7 +143,7 @@ def guided(engine: HFEngine, task: Any, options: argparse.Namespace, static: dic
         raise SystemExit(f"{len(results) - len(answered)} of {len(results)} questions have no answer: see {results}")
     usage = [result.usage.reference for result in answered]
     generated, prefilled = sum(work.generated for work in usage), sum(work.prompt for work in usage)
-    encoded = [engine.weights.text.encode(prompt, None, True)[:-1] for prompt in prompts]
+    encoded = [engine.prompt_tokens(prompt)[:-1] for prompt in prompts]
     per_row = np.interp(rows, list(static), list(static.values()))
     return Run(
         questions=len(prompts),
@@ -188,7 +187,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import transformers
 
     torch.manual_seed(0)
-    tokenizer = engine.weights.text.tokenizer
+    tokenizer = engine.backend.text.tokenizer
     plain = transformers.AutoModelForCausalLM.from_pretrained(_folder(options.model), dtype=torch.float32)
     rounds: list[dict[str, Any]] = []
     for number in range(options.rounds):
@@ -232,7 +231,7 @@ def parts(options: argparse.Namespace, whole: Sequence[float]) -> dict[str, floa
         task = questions(options, 0)
         run = guided(engine, task, how, {1: 1.0}, 0)
         slower[label] = run.seconds / run.questions / whole[0]
-        engine.weights.close()
+        engine.backend.close()
         print(f"without {label}: {slower[label]:.2f} times as long", flush=True)
     return slower
 

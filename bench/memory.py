@@ -30,11 +30,11 @@ def held(decoder: Any) -> int:
 
 def measure(model: str, rows_memory: int, memory: int, questions: list[str]) -> dict[str, Any]:
     engine: Any = xt.load(model, max_tokens=64, rows_memory=rows_memory, memory=memory)
-    decoder, most = engine.weights.decoder, {"rows": 0, "rows_bytes": 0, "prefixes_bytes": 0}
+    decoder, most = engine.backend.decoder, {"rows": 0, "rows_bytes": 0, "prefixes_bytes": 0}
     step = decoder.step
 
     def watched() -> Any:
-        found = {"rows": len(decoder.rows), "rows_bytes": held(decoder), "prefixes_bytes": engine.weights.network.prefixes.used}
+        found = {"rows": len(decoder.rows), "rows_bytes": held(decoder), "prefixes_bytes": engine.backend.network.prefixes.used}
         for name, value in found.items():
             most[name] = max(most[name], value)
         return step()

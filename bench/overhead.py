@@ -155,12 +155,12 @@ class Engine:
 
 def measure(engine: Any, sampler: Any, questions: Sequence[str], flight: int, seed: int) -> dict[str, float]:
     """Seconds of the engine, the overhead, and the scheduler's part of it, per 1,000 rows; rows in a step of each batch."""
-    timed = engine.weights.scheduler.batch = Timed(engine.weights.decoder)
+    timed = engine.backend.scheduler.batch = Timed(engine.backend.decoder)
     recording = Engine(engine, {})
     xt.run(xt.Target(recording, digits, beta=0.3), questions, sampler, seed=seed, concurrency=flight)
-    engine.weights.scheduler.batch = engine.weights.decoder
+    engine.backend.scheduler.batch = engine.backend.decoder
     free = Free()
-    replay = replace(recording, scheduler=Scheduler(free, max_rows=engine.weights.scheduler.max_rows, name="free"))
+    replay = replace(recording, scheduler=Scheduler(free, max_rows=engine.backend.scheduler.max_rows, name="free"))
     began = time.process_time()
     xt.run(xt.Target(replay, digits, beta=0.3), questions, sampler, seed=seed, concurrency=flight)
     overhead = time.process_time() - began

@@ -182,8 +182,8 @@ def soak(seconds: float, flight: int, again: int, rates: Rates) -> dict[str, Any
     """Run for so long, then answer `again` jobs once more; the figures, among them `checks`: whether each held."""
     log = Log()
     engine: Any = xt.load("tiny", max_tokens=CAP, memory=MEMORY)
-    plain = engine.weights.scheduler
-    chaos = engine.weights.scheduler = Chaos(plain.batch, max_rows=128, log=log, rates=rates)
+    plain = engine.backend.scheduler
+    chaos = engine.backend.scheduler = Chaos(plain.batch, max_rows=128, log=log, rates=rates)
     work = Work.on(engine, xt.load("tiny-small", max_tokens=CAP, memory=MEMORY))
     jobs, watch = Jobs(time.monotonic() + seconds), Watch(1.0 if seconds > 60 else 0.02)
     threads = [threading.Thread(target=lambda: [attend(job, work, chaos, log) for job in jobs]) for _ in range(flight - 1)]
@@ -196,7 +196,7 @@ def soak(seconds: float, flight: int, again: int, rates: Rates) -> dict[str, Any
     watch.over.set()
     observer.join()
     chaos.close()  # waits for rows that were given up to leave
-    engine.weights.scheduler = plain
+    engine.backend.scheduler = plain
     some = sorted(log.texts)[:: max(1, len(log.texts) // again)][:again]
     differ = [job for job in some if work.answer(job) != log.texts[job]]
     left = len(chaos.rows) + len(chaos.owner)

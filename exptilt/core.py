@@ -32,7 +32,7 @@ class Engine(Protocol):
 
     Engines are blocking and safe to call from many threads. `can` is a subset of
     "continue" (extend unfinished drafts), "logq" (drafts carry log-probabilities), "score" (rate given drafts under
-    this same law), "seed" (the same key gives the same draft) and "certainty" (`exptilt.engines.certainty`).
+    this same law) and "certainty" (`exptilt.engines.certainty`).
     """
 
     @property
@@ -238,6 +238,5 @@ _CURES = {
     "continue": "a local model, or a server that continues raw text",
     "logq": "a local model, or a server that returns processed log-probabilities",
     "score": "a local model; for a target without proposal no scoring is needed",
-    "seed": "a local model",
     "certainty": "a local model, which sees whole distributions",
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
+
+_LOCK = threading.Lock()  # one for all: it is held for five additions
 
 
 @dataclass
@@ -19,11 +22,13 @@ class Work:
     forwards: int = 0
 
     def add(self, *, prompt: int = 0, cached: int = 0, generated: int = 0, scored: int = 0, forwards: int = 0) -> None:
-        self.prompt += prompt
-        self.cached += cached
-        self.generated += generated
-        self.scored += scored
-        self.forwards += forwards
+        """Add to the counts; several threads may do so at once."""
+        with _LOCK:
+            self.prompt += prompt
+            self.cached += cached
+            self.generated += generated
+            self.scored += scored
+            self.forwards += forwards
 
 
 @dataclass

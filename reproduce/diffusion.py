@@ -200,7 +200,7 @@ def throughput(engine: Any, records: dict) -> None:
         found["forwards"] = sum(result.usage.reference.forwards for result in results)
     from exptilt.engines.diffusion.network import View
 
-    network = engine.weights.network
+    network = engine.backend.network
     row = (1,) * 113
     for rows in (1, 4, 32):
         began, turns = time.process_time(), 128 // rows

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exptilt.core import Engine
+from exptilt.engines.language import LanguageEngine
 from exptilt.engines.requirements import prepare_torch, require
 from exptilt.engines.sampling import Sampling
 from exptilt.errors import ModelError
@@ -81,11 +82,10 @@ def load(
     prepare_torch(name)
     source = _gguf(rest, name) if kind == "gguf" else find_source(rest, name) if kind == "hf" else _shipped(name)
 
-    from exptilt.engines.hf import HFEngine
     from exptilt.engines.hf.loading import read_weights
 
     read = read_weights(source, name=name, dtype=dtype, device=device, **weights)
-    return HFEngine(read, sampling, system, template)
+    return LanguageEngine(read, sampling, system, template)
 
 
 def _served(
@@ -111,22 +111,20 @@ def _in_llamacpp(
 ) -> Engine:
     path = _file(file, name)
     require(name, "llamacpp", ("llama_cpp", "jinja2"))
-    from exptilt.engines.llamacpp import LlamaCppEngine
     from exptilt.engines.llamacpp.loading import read_weights
 
     read = read_weights(path, name=name, **weights)
     with _closed_on_error(read):
-        return LlamaCppEngine(read, sampling, system, template)
+        return LanguageEngine(read, sampling, system, template)
 
 
 def _in_vllm(name: str, rest: str, sampling: Sampling, system: str | None, template: bool, weights: Mapping[str, Any]) -> Engine:
     require(name, "vllm", ("vllm", "transformers"))
-    from exptilt.engines.vllm import VLLMEngine
     from exptilt.engines.vllm.loading import read_model
 
     model = read_model(find_source(rest, name), name=name, **weights)
     with _closed_on_error(model):
-        return VLLMEngine(model, sampling, system, template)
+        return LanguageEngine(model, sampling, system, template)
 
 
 @contextmanager
@@ -148,7 +146,7 @@ def _masked(
             f"stop={law['stop']!r}: {name!r} decides positions in any order and takes no stop strings; leave them out"
         )
     prepare_torch(name)
-    from exptilt.engines.diffusion import DiffusionEngine, DiffusionSampling
+    from exptilt.engines.diffusion import DiffusionSampling
     from exptilt.engines.diffusion.loading import read_masked_weights
 
     given = {key: value for key, value in law.items() if key != "stop" and value is not None}
@@ -156,7 +154,7 @@ def _masked(
     sampling = DiffusionSampling(**{**SHIPPED_MASKED.get(name, {}), **given, **more})
     read = {key: value for key, value in weights.items() if key not in more}
     source = _shipped(name) if name in SHIPPED_MASKED else find_source(rest, name)
-    return DiffusionEngine(read_masked_weights(source, name=name, **read), sampling, system, template)
+    return LanguageEngine(read_masked_weights(source, name=name, **read), sampling, system, template)
 
 
 def find_source(rest: str, name: str) -> str | Path:

@@ -1,19 +1,22 @@
-"""One response that is drawn token by token, from its draft and key to the longer draft.
+"""Responses that are drawn or rated, from drafts to rows and back, for models that write from left to right.
 
-What an engine keeps of it besides, such as key-values, is the engine's own matter.
+What a backend keeps of a row besides, such as key-values, is its own matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
+from typing import Literal, NamedTuple
 
-from exptilt.draft import Draft, Finish
-from exptilt.engines.ledger import Cost
+from exptilt.draft import MASK, Draft, Finish
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.text import Text
-from exptilt.keys import Key
+from exptilt.keys import Floats, Key
+from exptilt.usage import Work
+
+Measure = Literal["logq", "certainty"]
+"""What is asked of given tokens: their log-probabilities, or the three measurements of `exptilt.engines.certainty.Certainty`."""
 
 
 class Context(NamedTuple):
@@ -25,20 +28,32 @@ class Context(NamedTuple):
 
 @dataclass(eq=False)
 class Row:
-    """One response that is being drawn: where it starts, its law, one uniform for each token it may draw."""
+    """One response that is being drawn: where it starts, its sampling parameters, its key, and how many tokens it may draw.
+
+    tokens: those drawn so far. logq: their log-probabilities (nats) under the distribution drawn from; None where the backend
+    cannot tell. finish: how the response ended. text: the whole response as text, where the backend tells it; None where it is
+    to be decoded. cost: what the row took.
+    """
 
     context: Context
     sampling: Sampling
-    uniforms: list[float]
-    tokens: list[int] = field(default_factory=list)  # drawn so far
-    logq: list[float] = field(default_factory=list)
+    key: Key
+    room: int
+    tokens: list[int] = field(default_factory=list)
+    logq: list[float] | None = field(default_factory=list)
     finish: Finish | None = None
-    cost: Cost = field(default_factory=Cost)
+    text: str | None = None
+    cost: Work = field(default_factory=Work)
+
+    @cached_property
+    def uniforms(self) -> list[float]:
+        """One uniform for each token it may draw, from the generator of its key."""
+        return self.key.rng().random(self.room).tolist()
 
     @property
     def left(self) -> int:
         """Tokens it may yet draw."""
-        return len(self.uniforms) - len(self.tokens)
+        return self.room - len(self.tokens)
 
     @property
     def done(self) -> bool:
@@ -55,41 +70,70 @@ class Row:
         return (*self.context.tokens, *self.tokens[:-1])
 
     @property
+    def prior(self) -> tuple[int, ...]:
+        """The tokens of the response before this row draws."""
+        return self.context.tokens[len(self.context.prompt) :]
+
+    @property
     def response(self) -> list[int]:
         """All tokens after the prompt."""
-        return [*self.context.tokens[len(self.context.prompt) :], *self.tokens]
+        return [*self.prior, *self.tokens]
 
     def take(self, token: int, logq: float, text: Text) -> None:
-        """Add a drawn token, which took one evaluation."""
+        """Add a token that was drawn by one evaluation with this log-probability (nats), and see whether it ends the response."""
+        assert self.logq is not None
         self.cost.forwards += 1
+        self.cost.generated += 1
         self.tokens.append(token)
         self.logq.append(logq)
-        length = len(self.context.tokens) - len(self.context.prompt) + len(self.tokens)
         if token in text.ends or (self.sampling.stop and text.stops(self.response, self.sampling.stop)):
             self.finish = "stop"
-        elif length >= self.sampling.max_tokens:
+        elif len(self.prior) + len(self.tokens) >= self.sampling.max_tokens:
             self.finish = "length"
 
 
-def begun(draft: Draft, prompt: tuple[int, ...], sampling: Sampling, key: Key, tokens: int | None) -> Row:
-    """The row that draws up to `tokens` more tokens of an unfinished draft, None for all it may have.
+@dataclass(eq=False)
+class Rated:
+    """Given tokens, one at least, whose distributions are measured. The rows of one call share `sampling` and `measure`.
 
-    prompt: the draft's prompt as token ids. Token t is drawn with the t-th uniform of the key's generator.
+    context: what comes before the first of them. values: float64 [tokens, 1 or 3], by `measure`. cost: what it took.
     """
-    left = max(0, sampling.max_tokens - len(draft.tokens))
-    uniforms = key.rng().random(left if tokens is None else min(left, tokens)).tolist()
-    return Row(Context(prompt, prompt + draft.tokens), sampling, uniforms, finish=None if left else "length")
+
+    context: Context
+    targets: tuple[int, ...]
+    sampling: Sampling
+    measure: Measure
+    values: Floats | None = None
+    cost: Work = field(default_factory=Work)
 
 
-def extended(drafts: Sequence[Draft], rows: Sequence[Row | None], text: Text) -> list[Draft]:
-    """Each draft with what its row drew, itself where it has none; without log-probabilities where it had none before."""
-    texts = iter(text.decode([row.response for row in rows if row is not None]))
-    return [
-        draft if row is None else _extended(draft, row, row.sampling.before_stop(next(texts)))
-        for draft, row in zip(drafts, rows, strict=True)
-    ]
+class LeftToRight:
+    """The layout of drafts that grow at their end (`exptilt.engines.language.Layout`)."""
+
+    def alphabet(self, vocabulary: str, sampling: Sampling) -> str:
+        return vocabulary
+
+    def start(self, prompt: str, sampling: Sampling) -> Draft:
+        return Draft(prompt)
+
+    def row(self, draft: Draft, prompt: tuple[int, ...], sampling: Sampling, key: Key, tokens: int | None) -> Row:
+        left = max(0, sampling.max_tokens - len(draft.tokens))
+        room = left if tokens is None else min(left, tokens)
+        return Row(_context(draft, prompt), sampling, key, room, finish=None if left else "length")
+
+    def response(self, row: Row, ends: frozenset[int]) -> list[int]:
+        return row.response
+
+    def extended(self, draft: Draft, row: Row, text: str) -> Draft:
+        logq = None if draft.logq is None or row.logq is None else (*draft.logq, *row.logq)
+        return Draft(draft.prompt, (*draft.tokens, *row.tokens), logq, row.sampling.before_stop(text), row.finish)
+
+    def rated(self, draft: Draft, prompt: tuple[int, ...], sampling: Sampling, start: int, measure: Measure) -> list[Rated]:
+        return [Rated(_context(draft, prompt, start), draft.tokens[start:], sampling, measure)]
 
 
-def _extended(draft: Draft, row: Row, text: str) -> Draft:
-    logq = None if draft.logq is None else (*draft.logq, *row.logq)
-    return Draft(draft.prompt, (*draft.tokens, *row.tokens), logq, text, row.finish)
+def _context(draft: Draft, prompt: tuple[int, ...], count: int | None = None) -> Context:
+    """The prompt and the first `count` tokens of the response, all of them where None."""
+    if MASK in draft.tokens:
+        raise ValueError("a draft has masked positions: give drafts of engines with the same alphabet")
+    return Context(prompt, prompt + draft.tokens[:count])

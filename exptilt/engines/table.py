@@ -22,7 +22,7 @@ from exptilt.errors import PromptError
 from exptilt.keys import Floats, Key, Stream
 from exptilt.usage import Work
 
-_ALL = frozenset({"continue", "logq", "score", "seed"})
+_ALL = frozenset({"continue", "logq", "score"})
 Tokens = tuple[int, ...]
 
 

@@ -12,9 +12,11 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
+from exptilt.draft import Chat, Prompt
 from exptilt.errors import PromptError
 
 KEPT_PROMPTS = 4096
+MARK = "[[the response goes on here]]"  # where a template puts the end of a prefill
 BROKEN = "\ufffd"  # what a decoder writes for bytes that are not a whole character
 
 
@@ -28,47 +30,60 @@ class Text:
         self.tokenizer = tokenizer
         self.ends = frozenset(ends)
         self._lock = threading.RLock()  # tokenizers are not safe to share between threads
-        self._prompts: OrderedDict[tuple[str, str | None, bool], tuple[int, ...]] = OrderedDict()
+        self._prompts: OrderedDict[Prompt, tuple[int, ...]] = OrderedDict()
         self._pieces: dict[int, str] = {}
 
     @property
     def has_template(self) -> bool:
         return bool(self.tokenizer.chat_template)
 
-    @cached_property
+    @property
     def alphabet(self) -> str:
         """A digest of the vocabulary: every token with its id, added ones included."""
+        return self._alphabet
+
+    @cached_property
+    def _alphabet(self) -> str:
         with self._lock:
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
         return blake2b(repr(vocabulary).encode(), digest_size=16).hexdigest()
 
-    def encode(self, prompt: str, system: str | None, template: bool) -> tuple[int, ...]:
-        """Token ids of a prompt: a user's turn where `template` and the tokenizer has one, else the text itself."""
-        if not prompt.strip():
-            raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
-        wanted = (prompt, system, template)
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a text as it is, with what the tokenizer puts around it, or of a chat by the template."""
         with self._lock:
-            if wanted not in self._prompts:
-                self._prompts[wanted] = self._encode(prompt, system, template)
+            if prompt not in self._prompts:
+                self._prompts[prompt] = tuple(self._plain(prompt) if isinstance(prompt, str) else self._chat(prompt))
                 if len(self._prompts) > KEPT_PROMPTS:
                     self._prompts.popitem(last=False)
-            self._prompts.move_to_end(wanted)
-            return self._prompts[wanted]
+            self._prompts.move_to_end(prompt)
+            return self._prompts[prompt]
 
-    def _encode(self, prompt: str, system: str | None, template: bool) -> tuple[int, ...]:
-        if not (template and self.has_template):
-            return tuple(self.tokenizer(prompt).input_ids)
-        turns = [{"role": "user", "content": prompt}]
-        if system is not None:
-            turns.insert(0, {"role": "system", "content": system})
+    def _plain(self, prompt: str) -> list[int]:
+        ids = self.tokenizer(prompt).input_ids
+        bos = self.tokenizer.bos_token_id
+        doubled = bos is not None and ids[:2] == [bos, bos]  # the text begins with it, as text that a template wrote does
+        return ids[1:] if doubled else ids
+
+    def _chat(self, chat: Chat) -> list[int]:
+        """The ids of a chat: up to where the response begins, which is behind the prefill where there is one."""
+        messages, prefill = chat.messages, chat.prefill
+        if prefill is not None:
+            messages[-1]["content"] = prefill + MARK
         try:
-            ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+            written = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prefill is None)
         except Exception as error:
             raise PromptError(
                 f"the model's chat template refuses the prompt ({type(error).__name__}: {error}). "
-                "Try without a system text, or template=False."
+                "Try without a system text, or give one string with template=False."
             ) from error
-        return tuple(ids)
+        for turn in chat.turns:
+            if turn.role not in ("user", "assistant") and turn.content.strip() not in written:
+                raise PromptError(
+                    f"the model's chat template leaves out the {turn.role} message: put its text into the user's message"
+                )
+        if prefill is not None:
+            written = _before_mark(written, prefill)
+        return self.tokenizer(written, add_special_tokens=False).input_ids
 
     def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
         """The text of each response, without end-of-text and other special tokens."""
@@ -105,11 +120,23 @@ def end_ids(*named: int | Iterable[int] | None) -> set[int]:
     return {token for some in named if some is not None for token in ([some] if isinstance(some, int) else some)}
 
 
-def check_system(text: Text, system: str | None, template: bool, name: str) -> None:
+def _before_mark(written: str, prefill: str) -> str:
+    """What a template wrote, up to the end of the prefill. Templates that strip messages take spaces before it away."""
+    before, *after = written.split(MARK)
+    bare = prefill.lstrip()
+    if len(after) != 1 or not before.endswith(bare):
+        raise PromptError(
+            f"the model's chat template changes the assistant's message {prefill[:80]!r}, so that it cannot be continued: "
+            "leave that message out, or write the prompt as one string with template=False"
+        )
+    return before if before.endswith(prefill) else before.removesuffix(bare) + prefill
+
+
+def check_system(has_template: bool, system: str | None, template: bool, name: str) -> None:
     """Refuse a text for the system turn where there is no chat template to put it in."""
-    if system is not None and not (template and text.has_template):
+    if system is not None and not (template and has_template):
         raise ValueError(
-            f"a system text needs a chat template, and {name} {'has none' if template else 'runs without'}: "
+            f"a system text needs a chat template, and {name} {'has none' if template else 'runs without it (template=False)'}: "
             "put the text at the beginning of the prompt instead"
         )
 

@@ -94,7 +94,7 @@ class MeteredEngine:
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
         with self._counted() as engine:
-            if not isinstance(engine, CertainEngine):
+            if "certainty" not in engine.can or not isinstance(engine, CertainEngine):
                 raise CapabilityError(f'{self.name} cannot measure certainty: use an engine with "certainty" in its `can`')
             certainties = engine.certainty(drafts)
         check_certain(self.name, certainties)

@@ -83,7 +83,7 @@ def vllm(_: pytest.FixtureRequest, stack: ExitStack) -> EngineContract:
     stack.enter_context(patch.dict(os.environ, FOR_VLLM))
     pytest.importorskip("vllm")
     engine: Any = xt.load(f"vllm:{MODEL}", max_rows=64, block_size=32, enforce_eager=True, **LAW)
-    stack.callback(engine.model.close)
+    stack.callback(engine.backend.close)
     return EngineContract(engine, PROMPTS, tolerance=1e-3, singles=40, draws=600)
 
 

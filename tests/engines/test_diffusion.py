@@ -26,8 +26,9 @@ pytest.importorskip("transformers")
 
 import torch
 
-from exptilt.engines.diffusion import DiffusionEngine, DiffusionSampling, MaskedWeights
+from exptilt.engines.diffusion import DiffusionSampling, MaskedWeights
 from exptilt.engines.diffusion.loading import find_ends, find_mask, read_masked_weights
+from exptilt.engines.language import LanguageEngine
 
 WORDS = ("<end>", "a", "b", "<mask>")
 END, MASKED = 0, 3
@@ -80,18 +81,18 @@ def word_tokenizer(words: tuple[str, ...] = WORDS) -> Any:
 
 def filler(
     sampling: DiffusionSampling, *, seed: int = 0, thin: bool = True, shifted: bool = False, **model: Any
-) -> DiffusionEngine:
+) -> LanguageEngine[Any]:
     weights = MaskedWeights(
         Filler(seed=seed, **model), word_tokenizer(), mask=MASKED, ends=[END], name="filler", thin=thin, shifted=shifted
     )  # fmt: skip
-    return DiffusionEngine(weights, sampling)
+    return LanguageEngine(weights, sampling)
 
 
 def keys(count: int, *path: int | str) -> list[xt.Key]:
     return [xt.Key(7, *path, i) for i in range(count)]
 
 
-def draws(engine: DiffusionEngine, count: int, pieces: int | None = None, prompt: str = "a b") -> list[xt.Draft]:
+def draws(engine: LanguageEngine[Any], count: int, pieces: int | None = None, prompt: str = "a b") -> list[xt.Draft]:
     """Independent draws; with `pieces` every draft is extended by that many decisions at a time."""
     drafts = []
     for chunk in range(math.ceil(count / CHUNK)):
@@ -109,7 +110,7 @@ def draws(engine: DiffusionEngine, count: int, pieces: int | None = None, prompt
 class Oracle:
     """The law of paths computed from the module's documentation alone, by recursion over every outcome of every step."""
 
-    def __init__(self, engine: DiffusionEngine, prompt: tuple[int, ...] = (1, 2)) -> None:
+    def __init__(self, engine: LanguageEngine[Any], prompt: tuple[int, ...] = (1, 2)) -> None:
         self.engine, self.law, self.prompt = engine, engine.sampling, prompt
 
     def probabilities(self, state: tuple[int, ...]) -> np.ndarray:
@@ -118,8 +119,8 @@ class Oracle:
         def logits(prompt: tuple[int, ...]) -> np.ndarray:
             ids = [*prompt, *[MASKED if token == MASK else token for token in state]]
             with torch.inference_mode():
-                found = self.engine.weights.model(input_ids=torch.tensor([ids])).logits[0].double().numpy()
-            first = len(prompt) - self.engine.weights.network.shifted
+                found = self.engine.backend.model(input_ids=torch.tensor([ids])).logits[0].double().numpy()
+            first = len(prompt) - self.engine.backend.network.shifted
             return found[first : first + len(state)]
 
         values = logits(self.prompt)
@@ -275,7 +276,7 @@ def test_a_coarse_law_is_rescored_by_the_fine_one_along_its_order() -> None:
 @pytest.mark.parametrize("heeds", [True, False], ids=["padded", "by length"])
 def test_a_row_does_not_depend_on_its_neighbours(heeds: bool) -> None:
     engine = filler(DiffusionSampling(max_tokens=6, block=3), seed=6, heeds=heeds)
-    assert engine.weights.network._pads is heeds
+    assert engine.backend.network._pads is heeds
     prompts = ["a", "a b", "b b a b", "a b", "b"] * 4
     together = engine.extend([engine.start(prompt) for prompt in prompts], keys(20))
     alone = [engine.extend([engine.start(prompt)], [key])[0] for prompt, key in zip(prompts, keys(20), strict=True)]
@@ -335,10 +336,10 @@ def test_the_text_ends_at_the_first_end_and_later_blocks_stay_open() -> None:
 
 def test_low_confidence_tells_what_it_cannot_do() -> None:
     engine = filler(DiffusionSampling(max_tokens=4, block=None, per_step=2, order="low-confidence"))
-    assert engine.can == {"continue", "seed"}
-    assert engine.with_sampling(order="left").can == {"continue", "seed", "logq", "score"}
+    assert engine.can == {"continue"}
+    assert engine.with_sampling(order="left").can == {"continue", "logq", "score"}
     with pytest.raises(CapabilityError, match="depend on the drawn tokens"):
-        engine.score([])
+        engine.score(engine.extend([engine.start("a")], keys(1)))
     target = xt.Target(engine, lambda prompt, drafts: [0.0] * len(drafts), 1.0, proposal=engine)
     with pytest.raises(CapabilityError, match=r"\['logq'\] is missing|\['score'\] is missing"):
         xt.sample(target, "a", xt.ETS(2, 1, 2))
@@ -377,8 +378,10 @@ def test_foreign_drafts_and_prompts_are_refused() -> None:
         engine.score([xt.Draft("a", (1, 2, 1), (0.0,) * 3, order=(0, 1, 2))])
     with pytest.raises(ValueError, match="decision 1 of a draft is at position 3"):
         engine.score([xt.Draft("a", (1, MASK, MASK, 2), (0.0,) * 2, order=(0, 3))])
-    with pytest.raises(ValueError, match="does not know"):
+    with pytest.raises(ValueError, match="tokens from 9 to 9, but filler has 0 to 3"):
         engine.score([xt.Draft("a", (9, MASK, MASK, MASK), (0.0,), order=(0,))])
+    with pytest.raises(ValueError, match="decision 0 of a draft has no token"):
+        engine.score([xt.Draft("a", (MASK,) * 4, (0.0,), order=(0,))])
     with pytest.raises(PromptError, match="empty"):
         engine.start(" ")
     with pytest.raises(PromptError, match="shorten the prompt"):
@@ -451,8 +454,8 @@ def test_a_model_with_its_own_code_is_loaded_when_trusted(tmp_path: Path, monkey
     with pytest.raises(ModelError, match=r'cannot decode with cache="dual".*attention interface'):
         xt.load(f"mdlm:{folder}", trust_remote_code=True, max_tokens=6, block=3, cache="dual")
     engine = xt.load(f"mdlm:{folder}", trust_remote_code=True, max_tokens=6, block=3)
-    assert isinstance(engine, DiffusionEngine)
-    assert (engine.weights.network.mask, engine.weights.text.ends) == (MASKED, {END})
+    assert isinstance(engine, LanguageEngine)
+    assert (engine.backend.network.mask, engine.backend.text.ends) == (MASKED, {END})
     drafts = engine.extend([engine.start("a b")] * 5, keys(5))
     for draft, score in zip(drafts, engine.score(drafts), strict=True):
         assert np.allclose(score, draft.logq or (), atol=1e-5)
@@ -465,9 +468,9 @@ needs_tiny = pytest.mark.skipif(not TINY.is_dir(), reason="tiny-mdlm is not trai
 
 
 @pytest.fixture(scope="module")
-def tiny() -> DiffusionEngine:
+def tiny() -> LanguageEngine[Any]:
     engine = xt.load("tiny-mdlm")
-    assert isinstance(engine, DiffusionEngine)
+    assert isinstance(engine, LanguageEngine)
     return engine
 
 
@@ -477,7 +480,7 @@ def digits(prompt: str, drafts: list[xt.Draft]) -> list[float]:
 
 
 @needs_tiny
-def test_tiny_scores_what_it_draws(tiny: DiffusionEngine) -> None:
+def test_tiny_scores_what_it_draws(tiny: LanguageEngine[Any]) -> None:
     questions = [problem.question for problem in word_problems("test", 4, seed=1)]
     changes: list[dict[str, Any]] = [
         {},
@@ -496,7 +499,7 @@ def test_tiny_scores_what_it_draws(tiny: DiffusionEngine) -> None:
 
 
 @needs_tiny
-def test_tiny_estimates_of_z_agree(tiny: DiffusionEngine) -> None:
+def test_tiny_estimates_of_z_agree(tiny: LanguageEngine[Any]) -> None:
     """Independent, ETS and SMC estimate one Z, and ETS with a coarse proposal too: the order of both is fixed."""
     short = tiny.with_sampling(max_tokens=16, per_step=4, order="left")
     coarse = replace(xt.Target(short, digits, beta=0.3), proposal=short.with_sampling(per_step=8, temperature=1.2))
@@ -522,7 +525,7 @@ def test_tiny_estimates_of_z_agree(tiny: DiffusionEngine) -> None:
     [xt.ETS(2, 1, 16), xt.Independent(2), xt.SMC(2, 16), xt.SuffixMCMC(2), xt.Metropolised(xt.Independent(2), 1)],
     ids=["ets", "independent", "smc", "mcmc", "metropolised"],
 )
-def test_tiny_serves_every_sampler(sampler: Any, tiny: DiffusionEngine) -> None:
+def test_tiny_serves_every_sampler(sampler: Any, tiny: LanguageEngine[Any]) -> None:
     target = xt.Target(tiny.with_sampling(per_step=4), xt.rewards.Arithmetic(), beta=0.1)
     question = word_problems("test", 1, seed=5)[0].question
     one, two = (xt.sample(target, question, sampler, seed=3) for _ in range(2))

@@ -19,8 +19,9 @@ pytest.importorskip("transformers")
 import torch
 import transformers
 
-from exptilt.engines.diffusion import DiffusionEngine, DiffusionSampling, MaskedWeights
+from exptilt.engines.diffusion import DiffusionSampling, MaskedWeights
 from exptilt.engines.diffusion.network import MaskedNetwork
+from exptilt.engines.language import LanguageEngine
 from tests.engines.test_diffusion import (
     END,
     MASKED,
@@ -86,8 +87,8 @@ class CachedOracle(Oracle):
         size = self.law.block or self.law.max_tokens
         first = len(self.prompt) + sum(token != MASK for token in state) // size * size
         last = len(ids) if self.law.cache == "prefix" else min(first + size, len(ids))
-        shift = self.engine.weights.network.shifted
-        begun, model = [*ids[:first], *[MASKED] * (len(ids) - first)], self.engine.weights.model
+        shift = self.engine.backend.network.shifted
+        begun, model = [*ids[:first], *[MASKED] * (len(ids) - first)], self.engine.backend.model
         with torch.inference_mode():
             whole = Notebook()
             logits = model(input_ids=torch.tensor([begun]), past_key_values=whole).logits[0]
@@ -118,7 +119,7 @@ CACHED = {
 @pytest.mark.parametrize("name", CACHED)
 def test_cached_draws_follow_the_enumerated_law(name: str, shifted: bool, weights: dict[bool, MaskedWeights]) -> None:
     """Decision by decision, each a call of its own: what was kept is made again, and must be the same."""
-    engine = DiffusionEngine(weights[shifted], CACHED[name])
+    engine = LanguageEngine(weights[shifted], CACHED[name])
     oracle = CachedOracle(engine)
     law = oracle.enumerate()
     check_law(draws(engine, 1000, 1 if shifted else None), law)
@@ -130,7 +131,7 @@ def test_cached_draws_follow_the_enumerated_law(name: str, shifted: bool, weight
 @pytest.mark.parametrize("name", CACHED)
 def test_cached_scores_are_what_was_recorded(name: str, shifted: bool, weights: dict[bool, MaskedWeights]) -> None:
     """Along the whole path, from any decision on, and for a draft that was cut anywhere and went on."""
-    engine = DiffusionEngine(weights[shifted], CACHED[name])
+    engine = LanguageEngine(weights[shifted], CACHED[name])
     drafts = engine.extend([engine.start(prompt) for prompt in ("a", "a b", "b b a b") * 5], keys(15))
     went_on = engine.extend([draft.cut(number % 4) for number, draft in enumerate(drafts)], keys(15, "more"))
     for some in (drafts, went_on):
@@ -151,7 +152,7 @@ def test_cached_scores_are_what_was_recorded(name: str, shifted: bool, weights: 
 def test_cached_rows_do_not_depend_on_their_neighbours(guidance: float, weights: dict[bool, MaskedWeights]) -> None:
     """Prompts of unequal length, blocks at unequal progress, cached laws and others in one batch."""
     laws = [
-        DiffusionEngine(
+        LanguageEngine(
             weights[True], DiffusionSampling(max_tokens=6, block=3, cache=cache, guidance=guidance, threshold=threshold)
         )
         for cache in ("dual", "prefix", "none")
@@ -177,7 +178,7 @@ def test_cached_rows_do_not_depend_on_their_neighbours(guidance: float, weights:
 
 def test_work_tells_what_was_fed_and_what_was_kept(weights: dict[bool, MaskedWeights]) -> None:
     """Four positions after a prompt of two, in blocks of two: each block is one whole response and one window."""
-    plain = DiffusionEngine(weights[False], DiffusionSampling(max_tokens=4, block=2, order="left"))
+    plain = LanguageEngine(weights[False], DiffusionSampling(max_tokens=4, block=2, order="left"))
     for cache, fed in (("none", 4 * 6), ("dual", 2 * 6 + 2 * 2), ("prefix", 2 * 6 + 4 + 2)):
         work = Work()
         engine = plain.with_sampling(cache=cache).metered(work)
@@ -207,7 +208,7 @@ def test_rows_wait_for_memory_and_come_out_the_same(weights: dict[bool, MaskedWe
         return done
 
     decoder.step = watched
-    engines = [DiffusionEngine(one, law) for one in (narrow, wide)]
+    engines = [LanguageEngine(one, law) for one in (narrow, wide)]
     few, many = (engine.extend([engine.start("a b")] * 12, keys(12)) for engine in engines)
     assert [draft.tokens for draft in few] == [draft.tokens for draft in many]
     assert max(rows for rows, _ in seen) == 3
@@ -216,7 +217,7 @@ def test_rows_wait_for_memory_and_come_out_the_same(weights: dict[bool, MaskedWe
 
 def test_a_cached_proposal_is_rescored_by_the_exact_law(weights: dict[bool, MaskedWeights]) -> None:
     """E_q[p/q] = 1 where the order is fixed, q the dual cache of the same network."""
-    exact = DiffusionEngine(weights[True], DiffusionSampling(max_tokens=4, block=2, order="left"))
+    exact = LanguageEngine(weights[True], DiffusionSampling(max_tokens=4, block=2, order="left"))
     cached = exact.with_sampling(cache="dual")
     drafts = cached.extend([cached.start("a b")] * 1000, keys(1000))
     ratios = np.exp([score.sum() - sum(draft.logq or ()) for draft, score in zip(drafts, exact.score(drafts), strict=True)])

@@ -16,7 +16,8 @@ from exptilt.errors import CapabilityError
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from exptilt.engines.diffusion import DiffusionEngine, DiffusionSampling
+from exptilt.engines.diffusion import DiffusionSampling
+from exptilt.engines.language import LanguageEngine
 from tests.engines.test_diffusion import END, MASK, Oracle, check_law, draws, filler, keys
 from tests.engines.test_diffusion_cache import weights  # noqa: F401 - a fixture
 
@@ -35,7 +36,7 @@ def tilted(law: dict[tuple[int, ...], float]) -> tuple[dict[tuple[int, ...], flo
     return {tokens: mass / z for tokens, mass in gamma.items()}, z
 
 
-def paths_of(engine: DiffusionEngine) -> list[xt.Draft]:
+def paths_of(engine: LanguageEngine[Any]) -> list[xt.Draft]:
     """Every finished response of an engine that decides from left to right, as a draft."""
     size, found = engine.sampling.block or engine.max_tokens, []
     for tokens in itertools.product((0, 1, 2), repeat=engine.max_tokens):
@@ -51,7 +52,7 @@ def paths_of(engine: DiffusionEngine) -> list[xt.Draft]:
 @pytest.mark.parametrize("cache", ["none", "dual"])
 def test_suffix_redraw_is_stationary_by_enumeration(cache: Any, weights: Any) -> None:  # noqa: F811
     """πP = π and detailed balance, P from the engine's own conditional laws; responses of two and of three decisions."""
-    engine = DiffusionEngine(weights[True], DiffusionSampling(max_tokens=3, block=2, order="left", cache=cache))
+    engine = LanguageEngine(weights[True], DiffusionSampling(max_tokens=3, block=2, order="left", cache=cache))
     drafts, sampler = paths_of(engine), xt.SuffixMCMC(1)
     assert {draft.decided for draft in drafts} == {2, 3}
     logs = engine.score(drafts)
@@ -115,7 +116,7 @@ def test_a_suffix_redraw_within_a_step_that_cannot_be_parted_is_refused() -> Non
 )
 def test_estimates_of_z_are_unbiased(sampler: Any, proposal: dict, runs: int, weights: Any) -> None:  # noqa: F811
     """E[Ẑ] = Z within five standard errors, Z summed over every response."""
-    engine = DiffusionEngine(weights[True], DiffusionSampling(max_tokens=4, block=2, order="left"))
+    engine = LanguageEngine(weights[True], DiffusionSampling(max_tokens=4, block=2, order="left"))
     _, z = tilted(Oracle(engine).enumerate())
     target = xt.Target(engine, share, BETA, proposal=engine.with_sampling(**proposal) if proposal else None)
     with ThreadPoolExecutor(32) as threads:

@@ -19,12 +19,9 @@ transformers = pytest.importorskip("transformers")
 
 from exptilt.core import Engine  # noqa: E402
 from exptilt.draft import MASK, Draft  # noqa: E402
-from exptilt.engines.hf import (  # noqa: E402
-    HFEngine,
-    Weights,
-    network,
-)
+from exptilt.engines.hf import Weights, network  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
+from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.load import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError, PromptError  # noqa: E402
@@ -37,16 +34,16 @@ PROMPTS = ["one", "the second prompt is longer", "a third", "and the fourth prom
 
 
 @pytest.fixture(scope="module")
-def engine(model_folder: Path) -> HFEngine:
+def engine(model_folder: Path) -> LanguageEngine[Any]:
     made = load(f"hf:{model_folder}", max_tokens=24)
-    assert isinstance(made, HFEngine)
+    assert isinstance(made, LanguageEngine)
     return made
 
 
 @pytest.fixture
-def fresh(model_folder: Path) -> HFEngine:
+def fresh(model_folder: Path) -> LanguageEngine[Any]:
     """An engine with nothing cached yet, its Work its own."""
-    return HFEngine(read_weights(model_folder, name="fresh"), SHORT)
+    return LanguageEngine(read_weights(model_folder, name="fresh"), SHORT)
 
 
 def _nodes(node: Any) -> Iterator[Any]:
@@ -65,11 +62,11 @@ def logq(draft: Draft) -> np.ndarray:
     return np.array(draft.logq)
 
 
-def raw_logits(engine: HFEngine, prompt: str, tokens: Sequence[int]) -> np.ndarray:
+def raw_logits(engine: LanguageEngine[Any], prompt: Any, tokens: Sequence[int]) -> np.ndarray:
     """Logits before each token of a response, from one plain pass of the model."""
-    ids = [*engine.weights.text.encode(prompt, engine.system, engine.template), *tokens]
+    ids = [*engine.prompt_tokens(prompt), *tokens]
     with torch.inference_mode():
-        logits = engine.weights.model(torch.tensor([ids])).logits[0].double().numpy()
+        logits = engine.backend.model(torch.tensor([ids])).logits[0].double().numpy()
     return logits[len(ids) - len(tokens) - 1 :]
 
 
@@ -93,15 +90,15 @@ def reference_law(logits: np.ndarray, temperature: float, top_k: int | None, top
 # ------------------------------------------------------------------------------------------------------------ the law
 
 
-def test_it_is_an_engine(engine: HFEngine):
+def test_it_is_an_engine(engine: LanguageEngine[Any]):
     assert isinstance(engine, Engine)
-    assert engine.can == {"continue", "logq", "score", "seed", "certainty"}
+    assert engine.can == {"continue", "logq", "score", "certainty"}
 
 
 @pytest.mark.parametrize(
     "sampling", [{}, {"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 1.3, "top_k": 40, "top_p": 0.9}]
 )
-def test_recorded_and_scored_log_probabilities_agree_with_the_model(engine: HFEngine, sampling: dict[str, Any]):
+def test_recorded_and_scored_log_probabilities_agree_with_the_model(engine: LanguageEngine[Any], sampling: dict[str, Any]):
     law = engine.with_sampling(**sampling)
     drafts = law.extend([law.start(prompt) for prompt in PROMPTS], keys(4))
     for draft, scores in zip(drafts, law.score(drafts), strict=True):
@@ -112,7 +109,7 @@ def test_recorded_and_scored_log_probabilities_agree_with_the_model(engine: HFEn
         np.testing.assert_allclose(logq(draft), expected, atol=1e-5)
 
 
-def test_scores_from_some_token_on_are_the_end_of_the_whole_score(engine: HFEngine):
+def test_scores_from_some_token_on_are_the_end_of_the_whole_score(engine: LanguageEngine[Any]):
     """What comes before is not evaluated again where its key-values are known, and not counted as scored."""
     law = engine.with_sampling(max_tokens=9)
     stems = law.extend([law.start("one"), law.start("two three")] * 2, keys(4), tokens=4)
@@ -128,7 +125,7 @@ def test_scores_from_some_token_on_are_the_end_of_the_whole_score(engine: HFEngi
     assert law.score([], []) == []
 
 
-def test_a_token_outside_the_support_scores_minus_infinity(engine: HFEngine):
+def test_a_token_outside_the_support_scores_minus_infinity(engine: LanguageEngine[Any]):
     law = engine.with_sampling(top_k=3)
     draft = engine.extend([engine.start("one")], keys(1), tokens=6)[0]
     [scores] = law.score([draft])
@@ -140,7 +137,7 @@ def test_a_token_outside_the_support_scores_minus_infinity(engine: HFEngine):
 
 
 @pytest.mark.parametrize("sampling", [{"top_k": 3}, {"top_p": 0.5}, {"top_k": 20, "top_p": 0.6}])
-def test_draws_stay_inside_the_support(engine: HFEngine, sampling: dict[str, Any]):
+def test_draws_stay_inside_the_support(engine: LanguageEngine[Any], sampling: dict[str, Any]):
     law = engine.with_sampling(**sampling)
     drafts = law.extend([law.start("one")] * 64, keys(64), tokens=1)
     options = {"temperature": 1.0, "top_k": None, "top_p": 1.0, **sampling}
@@ -150,17 +147,15 @@ def test_draws_stay_inside_the_support(engine: HFEngine, sampling: dict[str, Any
     assert len(seen) > 1
 
 
-def test_top_p_that_needs_more_tokens_than_are_sorted_first(engine: HFEngine, monkeypatch: pytest.MonkeyPatch):
-    from exptilt.engines import distribution_torch as module
-
+def test_top_p_that_needs_more_tokens_than_are_sorted_first(engine: LanguageEngine[Any], monkeypatch: pytest.MonkeyPatch):
     law = engine.with_sampling(temperature=5.0, top_p=0.95)
     drafts = law.extend([law.start("one")] * 8, keys(8), tokens=4)
-    monkeypatch.setattr(module, "FIRST_LOOK", 4)
+    monkeypatch.setattr("exptilt.engines.distribution_torch.FIRST_LOOK", 4)
     for narrow, draft in zip(law.score(drafts), drafts, strict=True):
         np.testing.assert_allclose(narrow, logq(draft), atol=1e-5)
 
 
-def test_continuations_follow_the_enumerated_law(engine: HFEngine):
+def test_continuations_follow_the_enumerated_law(engine: LanguageEngine[Any]):
     """Two tokens under top_k=4: 16 outcomes and the early ends, each within 5 standard errors of its probability."""
     law = engine.with_sampling(top_k=4, max_tokens=2, temperature=0.8)
     expected: dict[tuple[int, ...], float] = {}
@@ -177,7 +172,7 @@ def test_continuations_follow_the_enumerated_law(engine: HFEngine):
         assert abs(drawn[outcome] / count - p) < 5 * math.sqrt(p * (1 - p) / count), outcome
 
 
-def test_a_law_with_one_token_has_log_probability_zero(engine: HFEngine):
+def test_a_law_with_one_token_has_log_probability_zero(engine: LanguageEngine[Any]):
     law = engine.with_sampling(top_k=1)
     [draft] = law.extend([law.start("one")], keys(1), tokens=5)
     assert draft.logq == (0.0,) * len(draft.tokens)
@@ -186,7 +181,7 @@ def test_a_law_with_one_token_has_log_probability_zero(engine: HFEngine):
 # -------------------------------------------------------------------------------------------------- batches and seeds
 
 
-def test_seeds_give_the_same_drafts_among_16_threads(engine: HFEngine):
+def test_seeds_give_the_same_drafts_among_16_threads(engine: LanguageEngine[Any]):
     def draw(i: int) -> list[Draft]:
         law = engine.with_sampling(temperature=0.5 + i % 3)
         return law.extend([law.start(PROMPTS[(i + j) % 4]) for j in range(3)], [Key(7, i, j) for j in range(3)])
@@ -197,14 +192,14 @@ def test_seeds_give_the_same_drafts_among_16_threads(engine: HFEngine):
     assert [[d.tokens for d in drafts] for drafts in together] == [[d.tokens for d in drafts] for drafts in alone]
 
 
-def test_few_places_and_little_memory_change_nothing(engine: HFEngine, model_folder: Path):
-    small = HFEngine(read_weights(model_folder, name="small", max_rows=3, memory=0), engine.sampling)
+def test_few_places_and_little_memory_change_nothing(engine: LanguageEngine[Any], model_folder: Path):
+    small = LanguageEngine(read_weights(model_folder, name="small", max_rows=3, memory=0), engine.sampling)
     started = [engine.start(PROMPTS[i % 4]) for i in range(12)]
     wide, narrow = engine.extend(started, keys(12)), small.extend(started, keys(12))
     assert [draft.tokens for draft in wide] == [draft.tokens for draft in narrow]
 
 
-def test_uniforms_are_used_in_order(engine: HFEngine):
+def test_uniforms_are_used_in_order(engine: LanguageEngine[Any]):
     [draft] = engine.extend([engine.start("one")], [Key(3)], tokens=4)
     uniforms = Key(3).rng().random(4)
     for u, token, row in zip(uniforms, draft.tokens, raw_logits(engine, "one", draft.tokens), strict=False):
@@ -214,7 +209,7 @@ def test_uniforms_are_used_in_order(engine: HFEngine):
 # ------------------------------------------------------------------------------------------------------------ endings
 
 
-def test_the_cap_is_an_outcome_and_an_end_drawn_last_is_a_stop(engine: HFEngine):
+def test_the_cap_is_an_outcome_and_an_end_drawn_last_is_a_stop(engine: LanguageEngine[Any]):
     law = engine.with_sampling(max_tokens=3)
     drafts = law.extend([law.start("one")] * 400, keys(400))
     for draft in drafts:
@@ -227,7 +222,7 @@ def test_the_cap_is_an_outcome_and_an_end_drawn_last_is_a_stop(engine: HFEngine)
     assert all("<" not in draft.text or "<end>" not in draft.text for draft in drafts)
 
 
-def test_the_end_of_text_is_scored(engine: HFEngine):
+def test_the_end_of_text_is_scored(engine: LanguageEngine[Any]):
     drafts = engine.extend([engine.start("one")] * 64, keys(64))
     ended = next(draft for draft in drafts if draft.finish == "stop" and len(draft.tokens) > 1)
     [scores] = engine.score([ended])
@@ -258,24 +253,24 @@ class Scripted(torch.nn.Module):
         return output
 
 
-def scripted(engine: HFEngine, text: str, **sampling: Any) -> HFEngine:
+def scripted(engine: LanguageEngine[Any], text: str, **sampling: Any) -> LanguageEngine[Any]:
     """An engine that answers "one" with `text` and an end."""
-    tokenizer = engine.weights.text.tokenizer
-    prompt = engine.weights.text.encode("one", None, True)
-    model = Scripted(engine.weights.model, prompt, [*tokenizer(text, add_special_tokens=False).input_ids, END])
+    tokenizer = engine.backend.text.tokenizer
+    prompt = engine.prompt_tokens("one")
+    model = Scripted(engine.backend.model, prompt, [*tokenizer(text, add_special_tokens=False).input_ids, END])
     weights = Weights(model, tokenizer, name="scripted")
-    return HFEngine(weights, engine.with_sampling(max_tokens=64, **sampling).sampling)
+    return LanguageEngine(weights, engine.with_sampling(max_tokens=64, **sampling).sampling)
 
 
-def test_a_stop_string_that_straddles_tokens_ends_the_row(engine: HFEngine):
+def test_a_stop_string_that_straddles_tokens_ends_the_row(engine: LanguageEngine[Any]):
     law = scripted(engine, "first\n\nQ: next", stop=["\n\nQ:", "never"])
     [draft] = law.extend([law.start("one")], keys(1))
     assert draft.text == "first"
     assert draft.finish == "stop"
-    assert bytes(engine.weights.text.tokenizer.decode(draft.tokens), "utf-8") == b"first\n\nQ:", "tokens keep what was drawn"
+    assert bytes(engine.backend.text.tokenizer.decode(draft.tokens), "utf-8") == b"first\n\nQ:", "tokens keep what was drawn"
 
 
-def test_a_stop_string_across_two_calls(engine: HFEngine):
+def test_a_stop_string_across_two_calls(engine: LanguageEngine[Any]):
     law = scripted(engine, "ab--cd", stop="--")
     [half] = law.extend([law.start("one")], keys(1), tokens=3)
     assert (half.text, half.finish) == ("ab-", None)
@@ -283,7 +278,7 @@ def test_a_stop_string_across_two_calls(engine: HFEngine):
     assert (whole.text, whole.finish, len(whole.tokens)) == ("ab", "stop", 4)
 
 
-def test_characters_of_several_tokens_and_stops_that_end_in_one(engine: HFEngine):
+def test_characters_of_several_tokens_and_stops_that_end_in_one(engine: LanguageEngine[Any]):
     law = scripted(engine, "naïve 思考 done")
     [draft] = law.extend([law.start("one")], keys(1))
     assert draft.text == "naïve 思考 done"
@@ -296,10 +291,10 @@ def test_characters_of_several_tokens_and_stops_that_end_in_one(engine: HFEngine
 # ------------------------------------------------------------------------------------------- prefixes and their cost
 
 
-def test_a_prompt_is_prefilled_once_for_all_its_rows(fresh: HFEngine):
+def test_a_prompt_is_prefilled_once_for_all_its_rows(fresh: LanguageEngine[Any]):
     work = Work()
     law = fresh.metered(work)
-    length = len(law.weights.text.encode("the second prompt is longer", None, True)) - 1
+    length = len(law.prompt_tokens("the second prompt is longer")) - 1
     begun = law.extend([law.start("the second prompt is longer")] * 8, keys(8), tokens=4)
     assert (work.prompt, work.cached) == (length, 7 * length)
     assert work.generated == sum(len(draft.tokens) for draft in begun)
@@ -307,17 +302,17 @@ def test_a_prompt_is_prefilled_once_for_all_its_rows(fresh: HFEngine):
     assert work.scored == 0
 
 
-def test_rollouts_of_candidates_prefill_nothing_again(fresh: HFEngine):
+def test_rollouts_of_candidates_prefill_nothing_again(fresh: LanguageEngine[Any]):
     begun = [draft for draft in fresh.extend([fresh.start("one")] * 4, keys(4), tokens=6) if draft.finish is None]
     work = Work()
     rolled = fresh.metered(work).extend([draft for draft in begun for _ in range(3)], keys(3 * len(begun), seed=1))
     assert work.prompt == 0
-    assert work.cached == 3 * sum(len(fresh.weights.text.encode("one", None, True)) + len(d.tokens) - 1 for d in begun)
+    assert work.cached == 3 * sum(len(fresh.prompt_tokens("one")) + len(d.tokens) - 1 for d in begun)
     for draft, scores in zip(rolled, fresh.score(rolled), strict=True):
         np.testing.assert_allclose(logq(draft), scores, atol=1e-5)
 
 
-def test_redrawing_from_a_finished_draft_prefills_nothing_again(fresh: HFEngine):
+def test_redrawing_from_a_finished_draft_prefills_nothing_again(fresh: LanguageEngine[Any]):
     [draft] = fresh.extend([fresh.start("one")], keys(1))
     work = Work()
     [redrawn] = fresh.metered(work).extend([draft.cut(len(draft.tokens) // 2)], keys(1, seed=1))
@@ -325,21 +320,21 @@ def test_redrawing_from_a_finished_draft_prefills_nothing_again(fresh: HFEngine)
     np.testing.assert_allclose(logq(redrawn), fresh.score([redrawn])[0], atol=1e-5)
 
 
-def test_what_several_rows_share_is_prefilled_once(engine: HFEngine, fresh: HFEngine):
+def test_what_several_rows_share_is_prefilled_once(engine: LanguageEngine[Any], fresh: LanguageEngine[Any]):
     """Drafts of another engine over the same weights: nothing is cached, prompt and first tokens are shared."""
     [stem] = engine.extend([engine.start(PROMPTS[3])], [Key(5)], tokens=6)
     assert stem.finish is None
     grown = [draft for draft in engine.extend([stem] * 6, keys(6), tokens=5) if draft.finish is None]
     work = Work()
     fresh.metered(work).extend(grown, keys(len(grown)), tokens=2)
-    common = len(fresh.weights.text.encode(PROMPTS[3], None, True)) + 6
+    common = len(fresh.prompt_tokens(PROMPTS[3])) + 6
     assert common + 4 * len(grown) >= work.prompt >= common
     assert work.prompt + work.cached == len(grown) * (common + 4)
 
 
 def test_a_prefix_store_of_bounded_size(model_folder: Path):
     weights = read_weights(model_folder, name="small", memory=2**16)
-    engine = HFEngine(weights, SHORT)
+    engine = LanguageEngine(weights, SHORT)
     engine.extend([engine.start(f"prompt number {i}") for i in range(50)], keys(50))
     store = weights.network.prefixes
     nodes = list(_nodes(store._root))
@@ -348,7 +343,7 @@ def test_a_prefix_store_of_bounded_size(model_folder: Path):
     assert {leaf for leaves in store._leaves.values() for leaf in leaves} == {node for node in nodes if not node.children}
 
 
-def test_scoring_counts_its_work(fresh: HFEngine):
+def test_scoring_counts_its_work(fresh: LanguageEngine[Any]):
     drafts = fresh.extend([fresh.start("one")] * 3, keys(3))
     work = Work()
     fresh.metered(work).score([*drafts, fresh.start("one")])
@@ -356,7 +351,7 @@ def test_scoring_counts_its_work(fresh: HFEngine):
     assert (work.scored, work.forwards, work.generated, work.prompt) == (tokens, 3, 0, 0)
 
 
-def test_scoring_in_small_blocks_changes_nothing(engine: HFEngine, monkeypatch: pytest.MonkeyPatch):
+def test_scoring_in_small_blocks_changes_nothing(engine: LanguageEngine[Any], monkeypatch: pytest.MonkeyPatch):
     drafts = engine.extend([engine.start(PROMPTS[i % 4]) for i in range(12)], keys(12))
     whole = engine.score(drafts)
     monkeypatch.setattr(network, "BLOCK_LOGITS", 2000)
@@ -368,7 +363,7 @@ def test_scoring_in_small_blocks_changes_nothing(engine: HFEngine, monkeypatch: 
 # ------------------------------------------------------------------------------------------------- drafts in and out
 
 
-def test_no_tokens_are_no_tokens(engine: HFEngine):
+def test_no_tokens_are_no_tokens(engine: LanguageEngine[Any]):
     [draft] = engine.extend([engine.start("one")], keys(1), tokens=0)
     assert draft == engine.start("one")
     assert engine.score([draft])[0].shape == (0,)
@@ -376,13 +371,13 @@ def test_no_tokens_are_no_tokens(engine: HFEngine):
         engine.extend([draft], keys(1), tokens=-1)
 
 
-def test_a_draft_without_log_probabilities_stays_without(engine: HFEngine):
+def test_a_draft_without_log_probabilities_stays_without(engine: LanguageEngine[Any]):
     [draft] = engine.extend([Draft("one", (40, 41), None)], keys(1), tokens=2)
     assert draft.logq is None
     assert draft.tokens[:2] == (40, 41)
 
 
-def test_drafts_of_another_vocabulary_are_refused(engine: HFEngine):
+def test_drafts_of_another_vocabulary_are_refused(engine: LanguageEngine[Any]):
     for tokens in ((5, 100_000), (5, MASK)):
         with pytest.raises(ValueError, match="same alphabet"):
             engine.extend([Draft("one", tokens, (-1.0, -1.0))], keys(1))
@@ -392,12 +387,12 @@ def test_drafts_of_another_vocabulary_are_refused(engine: HFEngine):
 
 def test_a_chat_template_is_used_where_there_is_one(chat_folder: Path):
     engine = load(f"hf:{chat_folder}", max_tokens=8)
-    assert isinstance(engine, HFEngine)
-    tokenizer = engine.weights.text.tokenizer
+    assert isinstance(engine, LanguageEngine)
+    tokenizer = engine.backend.text.tokenizer
 
     def prompt(**options: Any) -> str:
         law = replace(engine, **options)
-        return tokenizer.decode(law.weights.text.encode("hello", law.system, law.template))
+        return tokenizer.decode(law.prompt_tokens("hello"))
 
     assert prompt() == "<bos>u:hello;a:"
     assert prompt(system="be brief") == "<bos>s:be brief;u:hello;a:"
@@ -406,7 +401,7 @@ def test_a_chat_template_is_used_where_there_is_one(chat_folder: Path):
         replace(engine, template=False, system="be brief")
 
 
-def test_prompts_without_room_or_content_are_refused(engine: HFEngine):
+def test_prompts_without_room_or_content_are_refused(engine: LanguageEngine[Any]):
     for empty in ("", " \n\t"):
         with pytest.raises(PromptError, match="empty"):
             engine.start(empty)
@@ -417,7 +412,7 @@ def test_prompts_without_room_or_content_are_refused(engine: HFEngine):
 # --------------------------------------------------------------------------------------------- settings and certainty
 
 
-def test_settings_tell_laws_apart(engine: HFEngine, chat_folder: Path):
+def test_settings_tell_laws_apart(engine: LanguageEngine[Any], chat_folder: Path):
     import json
 
     settings = json.loads(json.dumps(engine.settings))
@@ -428,13 +423,13 @@ def test_settings_tell_laws_apart(engine: HFEngine, chat_folder: Path):
     assert engine.alphabet == load(f"hf:{chat_folder}", max_tokens=8).alphabet
 
 
-def test_views_share_weights(engine: HFEngine):
+def test_views_share_weights(engine: LanguageEngine[Any]):
     view = engine.with_sampling(temperature=0.5).metered(Work())
-    assert view.weights is engine.weights
+    assert view.backend is engine.backend
     assert engine.sampling.temperature == 1.0
 
 
-def test_certainty_is_of_the_law_before_truncation(engine: HFEngine):
+def test_certainty_is_of_the_law_before_truncation(engine: LanguageEngine[Any]):
     law = engine.with_sampling(temperature=0.7, top_k=5)
     drafts = law.extend([law.start(prompt) for prompt in PROMPTS[:2]], keys(2), tokens=6)
     for draft, sure in zip(drafts, law.certainty(drafts), strict=True):
@@ -446,13 +441,13 @@ def test_certainty_is_of_the_law_before_truncation(engine: HFEngine):
         np.testing.assert_allclose(sure.kl_from_uniform, -math.log(size) - logs.mean(axis=1), atol=1e-5)
 
 
-def test_a_failing_network_is_a_model_error(fresh: HFEngine, monkeypatch: pytest.MonkeyPatch):
+def test_a_failing_network_is_a_model_error(fresh: LanguageEngine[Any], monkeypatch: pytest.MonkeyPatch):
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of memory")
 
     started = [fresh.start("one")] * 2
     with monkeypatch.context() as patch:
-        patch.setattr(fresh.weights.network, "feed", fail)
+        patch.setattr(fresh.backend.network, "feed", fail)
         with pytest.raises(ModelError, match="out of memory"):
             fresh.extend(started, keys(2))
     assert all(draft.finish for draft in fresh.extend(started, keys(2))), "the engine goes on afterwards"
@@ -472,11 +467,11 @@ SMALL_BLOOM = {"vocab_size": 260, "hidden_size": 32, "n_layer": 2, "n_head": 4, 
     [("Mistral", SHAPE), ("Gemma2", SHAPE), ("GPT2", SMALL_GPT2), ("Bloom", SMALL_BLOOM)],
     ids=["sliding window", "sliding and full", "learned positions", "ALiBi"],
 )
-def test_other_kinds_of_attention_and_positions(engine: HFEngine, kind: str, shape: dict[str, Any]):
+def test_other_kinds_of_attention_and_positions(engine: LanguageEngine[Any], kind: str, shape: dict[str, Any]):
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**shape)
     model = getattr(transformers, "GPT2LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM")(config)
-    law = HFEngine(Weights(model, engine.weights.text.tokenizer, name=kind), SHORT)
+    law = LanguageEngine(Weights(model, engine.backend.text.tokenizer, name=kind), SHORT)
     begun = law.extend([law.start(PROMPTS[i % 4]) for i in range(8)], keys(8), tokens=7)
     for draft in law.extend(begun, keys(8, seed=1)):
         [scores] = law.score([draft])

@@ -19,9 +19,10 @@ transformers = pytest.importorskip("transformers")
 from torch import Tensor, nn  # noqa: E402
 
 from exptilt.draft import Draft  # noqa: E402
-from exptilt.engines.hf import HFEngine, Weights  # noqa: E402
+from exptilt.engines.hf import Weights  # noqa: E402
 from exptilt.engines.hf.fast import SWITCH, private  # noqa: E402
 from exptilt.engines.hf.fast.linear import PackedLinear, pack, unpack_read  # noqa: E402
+from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.load import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError  # noqa: E402
@@ -63,12 +64,11 @@ def adapted(folder: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def differences(engine: HFEngine, model: Any, drafts: list[Draft]) -> float:
+def differences(engine: LanguageEngine[Any], model: Any, drafts: list[Draft]) -> float:
     """The greatest difference between recorded log-probabilities and those of the whole text read at once."""
     worst = 0.0
     for draft in drafts:
-        assert isinstance(draft.prompt, str)
-        prompt = engine.weights.text.encode(draft.prompt, None, True)
+        prompt = engine.prompt_tokens(draft.prompt)
         with torch.inference_mode():
             logits = model(torch.tensor([[*prompt, *draft.tokens]])).logits[0].double()
         law = logits[len(prompt) - 1 : -1].log_softmax(-1)
@@ -84,11 +84,11 @@ def test_switched_off_they_give_the_same_drafts(how: str, model_folder: Path, mo
     if how == "environment":
         monkeypatch.setenv(SWITCH, "0")
     slow = load(f"hf:{model_folder}", max_tokens=24, fast=how != "option")
-    assert isinstance(fast, HFEngine)
-    assert isinstance(slow, HFEngine)
-    assert fast.weights.network.shares
-    assert not slow.weights.network.shares
-    assert packed(slow.weights.model) == 0
+    assert isinstance(fast, LanguageEngine)
+    assert isinstance(slow, LanguageEngine)
+    assert fast.backend.network.shares
+    assert not slow.backend.network.shares
+    assert packed(slow.backend.model) == 0
     assert slow.settings == fast.settings
     for one, other in zip(drawn(fast), drawn(slow), strict=True):
         assert one.tokens == other.tokens
@@ -102,7 +102,7 @@ def test_a_callers_model_stays_as_it_is(fast: bool, model_folder: Path):
     model.train()
     before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in model.state_dict().items()}
     attention, kinds = model.config._attn_implementation, [type(module) for module in model.modules()]
-    engine = HFEngine(Weights(model, tokenizer, name="theirs", fast=fast), Sampling(max_tokens=24))
+    engine = LanguageEngine(Weights(model, tokenizer, name="theirs", fast=fast), Sampling(max_tokens=24))
     drafts = drawn(engine)
     assert model.training
     assert model.config._attn_implementation == attention
@@ -118,7 +118,7 @@ def test_a_callers_model_stays_as_it_is(fast: bool, model_folder: Path):
 def test_layers_whose_weight_somebody_reads(model_folder: Path):
     """A model with an adapter failed with "'PackedLinear' object has no attribute 'weight'"."""
     model, tokenizer = adapted(model_folder)
-    engine = HFEngine(Weights(model, tokenizer, name="adapted"), Sampling(max_tokens=24))
+    engine = LanguageEngine(Weights(model, tokenizer, name="adapted"), Sampling(max_tokens=24))
     assert differences(engine, model.eval(), drawn(engine)) < 1e-4
 
 
@@ -152,7 +152,7 @@ def test_hooks_of_a_caller_are_kept(model_folder: Path):
     """A hook on a linear layer, as of an experiment that steers a model, would be lost with the layer."""
     model, tokenizer = read(model_folder)
     model.lm_head.register_forward_hook(lambda module, inputs, output: output.roll(1, -1))
-    engine = HFEngine(Weights(model, tokenizer, name="hooked"), Sampling(max_tokens=24))
+    engine = LanguageEngine(Weights(model, tokenizer, name="hooked"), Sampling(max_tokens=24))
     assert differences(engine, model, drawn(engine)) < 1e-4
 
 
@@ -176,6 +176,6 @@ def test_unknown_versions_switch_them_off(model_folder: Path, monkeypatch: pytes
     monkeypatch.setattr(private, "KNOWN", {**copy.copy(private.KNOWN), "torch": ("2.6", "2.7")})
     with caplog.at_level(logging.WARNING, "exptilt"):
         engine = load(f"hf:{model_folder}", max_tokens=24)
-    assert isinstance(engine, HFEngine)
-    assert not engine.weights.network.shares
+    assert isinstance(engine, LanguageEngine)
+    assert not engine.backend.network.shares
     assert "fast paths are switched off: torch" in caplog.text

@@ -16,12 +16,13 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from exptilt.engines.distribution_torch import Laws, draw, log_probability  # noqa: E402
-from exptilt.engines.hf import HFEngine, Weights  # noqa: E402
+from exptilt.engines.hf import Weights  # noqa: E402
 from exptilt.engines.hf.fast.linear import PackedLinear, pack, round_up  # noqa: E402
 from exptilt.engines.hf.fast.trunks import Trunks  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, common_beginning, shared_beginnings  # noqa: E402
 from exptilt.engines.hf.slots import slide  # noqa: E402
+from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
@@ -69,14 +70,14 @@ def test_rows_that_share_trunks_draw_from_the_models_own_law(
     plain = transformers.AutoModelForCausalLM.from_config(MODELS[name]()).eval()
     plain.load_state_dict(model.state_dict())
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
-    engine = HFEngine(Weights(model, tokenizer, name=name), Sampling(max_tokens=24))
-    assert engine.weights.network.shares == (name not in WINDOWED)
+    engine = LanguageEngine(Weights(model, tokenizer, name=name), Sampling(max_tokens=24))
+    assert engine.backend.network.shares == (name not in WINDOWED)
     stems = [engine.start(PROMPTS[place]) for place in (0, 0, 0, 1, 2, 1, 0, 2)]
     grown = engine.extend(stems, keys(8), tokens=9)
     twice = [draft for draft in grown for _ in range(3)]
     drafts = engine.extend(twice, keys(len(twice), seed=1))
     for draft in drafts:
-        prompt = engine.weights.text.encode(draft.prompt, None, True)
+        prompt = engine.prompt_tokens(draft.prompt)
         with torch.inference_mode():
             logits = plain(input_ids=torch.tensor([[*prompt, *draft.tokens]]), use_cache=False).logits[0].double()
         own = logits[len(prompt) - 1 : -1].log_softmax(-1).gather(-1, torch.tensor(draft.tokens)[:, None])[:, 0]
@@ -90,21 +91,21 @@ def test_rows_that_share_trunks_draw_from_the_models_own_law(
 
 def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
     """The rows of several candidates stand on one trunk, their own columns begin after it, and it goes with the last of them."""
-    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=40))
-    slots, seen = engine.weights.decoder.slots, []
+    engine = LanguageEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=40))
+    slots, seen = engine.backend.decoder.slots, []
     trunks = slots.trunks
     assert trunks is not None
-    step = engine.weights.decoder.step
+    step = engine.backend.decoder.step
 
     def watched() -> Any:
         seen.append((slots.rows, [trunk.tokens for trunk in trunks.held if trunk], slots.end - slots.begin))
         return step()
 
-    engine.weights.decoder.step = watched
+    engine.backend.decoder.step = watched
     candidates = engine.extend([engine.start(PROMPTS[0])] * 4, keys(4), tokens=6)
     seen.clear()
     engine.extend([draft for draft in candidates if draft.finish is None for _ in range(3)], keys(12), tokens=5)
-    prompt = engine.weights.text.encode(PROMPTS[0], None, True)
+    prompt = engine.prompt_tokens(PROMPTS[0])
     rows, held, width = seen[0]
     assert rows == 3 * sum(draft.finish is None for draft in candidates)
     assert [tokens[: len(prompt)] for tokens in held] == [prompt]
@@ -113,12 +114,12 @@ def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
 
 
 def test_rows_wait_for_memory_and_come_out_the_same(model_folder: Path):
-    wide = HFEngine(read_weights(model_folder, name="wide"), Sampling(max_tokens=24))
+    wide = LanguageEngine(read_weights(model_folder, name="wide"), Sampling(max_tokens=24))
     token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, key heads, size, bytes
-    narrow = HFEngine(read_weights(model_folder, name="narrow", rows_memory=3 * token * 120), wide.sampling)
+    narrow = LanguageEngine(read_weights(model_folder, name="narrow", rows_memory=3 * token * 120), wide.sampling)
     most = []
-    step = narrow.weights.decoder.step
-    narrow.weights.decoder.step = lambda: (most.append(len(narrow.weights.decoder.rows)), step())[1]
+    step = narrow.backend.decoder.step
+    narrow.backend.decoder.step = lambda: (most.append(len(narrow.backend.decoder.rows)), step())[1]
     starts = [wide.start(PROMPTS[i % 3]) for i in range(12)]
     together, few = wide.extend(starts, keys(12)), narrow.extend(starts, keys(12))
     assert [draft.tokens for draft in together] == [draft.tokens for draft in few]
@@ -126,12 +127,12 @@ def test_rows_wait_for_memory_and_come_out_the_same(model_folder: Path):
 
 
 def test_a_beginning_that_prompts_share_is_prefilled_once(model_folder: Path):
-    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=4))
+    engine = LanguageEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=4))
     examples = "one example after the other, many of them, before every question: "
     starts = [engine.start(examples + question) for question in ("what?", "why?", "which one?", "where to?")]
     work = Work()
     engine.metered(work).extend(starts, keys(4))
-    ids = [engine.weights.text.encode(start.prompt, None, True)[:-1] for start in starts]
+    ids = [engine.prompt_tokens(start.prompt)[:-1] for start in starts]
     assert work.prompt == len({sequence[: n + 1] for sequence in ids for n in range(len(sequence))})
     later = Work()
     engine.metered(later).extend([engine.start(examples + "how?")], keys(1))
@@ -267,8 +268,8 @@ def test_prompts_that_share_a_long_beginning_stand_on_one_root(monkeypatch: pyte
 @pytest.mark.parametrize("place", ["adding the trunk", "reserving slots", "copying into slots"])
 def test_trunks_of_rows_that_could_not_join_are_forgotten(place: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Memory may run out while rows join. The trunk made for them was once left behind, for later rows to be put upon."""
-    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=8))
-    slots = engine.weights.decoder.slots
+    engine = LanguageEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=8))
+    slots = engine.backend.decoder.slots
     assert slots.trunks is not None
     started = engine.extend([engine.start(PROMPTS[0])] * 3, keys(3, seed=1), tokens=3)  # with columns of their own
     assert len({draft.tokens for draft in started if draft.finish is None}) > 1
@@ -284,15 +285,15 @@ def test_trunks_of_rows_that_could_not_join_are_forgotten(place: str, model_fold
         with pytest.raises(ModelError, match="out of memory"):
             engine.extend(started, keys(3))
         for _ in range(2):
-            engine.weights.scheduler.call(lambda: None)  # rows leave in a turn after its function
+            engine.backend.scheduler.call(lambda: None)  # rows leave in a turn after its function
     assert not any(slots.trunks.held)
     again = engine.extend(started, keys(3))
     assert [draft.tokens for draft in again] == [draft.tokens for draft in expected]
 
 
 def test_prefixes_are_looked_up_once_when_known_and_twice_when_new(model_folder: Path):
-    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=2))
-    prefixes, looked = engine.weights.network.prefixes, []
+    engine = LanguageEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=2))
+    prefixes, looked = engine.backend.network.prefixes, []
     find = prefixes.find
     prefixes.find = lambda tokens: (looked.append(len(tokens)), find(tokens))[1]
     for count in (2, 1):
@@ -364,7 +365,7 @@ def test_columns_move_over_each_other(window: tuple[int, int], to: tuple[int, in
 
 def test_prefilling_is_deterministic_under_concurrent_callers(model_folder: Path):
     """Trunks and tree are the worker's alone: callers on many threads get what one caller gets."""
-    engine = HFEngine(read_weights(model_folder, name="many"), Sampling(max_tokens=12))
+    engine = LanguageEngine(read_weights(model_folder, name="many"), Sampling(max_tokens=12))
     alone = [engine.extend([engine.start(PROMPTS[i % 3])], [Key(3, i)])[0].tokens for i in range(24)]
     found: dict[int, Any] = {}
     threads = [
@@ -380,8 +381,8 @@ def test_prefilling_is_deterministic_under_concurrent_callers(model_folder: Path
 
 def test_a_long_prompt_does_not_widen_the_columns_of_others(model_folder: Path):
     """Once a row with a prompt of its own gave its width to the places of all rows: 24 GiB for 256 rows of a 135M model."""
-    engine = HFEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=8))
-    slots = engine.weights.decoder.slots
+    engine = LanguageEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=8))
+    slots = engine.backend.decoder.slots
     engine.extend([engine.start("a very long prompt, " * 10)], keys(1))
     engine.extend([engine.start(PROMPTS[0])] * 40, keys(40))
     assert slots.columns < 100

@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from exptilt.draft import Draft  # noqa: E402
-from exptilt.engines.hf import HFEngine, Weights  # noqa: E402
+from exptilt.engines.hf import Weights  # noqa: E402
+from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
@@ -66,20 +67,20 @@ def tokenizer(model_folder: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(model_folder)
 
 
-def engine_of(model: Any, tokenizer: Any, **options: Any) -> HFEngine:
-    return HFEngine(Weights(model, tokenizer, name="small", **options), Sampling(max_tokens=12, temperature=0.7))
+def engine_of(model: Any, tokenizer: Any, **options: Any) -> LanguageEngine[Any]:
+    return LanguageEngine(Weights(model, tokenizer, name="small", **options), Sampling(max_tokens=12, temperature=0.7))
 
 
-def drawn(engine: HFEngine) -> list[Draft]:
+def drawn(engine: LanguageEngine[Any]) -> list[Draft]:
     drafts = [engine.start(prompt) for prompt in PROMPTS for _ in range(3)]
     keys = [Key(3, i) for i in range(len(drafts))]
     return engine.extend(engine.extend(drafts, keys, 4), [key.child("more") for key in keys])
 
 
-def whole(engine: HFEngine, model: Any, draft: Draft) -> np.ndarray:
+def whole(engine: LanguageEngine[Any], model: Any, draft: Draft) -> np.ndarray:
     """Log-probabilities of the tokens of a draft from one plain pass of the model."""
     assert isinstance(draft.prompt, str)
-    prompt = engine.weights.text.encode(draft.prompt, None, True)
+    prompt = engine.prompt_tokens(draft.prompt)
     with torch.inference_mode():
         logits = model(torch.tensor([[*prompt, *draft.tokens]]), use_cache=False).logits[0].double() / 0.7
     law = logits[len(prompt) - 1 : -1].log_softmax(-1)
@@ -91,7 +92,7 @@ def test_drafts_of_unlike_lengths_have_the_plain_models_log_probabilities(kind: 
     """Some were off by 1 to 3 nats without a word, others failed at the first or at a later token."""
     model = small(kind)
     engine = engine_of(model, tokenizer)
-    network = engine.weights.network
+    network = engine.backend.network
     assert (network.shares, network.caches) == (kind in SHARE, kind in SHARE | CACHE), network.why
     drafts = drawn(engine)
     for draft, scores in zip(drafts, engine.score(drafts), strict=True):
@@ -107,7 +108,7 @@ def test_a_model_that_is_read_whole_says_so_and_counts_it(tokenizer: Any, caplog
     work = Work()
     law = engine.metered(work)
     [draft] = law.extend([law.start("Hi")], [Key(0)])
-    prompt = len(engine.weights.text.encode("Hi", None, True))
+    prompt = len(engine.prompt_tokens("Hi"))
     assert work.generated == len(draft.tokens)
     assert work.prompt == sum(prompt + n - 1 for n in range(len(draft.tokens)))
 
@@ -131,7 +132,7 @@ def test_a_model_that_drops_an_argument_is_not_believed(dropped: str, tokenizer:
     dropping.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     model.__class__ = type("Dropping", (type(model),), {"forward": dropping})
     engine = engine_of(model, tokenizer)
-    assert not engine.weights.network.caches
+    assert not engine.backend.network.caches
     for draft in drawn(engine):
         np.testing.assert_allclose(np.array(draft.logq), whole(engine, model, draft), atol=2e-4)
 
@@ -148,7 +149,7 @@ def test_models_that_cannot_be_read_are_refused_with_the_reason(tokenizer: Any):
 
 
 def test_the_trial_leaves_nothing_behind(tokenizer: Any):
-    network = engine_of(small("llama"), tokenizer).weights.network
+    network = engine_of(small("llama"), tokenizer).backend.network
     assert network.prefixes.used == 0
     assert network.vocabulary == 260
     assert network.token_bytes == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, size, bytes

@@ -19,10 +19,11 @@ transformers = pytest.importorskip("transformers")
 
 from exptilt.core import Engine  # noqa: E402
 from exptilt.draft import MASK, Draft  # noqa: E402
+from exptilt.engines import distribution_numpy  # noqa: E402
 from exptilt.engines.distribution_torch import Laws  # noqa: E402
 from exptilt.engines.distribution_torch import log_probability as hf_log_probability  # noqa: E402
-from exptilt.engines.hf import HFEngine  # noqa: E402
-from exptilt.engines.llamacpp import LlamaCppEngine, law, network  # noqa: E402
+from exptilt.engines.language import LanguageEngine  # noqa: E402
+from exptilt.engines.llamacpp import network  # noqa: E402
 from exptilt.engines.llamacpp.loading import read_weights  # noqa: E402
 from exptilt.engines.load import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
@@ -48,17 +49,17 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_file: Path) -> Iterator[LlamaCppEngine]:
+def tiny(tiny_file: Path) -> Iterator[LanguageEngine[Any]]:
     made = load(f"llamacpp:{tiny_file}", tokenizer=TINY, max_tokens=48, memory=MEMORY, threads=1)
-    assert isinstance(made, LlamaCppEngine)
+    assert isinstance(made, LanguageEngine)
     yield made
-    made.weights.close()
+    made.backend.close()
 
 
 @pytest.fixture(scope="module")
-def reference() -> HFEngine:
+def reference() -> LanguageEngine[Any]:
     made = load("tiny", max_tokens=48)
-    assert isinstance(made, HFEngine)
+    assert isinstance(made, LanguageEngine)
     return made
 
 
@@ -69,10 +70,10 @@ def file(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fresh(file: Path) -> Iterator[LlamaCppEngine]:
+def fresh(file: Path) -> Iterator[LanguageEngine[Any]]:
     """An engine with nothing known yet."""
     weights = read_weights(file, name="fresh", memory=MEMORY, threads=1)
-    yield LlamaCppEngine(weights, Sampling(max_tokens=24))
+    yield LanguageEngine(weights, Sampling(max_tokens=24))
     weights.close()
 
 
@@ -88,9 +89,9 @@ def logq(draft: Draft) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------ the law
 
 
-def test_it_is_an_engine(tiny: LlamaCppEngine):
+def test_it_is_an_engine(tiny: LanguageEngine[Any]):
     assert isinstance(tiny, Engine)
-    assert tiny.can == {"continue", "logq", "score", "seed", "certainty"}
+    assert tiny.can == {"continue", "logq", "score", "certainty"}
     assert tiny.settings["engine"] == "llamacpp"
 
 
@@ -99,7 +100,7 @@ LAWS = [{}, {"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.8}, {"temperature": 
 
 @pytest.mark.parametrize("sampling", LAWS)
 def test_draws_and_log_probabilities_are_those_of_transformers(
-    tiny: LlamaCppEngine, reference: HFEngine, sampling: dict[str, Any]
+    tiny: LanguageEngine[Any], reference: LanguageEngine[Any], sampling: dict[str, Any]
 ):
     """The same seeds give the same drafts, and each log-probability agrees with the score and with the other engine."""
     ours, theirs = tiny.with_sampling(**sampling), reference.with_sampling(**sampling)
@@ -113,7 +114,7 @@ def test_draws_and_log_probabilities_are_those_of_transformers(
         np.testing.assert_allclose(scores, others, atol=1e-4)
 
 
-def test_certainty_is_that_of_transformers(tiny: LlamaCppEngine, reference: HFEngine):
+def test_certainty_is_that_of_transformers(tiny: LanguageEngine[Any], reference: LanguageEngine[Any]):
     drafts = tiny.extend([tiny.start(question) for question in QUESTIONS], keys(3))
     for one, other in zip(tiny.certainty(drafts), reference.certainty(drafts), strict=True):
         np.testing.assert_allclose(one.entropy, other.entropy, atol=1e-4)
@@ -123,27 +124,27 @@ def test_certainty_is_that_of_transformers(tiny: LlamaCppEngine, reference: HFEn
 
 @pytest.mark.parametrize("sampling", [*LAWS[2:], {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 9.0, "top_p": 0.97}])
 def test_the_law_in_numpy_is_the_law_in_torch(sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(law, "FIRST_LOOK", 8)
+    monkeypatch.setattr(distribution_numpy, "FIRST_LOOK", 8)
     logits = np.random.default_rng(0).normal(0, 3, (2, 300)).round(1).astype(np.float32)  # with ties
     parameters = Sampling(**sampling)
     for row in logits:
         laws = Laws.of([parameters] * 300, 300, torch.device("cpu"))
         expected = hf_log_probability(torch.tensor(row).expand(300, 300), laws, torch.arange(300)).numpy()
-        found = law.log_probability(np.broadcast_to(row, (300, 300)), range(300), parameters)[:, 0]
+        found = distribution_numpy.log_probability(np.broadcast_to(row, (300, 300)), range(300), parameters)[:, 0]
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert np.exp(found).sum() == pytest.approx(1.0)
         uniforms = np.linspace(0, 1, 500, endpoint=False).tolist()
-        tokens, values = law.draw(np.broadcast_to(row, (500, 300)), [parameters] * 500, uniforms)
+        tokens, values = distribution_numpy.draw(np.broadcast_to(row, (500, 300)), [parameters] * 500, uniforms)
         np.testing.assert_allclose(values, found[tokens])
         assert tokens == np.minimum(np.searchsorted(np.exp(found).cumsum(), uniforms, side="right"), max(tokens)).tolist()
 
 
 def test_logits_that_are_nan_are_an_error():
     with pytest.raises(ModelError, match="NaN"):
-        law.draw(np.full((1, 4), np.nan, dtype=np.float32), [Sampling()], [0.5])
+        distribution_numpy.draw(np.full((1, 4), np.nan, dtype=np.float32), [Sampling()], [0.5])
 
 
-def test_continuations_follow_the_models_distribution(fresh: LlamaCppEngine, model_folder: Path):
+def test_continuations_follow_the_models_distribution(fresh: LanguageEngine[Any], model_folder: Path):
     """Three tokens under top_k=3: each outcome within 5 standard errors of its probability by the other engine."""
     ours, count = fresh.with_sampling(top_k=3, max_tokens=3), 1000
     drafts = ours.extend([ours.start("one")] * count, keys(count, seed=2))
@@ -158,7 +159,7 @@ def test_continuations_follow_the_models_distribution(fresh: LlamaCppEngine, mod
 # -------------------------------------------------------------------------------------------------- batches and seeds
 
 
-def test_a_batch_gives_what_single_calls_give(fresh: LlamaCppEngine):
+def test_a_batch_gives_what_single_calls_give(fresh: LanguageEngine[Any]):
     started = [fresh.start(PROMPTS[i % 4]) for i in range(16)]
     together = fresh.extend(started, keys(16))
     alone = [fresh.extend([draft], [key])[0] for draft, key in zip(started, keys(16), strict=True)]
@@ -168,7 +169,7 @@ def test_a_batch_gives_what_single_calls_give(fresh: LlamaCppEngine):
     assert len({draft.tokens for draft in fresh.extend([fresh.start("one")] * 16, keys(16))}) == 16, "other keys, other drafts"
 
 
-def test_seeds_give_the_same_drafts_among_threads(fresh: LlamaCppEngine):
+def test_seeds_give_the_same_drafts_among_threads(fresh: LanguageEngine[Any]):
     def draw(i: int) -> list[tuple[tuple[int, ...], list[float]]]:
         law = fresh.with_sampling(temperature=0.5 + i % 3)
         drafts = law.extend([law.start(PROMPTS[(i + j) % 4]) for j in range(3)], [Key(7, i, j) for j in range(3)])
@@ -181,13 +182,13 @@ def test_seeds_give_the_same_drafts_among_threads(fresh: LlamaCppEngine):
 
 
 @pytest.mark.parametrize(("max_rows", "cells"), [(3, 200), (64, 130)])
-def test_rows_wait_for_room_and_never_fail(fresh: LlamaCppEngine, file: Path, max_rows: int, cells: int):
+def test_rows_wait_for_room_and_never_fail(fresh: LanguageEngine[Any], file: Path, max_rows: int, cells: int):
     """Few rows at once, or memory for two or three of them: the same drafts and scores come, later."""
-    per_cell = MEMORY // fresh.weights.network.cells
-    small = LlamaCppEngine(
+    per_cell = MEMORY // fresh.backend.network.cells
+    small = LanguageEngine(
         read_weights(file, name="small", memory=cells * per_cell, max_rows=max_rows, threads=1), fresh.sampling
     )
-    assert small.weights.network.cells == cells
+    assert small.backend.network.cells == cells
     started = [fresh.start(PROMPTS[i % 4]) for i in range(12)]
     wide, narrow = fresh.extend(started, keys(12)), small.extend(started, keys(12))
     assert [draft.tokens for draft in wide] == [draft.tokens for draft in narrow]
@@ -196,23 +197,23 @@ def test_rows_wait_for_room_and_never_fail(fresh: LlamaCppEngine, file: Path, ma
         for scores, draft in zip(scored.result(), narrow, strict=True):
             np.testing.assert_allclose(scores, logq(draft), atol=2e-5)
         assert [draft.tokens for draft in drawn.result()] == [draft.tokens for draft in narrow]
-    decoder: Any = small.weights.scheduler.batch
+    decoder: Any = small.backend.scheduler.batch
     assert not decoder.sequences
     assert not decoder.waiting
     while decoder.memory.kept:
         decoder.memory._evict()
     assert decoder.memory.free == cells, "every cell comes back"
-    small.weights.close()
+    small.backend.close()
 
 
-def test_an_error_of_llamacpp_reaches_the_caller_and_leaves_room(fresh: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch):
+def test_an_error_of_llamacpp_reaches_the_caller_and_leaves_room(fresh: LanguageEngine[Any], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(network.llama_cpp, "llama_decode", lambda *_: -3)
     with pytest.raises(ModelError, match=r"llama.cpp failed to evaluate .* \(code -3\)"):
         fresh.extend([fresh.start("one")] * 3, keys(3))
     with pytest.raises(ModelError, match="code -3"):
         fresh.score([Draft("one", (40, 41), None)])
     monkeypatch.undo()
-    decoder: Any = fresh.weights.scheduler.batch
+    decoder: Any = fresh.backend.scheduler.batch
     [draft] = fresh.extend([fresh.start("one")], keys(1))
     np.testing.assert_allclose(fresh.score([draft])[0], logq(draft), atol=1e-5)
     assert not decoder.sequences
@@ -221,9 +222,9 @@ def test_an_error_of_llamacpp_reaches_the_caller_and_leaves_room(fresh: LlamaCpp
 # ------------------------------------------------------------------------------------------------------------ endings
 
 
-def test_the_cap_is_an_outcome_and_an_end_drawn_last_is_a_stop(fresh: LlamaCppEngine):
+def test_the_cap_is_an_outcome_and_an_end_drawn_last_is_a_stop(fresh: LanguageEngine[Any]):
     law = fresh.with_sampling(max_tokens=3)
-    [end] = fresh.weights.text.ends
+    [end] = fresh.backend.text.ends
     drafts = law.extend([law.start("one")] * 300, keys(300))
     for draft in drafts:
         assert draft.finish == ("stop" if draft.tokens[-1] == end else "length")
@@ -233,7 +234,7 @@ def test_the_cap_is_an_outcome_and_an_end_drawn_last_is_a_stop(fresh: LlamaCppEn
     assert any(draft.finish == "stop" for draft in drafts)
 
 
-def test_stop_strings_end_rows_while_they_decode(tiny: LlamaCppEngine):
+def test_stop_strings_end_rows_while_they_decode(tiny: LanguageEngine[Any]):
     """A stop string that straddles tokens: the text ends before it, and what follows is never drawn."""
     law = tiny.with_sampling(stop=["= ", "\n"])
     plain = tiny.extend([tiny.start(question) for question in QUESTIONS * 3], keys(9))
@@ -250,10 +251,10 @@ def test_stop_strings_end_rows_while_they_decode(tiny: LlamaCppEngine):
 # ------------------------------------------------------------------------------------------- prefixes and their cost
 
 
-def test_a_prompt_is_evaluated_once_for_all_its_rows(fresh: LlamaCppEngine):
+def test_a_prompt_is_evaluated_once_for_all_its_rows(fresh: LanguageEngine[Any]):
     work = Work()
     law = fresh.metered(work)
-    length = len(law.weights.text.encode(PROMPTS[1], None, True)) - 1
+    length = len(law.prompt_tokens(PROMPTS[1])) - 1
     begun = law.extend([law.start(PROMPTS[1])] * 8, keys(8), tokens=4)
     assert (work.prompt, work.cached) == (length, 7 * length)
     assert work.generated == sum(len(draft.tokens) for draft in begun)
@@ -261,12 +262,12 @@ def test_a_prompt_is_evaluated_once_for_all_its_rows(fresh: LlamaCppEngine):
     assert work.scored == 0
 
 
-def test_rollouts_of_candidates_evaluate_nothing_again(fresh: LlamaCppEngine):
+def test_rollouts_of_candidates_evaluate_nothing_again(fresh: LanguageEngine[Any]):
     begun = [draft for draft in fresh.extend([fresh.start("one")] * 4, keys(4), tokens=6) if draft.finish is None]
     work = Work()
     rolled = fresh.metered(work).extend([draft for draft in begun for _ in range(3)], keys(3 * len(begun), seed=1))
     assert work.prompt == 0
-    assert work.cached == 3 * sum(len(fresh.weights.text.encode("one", None, True)) + len(d.tokens) - 1 for d in begun)
+    assert work.cached == 3 * sum(len(fresh.prompt_tokens("one")) + len(d.tokens) - 1 for d in begun)
     work = Work()
     scored = fresh.metered(work).score(rolled, [6] * len(rolled))
     assert work.prompt == 0, "the candidates are known"
@@ -275,7 +276,7 @@ def test_rollouts_of_candidates_evaluate_nothing_again(fresh: LlamaCppEngine):
         np.testing.assert_allclose(logq(draft)[6:], scores, atol=1e-5)
 
 
-def test_redrawing_from_a_finished_draft_evaluates_nothing_again(fresh: LlamaCppEngine):
+def test_redrawing_from_a_finished_draft_evaluates_nothing_again(fresh: LanguageEngine[Any]):
     [draft] = fresh.extend([fresh.start("one")], keys(1))
     work = Work()
     [redrawn] = fresh.metered(work).extend([draft.cut(len(draft.tokens) // 2)], keys(1, seed=1))
@@ -283,21 +284,21 @@ def test_redrawing_from_a_finished_draft_evaluates_nothing_again(fresh: LlamaCpp
     np.testing.assert_allclose(logq(redrawn), fresh.score([redrawn])[0], atol=1e-5)
 
 
-def test_what_several_rows_share_is_evaluated_once(fresh: LlamaCppEngine, file: Path):
+def test_what_several_rows_share_is_evaluated_once(fresh: LanguageEngine[Any], file: Path):
     """Drafts of another engine over the same weights: nothing is known; prompt, stem and branches count once each."""
-    other = LlamaCppEngine(read_weights(file, name="other", memory=MEMORY, threads=1), fresh.sampling)
+    other = LanguageEngine(read_weights(file, name="other", memory=MEMORY, threads=1), fresh.sampling)
     [stem] = other.extend([other.start(PROMPTS[3])], [Key(5)], tokens=6)
     grown = [draft for draft in other.extend([stem] * 6, keys(6), tokens=5) if draft.finish is None]
-    other.weights.close()
+    other.backend.close()
     work = Work()
     fresh.metered(work).extend(grown, keys(len(grown)), tokens=2)
-    prompt = fresh.weights.text.encode(PROMPTS[3], None, True)
+    prompt = fresh.prompt_tokens(PROMPTS[3])
     prefixes = {(*prompt, *draft.tokens[:-1])[:length] for draft in grown for length in range(1, len(prompt) + 11)}
     assert work.prompt == len(prefixes), "one evaluation for each distinct beginning"
     assert work.prompt + work.cached == len(grown) * (len(prompt) + 10)
 
 
-def test_scores_from_some_token_on_are_the_end_of_the_whole_score(fresh: LlamaCppEngine):
+def test_scores_from_some_token_on_are_the_end_of_the_whole_score(fresh: LanguageEngine[Any]):
     drafts = fresh.extend([fresh.start(prompt) for prompt in PROMPTS], keys(4))
     starts = [len(drafts[0].tokens), 1, 2, 0]
     for whole, part, start in zip(fresh.score(drafts), fresh.score(drafts, starts), starts, strict=True):
@@ -305,7 +306,7 @@ def test_scores_from_some_token_on_are_the_end_of_the_whole_score(fresh: LlamaCp
     assert fresh.score([]) == []
 
 
-def test_long_drafts_are_rated_in_parts(fresh: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch):
+def test_long_drafts_are_rated_in_parts(fresh: LanguageEngine[Any], monkeypatch: pytest.MonkeyPatch):
     drafts = fresh.extend([fresh.start(prompt) for prompt in PROMPTS], keys(4))
     whole = fresh.score(drafts)
     monkeypatch.setattr("exptilt.engines.llamacpp.decode.OUTPUTS", 7)
@@ -317,7 +318,7 @@ def test_long_drafts_are_rated_in_parts(fresh: LlamaCppEngine, monkeypatch: pyte
 # ------------------------------------------------------------------------------------------------- drafts in and out
 
 
-def test_finished_empty_and_foreign_drafts(fresh: LlamaCppEngine):
+def test_finished_empty_and_foreign_drafts(fresh: LanguageEngine[Any]):
     [done] = fresh.extend([fresh.start("one")], keys(1))
     drafts = fresh.extend([done, fresh.start("a third"), done], keys(3), tokens=0)
     assert drafts == [done, fresh.start("a third"), done]
@@ -343,23 +344,23 @@ def test_finished_empty_and_foreign_drafts(fresh: LlamaCppEngine):
 def test_prompts_texts_and_alphabet_are_those_of_transformers(folder: str, request: pytest.FixtureRequest, tmp_path: Path):
     theirs = load(f"hf:{request.getfixturevalue(folder)}", max_tokens=8)
     ours = load(f"llamacpp:{write_gguf(request.getfixturevalue(folder), tmp_path / 'm.gguf')}", max_tokens=8, memory=MEMORY)
-    assert isinstance(theirs, HFEngine)
-    assert isinstance(ours, LlamaCppEngine)
+    assert isinstance(theirs, LanguageEngine)
+    assert isinstance(ours, LanguageEngine)
     assert ours.alphabet == theirs.alphabet
-    assert {2} <= ours.weights.text.ends <= theirs.weights.text.ends
+    assert {2} <= ours.backend.text.ends <= theirs.backend.text.ends
     for prompt in ["hello", "naïve 思考\n\n  and <end> 1234 ", "<bos>twice"]:
         for system, template in [(None, True), (None, False), ("be brief", True)][: 3 if folder == "chat_folder" else 2]:
-            ids = theirs.weights.text.encode(prompt, system, template)
-            assert ours.weights.text.encode(prompt, system, template) == ids
-            assert ours.weights.text.decode([ids, ids[:-3]]) == theirs.weights.text.decode([ids, ids[:-3]])
+            ids = replace(theirs, system=system, template=template).prompt_tokens(prompt)
+            assert replace(ours, system=system, template=template).prompt_tokens(prompt) == ids
+            assert ours.backend.text.decode([ids, ids[:-3]]) == theirs.backend.text.decode([ids, ids[:-3]])
     if folder == "model_folder":
         with pytest.raises(ValueError, match="chat template"):
             replace(ours, system="be brief")
-    ours.weights.close()
+    ours.backend.close()
 
 
-def test_a_template_that_refuses_is_a_prompt_error(fresh: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fresh.weights.text.tokenizer, "chat_template", "{{ raise_exception('no system turn here') }}")
+def test_a_template_that_refuses_is_a_prompt_error(fresh: LanguageEngine[Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fresh.backend.text.tokenizer, "chat_template", "{{ raise_exception('no system turn here') }}")
     with pytest.raises(PromptError, match="no system turn here"):
         fresh.start("one")
 
@@ -388,7 +389,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, file: Path):
 
 def test_a_closed_engine_says_so(file: Path):
     engine = load(f"llamacpp:{file}", max_tokens=8, memory=MEMORY)
-    assert isinstance(engine, LlamaCppEngine)
-    engine.weights.close()
+    assert isinstance(engine, LanguageEngine)
+    engine.backend.close()
     with pytest.raises(ModelError, match="is closed"):
         engine.extend([Draft("one")], keys(1))

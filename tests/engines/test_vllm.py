@@ -20,6 +20,7 @@ import pytest
 from exptilt.core import Engine, Target
 from exptilt.draft import Draft
 from exptilt.engines import load as load_module
+from exptilt.engines.language import LanguageEngine
 from exptilt.engines.load import load
 from exptilt.errors import ModelError, PromptError
 from exptilt.keys import Key
@@ -33,7 +34,7 @@ pytest.importorskip("transformers")
 
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.text import Text
-from exptilt.engines.vllm import Model, VLLMEngine
+from exptilt.engines.vllm import Model
 
 CAP = 4
 END = 2  # of the tokenizer of tests/engines/conftest.py
@@ -141,7 +142,7 @@ def tokenizer(model_folder: Path) -> Any:
 def engine(fake: Fake, tokenizer: Any) -> Any:
     text = Text(tokenizer, [END])
     model = Model(fake, text, name="vllm:fake", context=CONTEXT, vocabulary=len(tokenizer), max_rows=64, settings={})
-    yield VLLMEngine(model, Sampling(max_tokens=CAP))
+    yield LanguageEngine(model, Sampling(max_tokens=CAP))
     model.close()
 
 
@@ -171,7 +172,9 @@ def whole_law(fake: Fake, cap: int = CAP, **law: Any) -> dict[tuple[int, ...], f
 
 @pytest.mark.parametrize("block", [1, 3, None])
 @pytest.mark.parametrize("changes", [{}, *OTHER_LAWS], ids=str)
-def test_draws_follow_the_law_and_record_it(engine: VLLMEngine, fake: Fake, changes: dict[str, Any], block: int | None) -> None:
+def test_draws_follow_the_law_and_record_it(
+    engine: LanguageEngine[Any], fake: Fake, changes: dict[str, Any], block: int | None
+) -> None:
     law = engine.with_sampling(**changes)
     drafts = [law.start("Q?")] * 600
     for step in range(CAP):
@@ -186,7 +189,7 @@ def test_draws_follow_the_law_and_record_it(engine: VLLMEngine, fake: Fake, chan
 
 
 @pytest.mark.parametrize("changes", [{}, *OTHER_LAWS], ids=str)
-def test_scores_are_of_the_same_law_from_any_token_on(engine: VLLMEngine, fake: Fake, changes: dict[str, Any]) -> None:
+def test_scores_are_of_the_same_law_from_any_token_on(engine: LanguageEngine[Any], fake: Fake, changes: dict[str, Any]) -> None:
     """vLLM rates the tokens it reads by the raw law: other laws are asked for token by token."""
     law = engine.with_sampling(**changes)
     drafts = draw(law, 12)
@@ -201,7 +204,7 @@ def test_scores_are_of_the_same_law_from_any_token_on(engine: VLLMEngine, fake: 
     assert len(fake.seen) - before == (sum(wanted) if changes else sum(count > 0 for count in wanted))
 
 
-def test_what_truncation_excludes_scores_minus_infinity(engine: VLLMEngine) -> None:
+def test_what_truncation_excludes_scores_minus_infinity(engine: LanguageEngine[Any]) -> None:
     greedy = engine.with_sampling(top_k=1)
     [best] = draw(greedy, 1)
     assert greedy.score([best])[0].tolist() == [0.0] * len(best.tokens)
@@ -209,7 +212,7 @@ def test_what_truncation_excludes_scores_minus_infinity(engine: VLLMEngine) -> N
     assert all(score.min() == -math.inf for score in greedy.score(others))
 
 
-def test_guided_search_runs_and_repeats(engine: VLLMEngine) -> None:
+def test_guided_search_runs_and_repeats(engine: LanguageEngine[Any]) -> None:
     target = Target(engine, lambda _, drafts: [float(len(draft.text)) for draft in drafts], 1.0)
     first, again = (sample(target, "Q?", ETS(candidates=2, rollouts=2, block=2), seed=3) for _ in range(2))
     assert first.draft == again.draft
@@ -219,13 +222,13 @@ def test_guided_search_runs_and_repeats(engine: VLLMEngine) -> None:
 # ------------------------------------------------------------------------------------------------- drafts and their ends
 
 
-def test_stop_strings_end_a_response_also_across_calls(engine: VLLMEngine) -> None:
+def test_stop_strings_end_a_response_also_across_calls(engine: LanguageEngine[Any]) -> None:
     stopping = engine.with_sampling(stop=["ba"])
     for block in (1, 2, None):
         drafts = [stopping.start("Q?")] * 300
         for step in range(CAP):
             drafts = stopping.extend(drafts, keys(300, step), block)
-        wholes = engine.model.text.decode([draft.tokens for draft in drafts])
+        wholes = engine.backend.text.decode([draft.tokens for draft in drafts])
         for draft, whole in zip(drafts, wholes, strict=True):
             assert whole.find("ba") in (-1, len(whole) - 2), "nothing is kept beyond the token that completes it"
             assert draft.text == whole.removesuffix("ba")
@@ -235,7 +238,7 @@ def test_stop_strings_end_a_response_also_across_calls(engine: VLLMEngine) -> No
         assert any("ba" in whole for whole in wholes)
 
 
-def test_cut_finished_and_full_drafts(engine: VLLMEngine, fake: Fake) -> None:
+def test_cut_finished_and_full_drafts(engine: LanguageEngine[Any], fake: Fake) -> None:
     done = next(draft for draft in draw(engine, 50) if len(draft.tokens) == CAP)
     cut = done.cut(2)
     before = len(fake.seen)
@@ -252,7 +255,7 @@ def test_cut_finished_and_full_drafts(engine: VLLMEngine, fake: Fake) -> None:
         engine.extend([cut], keys(1), -1)
 
 
-def test_drafts_and_prompts_that_do_not_fit_are_refused(engine: VLLMEngine) -> None:
+def test_drafts_and_prompts_that_do_not_fit_are_refused(engine: LanguageEngine[Any]) -> None:
     with pytest.raises(PromptError, match="empty"):
         engine.start(" ")
     with pytest.raises(PromptError, match=r"the prompt has \d+ tokens and max_tokens is 4"):
@@ -268,13 +271,13 @@ def test_drafts_and_prompts_that_do_not_fit_are_refused(engine: VLLMEngine) -> N
         with pytest.raises(ValueError, match=rf"temperature={temperature} is outside 0\.01 to 2\.0"):
             engine.with_sampling(temperature=temperature)
     with pytest.raises(ValueError, match="needs a chat template"):
-        VLLMEngine(engine.model, system="Be brief.")
+        LanguageEngine(engine.backend, system="Be brief.")
 
 
 # ---------------------------------------------------------------------------------------- batches, threads and failures
 
 
-def test_a_draft_depends_on_its_key_alone_and_callers_share_a_batch(engine: VLLMEngine, fake: Fake) -> None:
+def test_a_draft_depends_on_its_key_alone_and_callers_share_a_batch(engine: LanguageEngine[Any], fake: Fake) -> None:
     together = draw(engine, 24)
     assert [engine.extend([engine.start("Q?")], [key])[0] for key in keys(24)] == together
     assert len({draft.tokens for draft in together}) > 5
@@ -291,7 +294,7 @@ def test_a_draft_depends_on_its_key_alone_and_callers_share_a_batch(engine: VLLM
     assert fake.most > 6
 
 
-def test_a_short_call_does_not_wait_for_a_long_one(engine: VLLMEngine, fake: Fake) -> None:
+def test_a_short_call_does_not_wait_for_a_long_one(engine: LanguageEngine[Any], fake: Fake) -> None:
     long, told = engine.with_sampling(max_tokens=40), threading.Event()
     fake.table = lambda _: [0.5, 0.5, 0.0]
     fake.pause = lambda: told.wait(0.05)
@@ -304,7 +307,7 @@ def test_a_short_call_does_not_wait_for_a_long_one(engine: VLLMEngine, fake: Fak
         assert [len(draft.tokens) for draft in slow.result(10)] == [40] * 3
 
 
-def test_a_failure_reaches_the_caller_and_the_next_call_works(engine: VLLMEngine, fake: Fake) -> None:
+def test_a_failure_reaches_the_caller_and_the_next_call_works(engine: LanguageEngine[Any], fake: Fake) -> None:
     expected = draw(engine, 3)
     fake.failure = RuntimeError("out of memory")
     with pytest.raises(ModelError, match="vllm:fake failed with RuntimeError: out of memory"):
@@ -317,10 +320,10 @@ def test_a_failure_reaches_the_caller_and_the_next_call_works(engine: VLLMEngine
     assert not fake.under_way
 
 
-def test_work_counts_every_token_that_was_evaluated(engine: VLLMEngine) -> None:
+def test_work_counts_every_token_that_was_evaluated(engine: LanguageEngine[Any]) -> None:
     work, again, scored = Work(), Work(), Work()
     prompt = "eleven byte"
-    read = len(engine.model.text.encode(prompt, None, True))
+    read = len(engine.prompt_tokens(prompt))
     [draft] = draw(engine.metered(work), 1, prompt=prompt)
     count = len(draft.tokens)
     assert work == Work(prompt=read - 1, generated=count, forwards=count)
@@ -334,17 +337,17 @@ def test_work_counts_every_token_that_was_evaluated(engine: VLLMEngine) -> None:
     assert scored.scored == count + 1
 
 
-def test_a_closed_model_refuses_calls_and_ends_vllm(engine: VLLMEngine, fake: Fake) -> None:
-    engine.model.close()
+def test_a_closed_model_refuses_calls_and_ends_vllm(engine: LanguageEngine[Any], fake: Fake) -> None:
+    engine.backend.close()
     assert fake.closed
     with pytest.raises(ModelError, match="vllm:fake is closed: load the engine again"):
         draw(engine, 1)
 
 
-def test_views_share_the_model(engine: VLLMEngine) -> None:
+def test_views_share_the_model(engine: LanguageEngine[Any]) -> None:
     colder = engine.with_sampling(temperature=0.5)
     assert isinstance(colder, Engine)
-    assert colder.model is engine.model
+    assert colder.backend is engine.backend
     assert colder.settings == {**engine.settings, "temperature": 0.5}
     assert hash(engine) is not None
 
@@ -400,8 +403,8 @@ def test_loading_asks_vllm_for_what_exactness_needs(started: list[_EngineArgs], 
     assert asked.model == str(model_folder)
     assert (asked.dtype, asked.logprobs_mode, asked.enable_prefix_caching) == ("float32", "processed_logprobs", True)
     assert not asked.enable_chunked_prefill, "a seeded request whose prompt is read in parts breaks vLLM on a CPU"
-    assert (asked.max_num_seqs, asked.block_size, engine.model.scheduler.max_rows) == (8, 32, 8)
-    assert engine.model.text.ends == {2, 3}
+    assert (asked.max_num_seqs, asked.block_size, engine.backend.scheduler.max_rows) == (8, 32, 8)
+    assert engine.backend.text.ends == {2, 3}
     assert engine.settings["options"] == {}, "how prefixes are shared is no part of the law"
     assert engine.alphabet == load(f"hf:{model_folder}", max_tokens=8).alphabet
 

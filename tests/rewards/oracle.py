@@ -24,7 +24,7 @@ class Oracle:
     alphabet: str = "oracle"
     work: Work = field(default_factory=Work, compare=False)
     seen: list[str] = field(default_factory=list, compare=False)
-    can = frozenset({"seed"})
+    can = frozenset[str]()
 
     @property
     def settings(self) -> Mapping[str, Any]:

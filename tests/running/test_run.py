@@ -202,7 +202,7 @@ class Handless:
     def __init__(self) -> None:
         self.inner = table()
 
-    can = frozenset({"seed"})
+    can = frozenset[str]()
     name, max_tokens, alphabet, settings = "handless", 5, "letters", {"engine": "handless"}
 
     def with_sampling(self, **changes: Any) -> Engine:
@@ -223,7 +223,7 @@ class Handless:
 
 def test_what_cannot_work_is_refused_before_any_work(tmp_path: Path) -> None:
     store = tmp_path / "a.jsonl"
-    with pytest.raises(CapabilityError, match=r"ETS .* needs \['continue'\] but handless can \['seed'\].*Choose an engine"):
+    with pytest.raises(CapabilityError, match=r"ETS .* needs \['continue'\] but handless can \[\].*Choose an engine"):
         xt.run(Target(Handless(), reward, 1.0), PROMPTS, xt.ETS(3, 2, 2), store=store)
     assert not store.exists()
 

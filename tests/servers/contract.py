@@ -98,8 +98,8 @@ def test_caps_stops_and_blocks(engine: Engine, reference: Any) -> None:
         drafts = [stopping.start(QUESTIONS[0])] * COUNT
         for step in range(stopping.max_tokens):
             drafts = stopping.extend(drafts, keys(COUNT, step), block)
-        wholes = reference.weights.text.decode([draft.tokens for draft in drafts])
-        befores = reference.weights.text.decode([draft.tokens[:-1] for draft in drafts])
+        wholes = reference.backend.text.decode([draft.tokens for draft in drafts])
+        befores = reference.backend.text.decode([draft.tokens[:-1] for draft in drafts])
         for draft, whole, before in zip(drafts, wholes, befores, strict=True):
             assert not any(stop in before for stop in stopping.sampling.stop)  # pyright: ignore[reportAttributeAccessIssue]
             assert draft.text == stopping.sampling.before_stop(whole)  # pyright: ignore[reportAttributeAccessIssue]

@@ -101,9 +101,9 @@ def test_greedy_decoding_is_that_of_transformers(engine: Engine, reference: Any)
 
 def test_first_tokens_follow_the_law_of_transformers(engine: Engine, reference: Any) -> None:
     """The first piece of text, drawn 300 times, is as likely as 5 standard errors at least."""
-    count, text = 300, reference.weights.text
+    count, text = 300, reference.backend.text
     drafts = engine.extend([engine.start(QUESTION)] * count, keys(count, 2), tokens=1)
-    firsts = [Draft(QUESTION, (token,), None) for token in range(reference.weights.network.vocabulary)]
+    firsts = [Draft(QUESTION, (token,), None) for token in range(reference.backend.network.vocabulary)]
     scores = reference.score(firsts)
     probabilities: defaultdict[str, float] = defaultdict(float)
     for draft, score in zip(firsts, scores, strict=True):

@@ -57,7 +57,7 @@ def test_more_seeded_prompts_at_once_than_vllm_reads_in_one_step(engine: Engine)
     "CPU Generator does not use offset", and the whole engine with it."""
     prompt = " ".join(QUESTIONS[:2])
     drafts = draw(engine, 64, prompt)
-    assert len(drafts) * len(engine.model.text.encode(prompt, None, True)) > 2048  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(drafts) * len(engine.prompt_tokens(prompt)) > 2048  # pyright: ignore[reportAttributeAccessIssue]
     assert all(draft.finish is not None for draft in drafts)
 
 

@@ -1,12 +1,13 @@
-"""Any masked-diffusion language model of transformers as an engine.
+"""Any masked-diffusion language model of transformers.
 
-engine.py is the engine itself; sampling.py says what fixes its law, and which positions are decided next; network.py
-runs the model on padded batches and gives logits where they are wanted; cache.py keeps keys and values; row.py is one
-response on its way, evaluation.py what the network is shown of all rows, decisions.py how tokens come of it; decode.py is
-the batch that the scheduler drives; loading.py reads models and finds their mask and end-of-text tokens.
+backend.py is what `exptilt.engines.language` draws with; layout.py how its drafts become rows; sampling.py says what fixes the
+distribution, and which positions are decided next; network.py runs the model on padded batches and gives logits where they are
+wanted; cache.py keeps keys and values; row.py is one response on its way, evaluation.py what the network is shown of all rows,
+decisions.py how tokens come of it; decode.py is the batch that the scheduler drives; loading.py reads models and finds their mask
+and end-of-text tokens.
 """
 
-from exptilt.engines.diffusion.engine import DiffusionEngine, MaskedWeights
+from exptilt.engines.diffusion.backend import MaskedWeights
 from exptilt.engines.diffusion.sampling import DiffusionSampling
 
-__all__ = ["DiffusionEngine", "DiffusionSampling", "MaskedWeights"]
+__all__ = ["DiffusionSampling", "MaskedWeights"]

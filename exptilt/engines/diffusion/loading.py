@@ -8,8 +8,8 @@ from typing import Any
 import transformers
 
 from exptilt.engines.checkpoints import device_or_default, dtype_named, reading
-from exptilt.engines.diffusion.engine import MaskedWeights
-from exptilt.engines.hf.engine import ROWS_MEMORY
+from exptilt.engines.diffusion.backend import MaskedWeights
+from exptilt.engines.scheduler import ROWS_MEMORY
 from exptilt.engines.text import end_ids
 from exptilt.errors import ModelError
 

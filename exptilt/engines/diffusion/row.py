@@ -15,8 +15,8 @@ from torch import Tensor
 
 from exptilt.draft import Finish
 from exptilt.engines.diffusion.sampling import DiffusionSampling
-from exptilt.engines.ledger import Cost
 from exptilt.keys import Floats
+from exptilt.usage import Work
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,18 @@ class Row:
     logq: list[float] = field(default_factory=list)
     finish: Finish | None = None
     kept: dict[bool, Tensor] = field(default_factory=dict)
-    cost: Cost = field(default_factory=Cost)
+    cost: Work = field(default_factory=Work)
+    text = None  # it is decoded from the tokens
+
+    @property
+    def left(self) -> int:
+        """Decisions it has yet to make."""
+        return self.stop - len(self.places)
+
+    @property
+    def values(self) -> Floats:
+        """The log-probabilities of a row that was scored: float64 [decisions, 1]."""
+        return np.array(self.logq, dtype=np.float64)[:, None]
 
     def sequence(self, mask: int, *, blind: bool = False, count: int | None = None) -> tuple[int, ...]:
         """Prompt and response as the network sees them: after `count` decisions, those before the step where not given.
@@ -120,6 +131,7 @@ class Row:
         if len(self.places) >= self.end:
             self.boundary = self.end
         if self.given is None:
+            self.cost.generated += len(chosen)
             self.finish = finish_of(self.sampling, self.tokens, ends)
         return self.finish is not None or len(self.places) >= self.stop
 

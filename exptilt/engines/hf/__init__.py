@@ -1,10 +1,9 @@
-"""Any causal language model of transformers as an engine.
+"""Any causal language model of transformers.
 
-engine.py is the engine itself; text.py turns prompts into tokens and tokens into text; law.py is temperature, top-k,
-top-p and the draw; network.py runs the model, and cache.py keeps its key-values; decode.py is the batch that the
-scheduler drives; loading.py finds and converts weights.
+backend.py is what `exptilt.engines.language` draws with; network.py runs the model; decode.py is the batch that the scheduler
+drives; loading.py finds and converts weights.
 """
 
-from exptilt.engines.hf.engine import HFEngine, Weights
+from exptilt.engines.hf.backend import Weights
 
-__all__ = ["HFEngine", "Weights"]
+__all__ = ["Weights"]

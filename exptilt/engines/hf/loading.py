@@ -19,7 +19,8 @@ import transformers
 
 from exptilt.engines.checkpoints import device_or_default, dtype_named, reading
 from exptilt.engines.files import file_digest
-from exptilt.engines.hf.engine import MEMORY, ROWS_MEMORY, Weights
+from exptilt.engines.hf.backend import MEMORY, Weights
+from exptilt.engines.scheduler import ROWS_MEMORY
 
 logger = logging.getLogger("exptilt")
 

@@ -21,8 +21,8 @@ from exptilt.engines.hf.fast.private import attends_by_interface
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
 from exptilt.engines.hf.slots import Slots
 from exptilt.engines.hf.trial import LONG, SHORT, Texts, read_plainly, try_rows
-from exptilt.engines.ledger import Cost
 from exptilt.engines.row import Context
+from exptilt.usage import Work
 
 BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
 BLOCK_COLUMNS = 32768  # key-value columns in use at once when prefilling or scoring, all rows together
@@ -157,15 +157,15 @@ class Network:
     # ------------------------------------------------------------------------------------------------ prefilling
 
     @torch.inference_mode()
-    def prefill(self, contexts: Sequence[Context]) -> tuple[list[KeyValues | None], list[Cost]]:
+    def prefill(self, contexts: Sequence[Context]) -> tuple[list[KeyValues | None], list[Work]]:
         """Key-values of each context's tokens but the last (None where there are none), and what each took.
 
         What is known from earlier calls is reused; what several contexts share is computed once, for the first.
         """
-        costs = [Cost() for _ in contexts]
+        costs = [Work() for _ in contexts]
         if not self.caches:
             return [None] * len(contexts), costs
-        first: dict[tuple[int, ...], Cost] = {}  # the cost of each distinct sequence goes to its first row
+        first: dict[tuple[int, ...], Work] = {}  # the cost of each distinct sequence goes to its first row
         for context, cost in zip(contexts, costs, strict=True):
             first.setdefault(context.tokens[:-1], cost)
         found = {wanted: self.prefixes.find(wanted) for wanted in first}
@@ -218,22 +218,18 @@ class Network:
     @torch.inference_mode()
     def rate(
         self,
-        prompts: Sequence[tuple[int, ...]],
+        contexts: Sequence[Context],
         responses: Sequence[tuple[int, ...]],
-        starts: Sequence[int],
         measure: Measure,
-    ) -> tuple[list[np.ndarray], list[Cost]]:
-        """Measure the law before the tokens of each response from number `starts[i]` on, one at least.
+    ) -> tuple[list[np.ndarray], list[Work]]:
+        """Measure the distribution before each token of each response, one at least, after its context.
 
         Returns float64 [tokens, values] for each, and its cost. Logits are computed at those positions only, at most
         BLOCK_LOGITS at once; what comes before them is a prefix like any other, reused where it is known.
         """
-        before = [(*prompt, *response[:start]) for prompt, response, start in zip(prompts, responses, starts, strict=True)]
-        known, costs = self.prefill([Context(prompt, tokens) for prompt, tokens in zip(prompts, before, strict=True)])
-        responses = [response[start:] for response, start in zip(responses, starts, strict=True)]
-        jobs = [
-            _Job((*tokens, *response[:-1]), prefix) for tokens, response, prefix in zip(before, responses, known, strict=True)
-        ]
+        known, costs = self.prefill(contexts)
+        given = zip(contexts, responses, known, strict=True)
+        jobs = [_Job((*context.tokens, *response[:-1]), prefix) for context, response, prefix in given]
         if not self.caches:
             return self._rate_whole([job.tokens for job in jobs], responses, measure), costs
         slots, ids = self._place(jobs)

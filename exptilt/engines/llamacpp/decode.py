@@ -18,19 +18,19 @@ import numpy as np
 
 from exptilt.draft import Finish
 from exptilt.engines.distribution_numpy import Logits, draw
-from exptilt.engines.ledger import Cost
 from exptilt.engines.llamacpp.memory import Memory, common_length
 from exptilt.engines.llamacpp.network import BATCH_TOKENS, OUTPUTS, Feed, Network
 from exptilt.engines.row import Context, Row
 from exptilt.engines.text import Text
 from exptilt.keys import Floats
+from exptilt.usage import Work
 
 Measure = Callable[[Logits, Sequence[int]], Floats]
 """Takes logits [tokens, vocabulary] and the tokens that came; returns float64 [tokens, values]."""
 
 
 @dataclass(eq=False)
-class Rated:
+class Measured:
     """Given tokens, one at least, whose laws are measured: the context before the first of them, and what to measure."""
 
     context: Context
@@ -38,7 +38,7 @@ class Rated:
     measure: Measure
     values: list[Floats] = field(default_factory=list)  # parts, in order
     measured: int = 0
-    cost: Cost = field(default_factory=Cost)
+    cost: Work = field(default_factory=Work)
     finish: Finish = "stop"  # what was rated is rarely continued
 
     @property
@@ -66,7 +66,7 @@ class Rated:
         self.measured += count
 
 
-AnyRow = Row | Rated
+AnyRow = Row | Measured
 
 
 class Decoder:
@@ -88,11 +88,11 @@ class Decoder:
         """Draw one token of each drawn row, measure tokens of rated ones; rows that are done leave and are returned."""
         self._admit()
         drawn = [row for row in self.sequences if isinstance(row, Row)]
-        rated: list[Rated] = []
+        rated: list[Measured] = []
         feeds = [self._feed(row, [row.last]) for row in drawn]
         room = OUTPUTS - len(drawn)
         for row in self.sequences:
-            if isinstance(row, Rated) and room:
+            if isinstance(row, Measured) and room:
                 rated.append(row)
                 feeds.append(self._feed(row, row.next(room)))
                 room -= len(feeds[-1].tokens)
@@ -160,7 +160,7 @@ class Decoder:
                 break
             self.sequences[row] = sequence
             self.memory.grow(sequence, new)
-            row.cost = Cost(new, known, int(new > 0))
+            row.cost = Work(new, known, forwards=int(new > 0))
             group.setdefault(prefix, []).append(row)
         self.waiting.extendleft(reversed(back))
         return group

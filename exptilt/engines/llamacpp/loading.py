@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from exptilt.engines.llamacpp.engine import Weights
+from exptilt.engines.llamacpp.backend import Weights
 from exptilt.errors import ModelError
 
 

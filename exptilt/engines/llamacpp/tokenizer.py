@@ -46,15 +46,20 @@ class GGUFTokenizer:
             if not llama_cpp.llama_vocab_get_attr(self.handle, token) & unused
         }
 
-    def __call__(self, text: str) -> Encoded:
-        """Token ids of a text, with those that the model wants around it."""
-        return Encoded(self._encode(text, special=True))
+    @property
+    def bos_token_id(self) -> int | None:
+        token = llama_cpp.llama_vocab_bos(self.handle)
+        return None if token < 0 else token
 
-    def apply_chat_template(self, turns: Sequence[Mapping[str, str]], **options: Any) -> list[int]:
-        """Token ids of a conversation, as the template writes it. Raises TemplateError where the template refuses."""
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
+        """Token ids of a text, with those that the model wants around it."""
+        return Encoded(self._encode(text, special=add_special_tokens))
+
+    def apply_chat_template(self, turns: Sequence[Mapping[str, str]], *, tokenize: bool = False, **options: Any) -> str:
+        """A conversation as the template writes it. Raises TemplateError where the template refuses."""
         names = {"bos_token": llama_cpp.llama_vocab_bos, "eos_token": llama_cpp.llama_vocab_eos}
         tokens = {name: "" if (token := find(self.handle)) < 0 else self._text(token) for name, find in names.items()}
-        return self._encode(self._template.render(messages=turns, **tokens, **options), special=False)
+        return self._template.render(messages=turns, **tokens, **options)
 
     def decode(self, tokens: Sequence[int], **options: Any) -> str:
         return self.batch_decode([tokens])[0]

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
 
-from exptilt.engines.ledger import Cost
+from exptilt.usage import Work
 
 
-class Backend(Protocol):
+class Driver(Protocol):
     """vLLM's engine, spoken to in plain values. One thread at a time may use it."""
 
     def add(self, name: str, tokens: Sequence[int], parameters: Mapping[str, Any], *, gradual: bool) -> None:
@@ -58,9 +58,12 @@ class Request:
     trouble: str | None = None
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> Work:
         """Tokens whose evaluation draws or rates another are left out of those read: they count as generated or scored."""
-        return Cost(len(self.tokens) - self.cached - max(1, self.rates), self.cached, forwards=len(self.drawn))
+        drawn = len(self.drawn)
+        return Work(
+            len(self.tokens) - self.cached - max(1, self.rates), self.cached, generated=0 if self.rates else drawn, forwards=drawn
+        )
 
     def take(self, output: Any) -> bool:
         """Add what a RequestOutput tells; returns whether the request is done."""
@@ -83,8 +86,8 @@ class Request:
 class Batch:
     """The requests under way in one vLLM engine."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
         self._names: dict[Request, str] = {}
         self._requests: dict[str, Request] = {}
         self._numbers = count()
@@ -92,14 +95,14 @@ class Batch:
     def join(self, rows: Sequence[Request]) -> None:
         for request in rows:
             name = str(next(self._numbers))
-            self.backend.add(name, request.tokens, request.parameters, gradual=request.stops is not None)
+            self.driver.add(name, request.tokens, request.parameters, gradual=request.stops is not None)
             self._names[request] = name
             self._requests[name] = request
 
     def step(self) -> list[Request]:
         done: list[Request] = []
         unfinished: list[str] = []
-        for output in self.backend.step():
+        for output in self.driver.step():
             request = self._requests.get(output.request_id)
             if request is not None and request.take(output):
                 done.append(request)
@@ -107,12 +110,12 @@ class Batch:
                 if not output.finished:
                     unfinished.append(output.request_id)
         if unfinished:
-            self.backend.abort(unfinished)
+            self.driver.abort(unfinished)
         return done
 
     def leave(self, rows: Sequence[Request]) -> None:
         names = [self._forget(request) for request in rows if request in self._names]
-        self.backend.abort(names)
+        self.driver.abort(names)
 
     def _forget(self, request: Request) -> str:
         name = self._names.pop(request)

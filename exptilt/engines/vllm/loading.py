@@ -16,7 +16,7 @@ import transformers
 
 from exptilt.engines.checkpoints import reading
 from exptilt.engines.text import Text, end_ids
-from exptilt.engines.vllm.engine import Model
+from exptilt.engines.vllm.backend import Model
 
 OWN_OPTIONS = frozenset({"model", "dtype", "max_num_seqs", "logprobs_mode", "enable_prefix_caching", "skip_tokenizer_init"})
 SPEED_OPTIONS = frozenset(  # change how fast the law is drawn from, not the law: a run may be resumed with others
@@ -26,7 +26,7 @@ SPEED_OPTIONS = frozenset(  # change how fast the law is drawn from, not the law
 
 
 class VLLM:
-    """vLLM's engine as a `Backend`."""
+    """vLLM's engine as a `Driver`."""
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine

@@ -1,0 +1,138 @@
+"""Any causal language model of transformers as a backend of `exptilt.engines.language`, with exact log-probabilities.
+
+Exactness. Logits are float32 or better; drawing and scoring apply the same temperature and truncation. A draft depends
+on its prompt and key alone, up to the rounding of the network, which differs with the size of the batch: in float32
+log-probabilities move by about 1e-6 nats, so about one draft in thousands takes another turn when its neighbours
+change. In bfloat16 that is 1e-2 nats, and drafts do depend on the batch. With top_p or top_k, a token at the very edge
+of the support may for the same reason be inside it when drawn and outside (-inf) when scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exptilt.engines.checkpoints import digest
+from exptilt.engines.distribution_torch import Laws, certainty, log_probability
+from exptilt.engines.hf import fast as fast_paths
+from exptilt.engines.hf.decode import Decoder
+from exptilt.engines.hf.network import Network, groups
+from exptilt.engines.hf.slots import SPARE_COLUMNS
+from exptilt.engines.hf.tree import own_tree
+from exptilt.engines.row import LeftToRight, Measure, Rated, Row
+from exptilt.engines.sampling import Sampling
+from exptilt.engines.scheduler import ROWS_MEMORY, Scheduler
+from exptilt.engines.text import Text, end_ids
+
+MEMORY = 2**30  # bytes for the key-values of prefixes
+MOST_ROWS = 256  # rows in flight
+
+
+class Weights:
+    """A model in memory with its tokenizer, its scheduler and its memory of prefixes, ready to serve many callers.
+
+    model, tokenizer: of transformers, the model on its device and in its dtype. name: what errors and settings call
+    it. max_rows: rows that decode at once. rows_memory: bytes that their key-values may take, each row reckoned at its
+    full length and without what it shares; rows beyond either number wait. memory: bytes kept for the key-values of
+    prefixes that may come again. fast: whether to use the fast paths (`exptilt.engines.hf.fast`), which change no draft.
+    ours: whether nobody else uses the model, so that it may be changed and its weights need not be held twice; the model of
+    a caller is left as it is, and must keep its weights while the engine lives. Raises ModelError where it is no causal
+    language model, which a trial finds out (`exptilt.engines.hf.trial`).
+    """
+
+    layout = LeftToRight()
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        max_rows: int | None = None,
+        rows_memory: int = ROWS_MEMORY,
+        memory: int = MEMORY,
+        fast: bool = True,
+        ours: bool = False,
+    ) -> None:
+        fast = fast_paths.wanted(fast)
+        self.name = name
+        self.digest = digest(model)  # before the weights are laid out anew
+        self.model = (model if ours else own_tree(model, name)).eval()
+        if fast:
+            fast_paths.prepare(self.model)
+        self.network = Network(self.model, memory, name=name, fast=fast)
+        fast_paths.settle(self.model)
+        self.text = Text(tokenizer, _ends(model, tokenizer))
+        self.decoder = Decoder(self.network, self.text)
+        token = self.network.token_bytes
+        self.scheduler: Scheduler[Row] = Scheduler(
+            self.decoder,
+            max_rows=max_rows or MOST_ROWS,
+            max_memory=rows_memory,
+            size=lambda row: token * (len(row.context.tokens) + row.room + SPARE_COLUMNS),
+            name=name,
+        )
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def context(self) -> int | None:
+        return self.network.context
+
+    @property
+    def vocabulary(self) -> int:
+        return self.network.vocabulary
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"engine": "hf", "model": self.name, "weights": self.digest, "dtype": self.dtype}
+
+    def can(self, sampling: Sampling) -> frozenset[str]:
+        return frozenset({"continue", "logq", "score", "certainty"})
+
+    def check(self, sampling: Sampling) -> None:
+        """Any sampling parameters will do."""
+
+    def draw(self, rows: Sequence[Row]) -> None:
+        """Draw rows. Token t is drawn with the t-th uniform of the row, by inverse CDF in the order of ids."""
+        self.scheduler.run(rows)
+
+    def rate(self, rows: Sequence[Rated]) -> None:
+        """Measure given tokens: blocks of rows take turns with the rows that are drawn."""
+        measure = self._measure(rows[0].sampling, rows[0].measure)
+        sizes = [(len(row.targets), len(row.context.tokens) + len(row.targets) - 1) for row in rows]
+        for group in groups(sizes):
+            members = [rows[i] for i in group]
+            found, costs = self.scheduler.call(
+                lambda members=members: self.network.rate(
+                    [row.context for row in members], [row.targets for row in members], measure
+                )
+            )
+            for row, values, cost in zip(members, found, costs, strict=True):
+                row.values, row.cost = values, cost
+
+    def _measure(self, sampling: Sampling, measure: Measure) -> Callable[[Tensor, Tensor], Tensor]:
+        """What to compute of logits [positions, vocabulary] and tokens int64 [positions]: float64 [positions, values]."""
+        laws = Laws.of([sampling], self.vocabulary, self.network.device)
+
+        def measured(logits: Tensor, tokens: Tensor) -> Tensor:
+            alike = laws.take(torch.zeros(len(logits), dtype=torch.int64, device=self.network.device))
+            return certainty(logits, alike) if measure == "certainty" else log_probability(logits, alike, tokens)[:, None]
+
+        return measured
+
+    def close(self) -> None:
+        """Stop the worker; calls under way and calls to come raise ModelError."""
+        self.scheduler.close()
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    """The end-of-text ids that the model's configurations and the tokenizer name."""
+    generation = model.generation_config
+    named = None if generation is None else generation.eos_token_id
+    return end_ids(model.config.get_text_config(decoder=True).eos_token_id, tokenizer.eos_token_id, named)

@@ -1,0 +1,290 @@
+"""The one engine of all models of tokens: prompts, caps, texts, drafts, costs and settings, around a *backend* with two verbs.
+
+A backend is a model that is ready to serve many callers. It draws rows and rates rows (`exptilt.engines.row`), and knows nothing
+of drafts, chats or stop strings in texts. `LanguageEngine` is a distribution over responses: a backend and sampling parameters.
+Many engines may share a backend, and their rows run together. `examples/bigram_engine.py` is a whole backend in one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+
+from exptilt.draft import MASK, Chat, Draft, Prompt, Turn
+from exptilt.engines.certainty import Certainty
+from exptilt.engines.row import Measure
+from exptilt.engines.sampling import Sampling, check_count
+from exptilt.engines.text import check_cap, check_room, check_system, check_tokens
+from exptilt.errors import CapabilityError, PromptError
+from exptilt.keys import Floats, Key
+from exptilt.usage import Work
+
+
+class Texts(Protocol):
+    """Prompts to token ids, and token ids to text; `exptilt.engines.text.Text` does it by a tokenizer of transformers."""
+
+    @property
+    def has_template(self) -> bool:
+        """Whether there is a chat template."""
+        ...
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end a response."""
+        ...
+
+    @property
+    def alphabet(self) -> str:
+        """A digest of the vocabulary."""
+        ...
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The ids of a text as it is, or of a chat by the template. Raises PromptError where there are none."""
+        ...
+
+    def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each response, without the tokens that end it."""
+        ...
+
+
+class Layout(Protocol):
+    """How drafts become rows and rows drafts: `exptilt.engines.row.LeftToRight`, or the masked positions of diffusion."""
+
+    def alphabet(self, vocabulary: str, sampling: Any) -> str:
+        """What drafts of two engines must have in common, so that each can read the other's."""
+        ...
+
+    def start(self, prompt: Any, sampling: Any) -> Draft:
+        """The empty draft of a prompt."""
+        ...
+
+    def row(self, draft: Draft, prompt: tuple[int, ...], sampling: Any, key: Key, tokens: int | None) -> Any:
+        """The row that decides up to `tokens` more tokens of an unfinished draft, all it may have where None."""
+        ...
+
+    def response(self, row: Any, ends: frozenset[int]) -> Sequence[int]:
+        """The tokens that are the text of a row's response."""
+        ...
+
+    def extended(self, draft: Draft, row: Any, text: str) -> Draft:
+        """The draft with what its row decided; without log-probabilities where it had none before."""
+        ...
+
+    def rated(self, draft: Draft, prompt: tuple[int, ...], sampling: Any, start: int, measure: Measure) -> Sequence[Any]:
+        """Rows that measure the decisions of a draft from number `start` on, one at least; they may begin before it."""
+        ...
+
+
+class Backend(Protocol):
+    """A model ready to serve many callers, from many threads.
+
+    name: what errors and settings call it. text: its tokenizer. layout: how its drafts become rows. context: the most tokens of
+    prompt and response together, None for no limit. vocabulary: the number of token ids, None where tokens are not the model's.
+    settings: what fixes the model, as JSON values.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def text(self) -> Texts: ...
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def context(self) -> int | None: ...
+
+    @property
+    def vocabulary(self) -> int | None: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    def can(self, sampling: Any) -> frozenset[str]:
+        """What it can do under these sampling parameters, as in `Engine.can`."""
+        ...
+
+    def check(self, sampling: Any) -> None:
+        """Raise ValueError or ModelError, with a cure, for sampling parameters that it cannot follow."""
+        ...
+
+    def draw(self, rows: Sequence[Any]) -> None:
+        """Draw each row to its end: its tokens, their log-probabilities, its finish, and what it cost."""
+        ...
+
+    def rate(self, rows: Sequence[Any]) -> None:
+        """Measure the given tokens of each row: its values, and what it cost. Raises CapabilityError where it cannot."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the model holds; calls under way and calls to come raise ModelError."""
+        ...
+
+
+B = TypeVar("B", bound=Backend)
+
+
+@dataclass(frozen=True)
+class LanguageEngine(Generic[B]):
+    """p(y|x): a model under the given sampling parameters.
+
+    backend: the model. sampling: temperature, truncation, stop rule and cap (`exptilt.engines.sampling.Sampling`; diffusion
+    models have parameters of their own). system: the system turn of plain strings, and of chats that have none. template=False
+    feeds plain strings as they are. Closing an engine closes its backend, and with it every other engine that shares it.
+
+    Work is counted so that prompt + generated + scored is the number of tokens the network evaluated: the last token
+    of a prefix is evaluated by the step that draws the next token and is counted there, not under `prompt` or `cached`.
+    """
+
+    backend: B
+    sampling: Any = field(default_factory=Sampling)
+    system: str | None = None
+    template: bool = True
+    work: Work = field(default_factory=Work, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_system(self.backend.text.has_template, self.system, self.template, self.name)
+        self.backend.check(self.sampling)
+        check_cap(self.max_tokens, self.backend.context, self.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the model holds; calls under way and calls to come raise ModelError."""
+        self.backend.close()
+
+    @property
+    def name(self) -> str:
+        return self.backend.name
+
+    @property
+    def can(self) -> frozenset[str]:
+        return self.backend.can(self.sampling)
+
+    @property
+    def max_tokens(self) -> int:
+        return self.sampling.max_tokens
+
+    @property
+    def alphabet(self) -> str:
+        return self.backend.layout.alphabet(self.backend.text.alphabet, self.sampling)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        own = {"system": self.system, "template": self.template}
+        return {**self.backend.settings, **own, **self.sampling.settings()}
+
+    def with_sampling(self, **changes: Any) -> LanguageEngine[B]:
+        """The same model under other sampling parameters."""
+        return replace(self, sampling=replace(self.sampling, **changes))
+
+    def metered(self, work: Work) -> LanguageEngine[B]:
+        return replace(self, work=work)
+
+    def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """The token ids that the model reads before the response; those of a prefill are the last of them.
+
+        Raises PromptError where the prompt is empty, leaves no room for a response, or is a chat that the model cannot take.
+        """
+        ids = self.backend.text.encode(self._asked(prompt))
+        check_room(len(ids), self.max_tokens, self.backend.context, self.name)
+        return ids
+
+    def start(self, prompt: Prompt) -> Draft:
+        """The empty draft of a prompt. Raises PromptError as `prompt_tokens` does."""
+        self.prompt_tokens(prompt)
+        return self.backend.layout.start(prompt, self.sampling)
+
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+        """Decide up to `tokens` more tokens of each draft (None: to its end), one key per draft.
+
+        All randomness of a draft comes from its key's generator, in the order of its decisions.
+        """
+        check_count(tokens)
+        rows = [self._row(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
+        begun = [row for row in rows if row is not None]
+        self._run(self.backend.draw, [row for row in begun if row.left])
+        texts = iter(self._texts(begun))
+        grown = self.backend.layout.extended
+        return [draft if row is None else grown(draft, row, next(texts)) for draft, row in zip(drafts, rows, strict=True)]
+
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+        """Log-probability (nats) of the decisions of each draft from number `starts[i]` on; -inf where p excludes one."""
+        return [values[:, 0] for values in self._rate(drafts, starts or [0] * len(drafts), "logq", 1)]
+
+    def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
+        """How sure the model was at every token of each draft, at this temperature and before truncation."""
+        if "certainty" not in self.can:
+            raise CapabilityError(f"{self.name} cannot measure certainty: use a local model, which sees whole distributions")
+        rated = self._rate(drafts, [0] * len(drafts), "certainty", 3)
+        return [Certainty(*np.ascontiguousarray(values.T)) for values in rated]
+
+    def _asked(self, prompt: Prompt) -> Prompt:
+        """The prompt as the tokenizer gets it: a text as it is, or a chat with its system turn."""
+        templated = self.template and self.backend.text.has_template
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
+            if not templated:
+                return prompt
+        elif not templated:
+            why, cure = ("has no chat template", "") if self.template else ("runs without it", ", or leave template=True")
+            raise PromptError(f"the prompt is a chat, and {self.name} {why}: give the prompt as one string{cure}")
+        turns = (Turn("user", prompt),) if isinstance(prompt, str) else prompt.turns
+        if self.system is not None and all(turn.role != "system" for turn in turns):
+            turns = (Turn("system", self.system), *turns)
+        return Chat(turns)
+
+    def _prompt(self, draft: Draft) -> tuple[int, ...]:
+        """The prompt of a draft, whose tokens must be of this vocabulary and fit the context."""
+        ids = self.prompt_tokens(draft.prompt)
+        if self.backend.vocabulary is not None:
+            check_tokens([token for token in draft.tokens if token != MASK], self.backend.vocabulary, self.name)
+        check_room(len(ids), len(draft.tokens), self.backend.context, self.name)
+        return ids
+
+    def _row(self, draft: Draft, key: Key, tokens: int | None) -> Any:
+        if draft.finish is not None:
+            return None
+        return self.backend.layout.row(draft, self._prompt(draft), self.sampling, key, tokens)
+
+    def _run(self, verb: Callable[[Sequence[Any]], None], rows: Sequence[Any]) -> None:
+        """Have the backend draw or rate rows, and count what they cost, also where it fails."""
+        try:
+            if rows:
+                verb(rows)
+        finally:
+            for row in rows:
+                self.work.add(**vars(row.cost))
+
+    def _texts(self, rows: Sequence[Any]) -> Iterable[str]:
+        """The text of each row's response: as the backend told it, else decoded."""
+        text, layout = self.backend.text, self.backend.layout
+        untold = [row for row in rows if row.text is None]
+        decoded = dict(zip(untold, text.decode([layout.response(row, text.ends) for row in untold]), strict=True))
+        return [decoded[row] if row.text is None else row.text for row in rows]
+
+    def _rate(self, drafts: Sequence[Draft], starts: Sequence[int], measure: Measure, size: int) -> list[Floats]:
+        """Measure `size` values of each decision of each draft from `starts[i]` on: float64 [decisions, size]."""
+        pairs = list(zip(drafts, starts, strict=True))
+        layout = self.backend.layout
+        parts = [
+            layout.rated(draft, self._prompt(draft), self.sampling, start, measure) if draft.decided > start else []
+            for draft, start in pairs
+        ]
+        self._run(self.backend.rate, [row for some in parts for row in some])
+        values = [np.concatenate([np.zeros((0, size)), *(row.values for row in some)]) for some in parts]
+        # Rows may begin before the start, such as those of a diffusion step that was under way.
+        wanted = [
+            found[len(found) - max(0, draft.decided - start) :] for found, (draft, start) in zip(values, pairs, strict=True)
+        ]
+        self.work.add(scored=sum(map(len, wanted)))
+        return wanted

@@ -1,0 +1,145 @@
+"""vLLM in this process as a backend of `exptilt.engines.language`: a causal language model, drawn and rated by vLLM.
+
+Draws. vLLM draws the tokens, from its own generator seeded for every request by the draft's key; a draft therefore
+repeats, up to the rounding of vLLM's batches, which differ from run to run. Log-probabilities are its "processed" ones:
+of the law after temperature and truncation, which by default it does not tell.
+
+Ratings. vLLM rates the tokens that it reads by the model's own law alone, whatever the mode. So a draft is rated by one
+request at temperature 1 without truncation, and else by one request for each token, which asks for that token's
+log-probability at the next place; prefixes come from the cache. Both are the law of `extend`.
+
+Ends. Stop strings are looked for here and not by vLLM, which would miss those that begin before the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from exptilt.engines.row import LeftToRight, Rated, Row
+from exptilt.engines.sampling import Sampling
+from exptilt.engines.scheduler import Scheduler
+from exptilt.engines.text import Text
+from exptilt.engines.vllm.batch import Batch, Driver, Request
+from exptilt.errors import ModelError
+
+SEEDS = 2**63 - 1  # vLLM takes 64-bit seeds with a sign
+TEMPERATURES = (0.01, 2.0)  # vLLM raises what is lower to the one and refuses what is higher than the other
+
+
+class Model:
+    """A model that vLLM has loaded, ready to serve many callers.
+
+    driver: vLLM. text: its tokenizer and the tokens that end a response. context: tokens of prompt and response at
+    most. vocabulary: number of token ids. max_rows: requests in flight at most; more wait. settings: what fixes the
+    model's law, as JSON values.
+
+    Where tokens tie at the edge of top_p, vLLM keeps those that its sorting happens to put first, not all of them.
+    """
+
+    layout = LeftToRight()
+
+    def __init__(
+        self,
+        driver: Driver,
+        text: Text,
+        *,
+        name: str,
+        context: int,
+        vocabulary: int,
+        max_rows: int,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.text, self.name, self.context, self.vocabulary = text, name, context, vocabulary
+        self.settings = {"engine": "vllm", "model": name, **settings}
+        self.driver = driver
+        self.scheduler: Scheduler[Request] = Scheduler(Batch(driver), max_rows=max_rows, name=name)
+
+    def can(self, sampling: Sampling) -> frozenset[str]:
+        return frozenset({"continue", "logq", "score"})
+
+    def check(self, sampling: Sampling) -> None:
+        least, most = TEMPERATURES
+        if not least <= sampling.temperature <= most:
+            raise ValueError(
+                f"temperature={sampling.temperature} is outside {least} to {most}, where vLLM draws: give one inside, "
+                "or top_k=1 for greedy decoding"
+            )
+
+    def draw(self, rows: Sequence[Row]) -> None:
+        """Draw rows by vLLM's own generator, seeded by each row's key."""
+        asked = [self._drawing(row) for row in rows]
+        self._run(asked)
+        for row, request in zip(rows, asked, strict=True):
+            row.tokens, row.logq, row.cost = request.drawn, request.logq, request.cost
+            if request.stopped or row.tokens[-1] in self.text.ends:
+                row.finish = "stop"
+            elif len(row.prior) + len(row.tokens) >= row.sampling.max_tokens:
+                row.finish = "length"
+
+    def rate(self, rows: Sequence[Rated]) -> None:
+        """Rate given tokens, the last one first."""
+        asked = [_ratings(row) for row in rows]
+        self._run([request for some in asked for request in some])
+        for row, some in zip(rows, asked, strict=True):
+            row.values = np.array([_rated(row, some, place) for place in range(len(row.targets))])[:, None]
+            for request in some:
+                row.cost.add(**vars(request.cost))
+
+    def _drawing(self, row: Row) -> Request:
+        """The request that draws a row."""
+        text, prior, stop = self.text, row.prior, row.sampling.stop
+        parameters = _distribution(row.sampling) | {
+            "max_tokens": row.room,
+            "seed": int(row.key.rng().integers(SEEDS)),
+            "logprobs": 0,  # of the token drawn alone
+            "stop_token_ids": sorted(text.ends),
+        }
+        return Request(row.context.tokens, parameters, stops=(lambda drawn: text.stops((*prior, *drawn), stop)) if stop else None)
+
+    def _run(self, requests: Sequence[Request]) -> None:
+        """Have requests answered. Raises ModelError where vLLM fails or gives up on one."""
+        self.scheduler.run(requests)
+        for request in requests:
+            if request.trouble is not None:
+                raise ModelError(f"{self.name}: {request.trouble}. Try again; lower max_rows where memory is short.")
+
+    def close(self) -> None:
+        """Stop the worker and vLLM; calls under way and calls to come raise ModelError."""
+        self.scheduler.close()
+        self.driver.close()
+
+
+def _distribution(sampling: Sampling) -> dict[str, Any]:
+    """The distribution of one token as fields of vLLM's SamplingParams."""
+    return {"temperature": float(sampling.temperature), "top_p": float(sampling.top_p), "top_k": sampling.top_k or 0}
+
+
+def _ratings(row: Rated) -> list[Request]:
+    """Requests that rate the targets of a row, the last one first.
+
+    Each reads up to some target and asks for the log-probability of that one; where the distribution is the model's
+    own, a single request rates the targets before it as well.
+    """
+    count, plain = len(row.targets), row.sampling.temperature == 1 and not row.sampling.truncated
+    fields = _distribution(row.sampling) | {"max_tokens": 1}
+    before = {"prompt_logprobs": 0} if plain and count > 1 else {}
+    places, rates = ([count - 1], count) if plain else (range(count - 1, -1, -1), 1)
+    return [
+        Request(
+            row.context.tokens + row.targets[:place],
+            fields | before | {"logprob_token_ids": [row.targets[place]]},
+            rates=rates,
+        )
+        for place in places
+    ]
+
+
+def _rated(row: Rated, requests: Sequence[Request], place: int) -> float:
+    """The log-probability of target number `place`, from the requests of `_ratings`."""
+    back = len(row.targets) - 1 - place
+    if len(requests) > back:
+        return requests[back].after[row.targets[place]]
+    return requests[0].before[-back]
