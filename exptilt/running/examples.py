@@ -67,7 +67,8 @@ def _prompts(text: str, name: str, suffix: str) -> Iterator[Prompt]:
     if form == "text":
         yield from (line for _, line in lines)
     elif form == "array":
-        for number, row in enumerate(_json(text, name, "give a JSON array, or one JSON value per line"), 1):
+        rows = _json(text, name, "give a JSON array, or one JSON value per line")
+        for number, row in enumerate([rows] if _is_chat(rows) else rows, 1):
             yield _prompt(row, f"entry {number} of {name}")
     else:
         for number, line in lines:
@@ -79,12 +80,18 @@ def _form(text: str, lines: list[tuple[int, str]], suffix: str) -> str:
     """ "array", "lines" of JSON, or "text". Outside of JSON's own suffixes, only what is surely JSON counts as it."""
     first = lines[0][1] if lines else ""
     if suffix in _JSON:
-        return "array" if first.startswith("[") and (suffix == ".json" or _parsed(first) is None) else "lines"
+        is_array = first.startswith("[") and (suffix == ".json" or len(lines) == 1 or _parsed(first) is None)
+        return "array" if is_array else "lines"
     if isinstance(_parsed(first), dict):
         return "lines"
     if first.startswith("[") and isinstance(array := _parsed(text), list) and all(isinstance(row, dict | str) for row in array):
         return "array"
     return "lines" if suffix != ".txt" and first.startswith('{"') else "text"
+
+
+def _is_chat(value: Any) -> bool:
+    """Whether it is a list of messages, and not of prompts."""
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and "role" in turn for turn in value)
 
 
 def _parsed(text: str) -> Any:
@@ -105,7 +112,7 @@ def _json(text: str, where: str, cure: str) -> Any:
 def _prompt(row: Any, where: str) -> Prompt:
     """The prompt of one JSON value."""
     given = row.get("prompt", row.get("messages")) if isinstance(row, dict) else row
-    if isinstance(given, str) or (isinstance(given, list) and given and all(isinstance(turn, dict) for turn in given)):
+    if isinstance(given, str) or _is_chat(given):
         try:
             return as_prompt(given)
         except PromptError as error:

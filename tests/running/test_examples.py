@@ -1,0 +1,119 @@
+"""Files of prompts as people have them: formats, encodings, and what is refused with the number of the line."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from exptilt.draft import Chat, Prompt
+from exptilt.errors import UsageError
+from exptilt.running.examples import read_chat, read_prompts
+
+A, B = "What is 2 + 2?", "What is 3 + 4?"
+TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": A}]
+ROW, CHAT = json.dumps({"prompt": A, "id": 7}), json.dumps({"messages": TURNS})
+BOM = "\ufeff"
+
+
+def read(path: Path, content: str | bytes) -> list[Prompt]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_prompts(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "prompts"),
+    [
+        ("a.jsonl", f'{ROW}\n"{B}"\n', [A, B]),
+        ("a.jsonl", f"{BOM}{ROW}\n", [A]),
+        ("a.jsonl", f'{ROW}\r\n\r\n   \r\n"{B}"', [A, B]),
+        ("a.ndjson", f'"{B}"\n{CHAT}\n', [B, Chat.of(TURNS)]),
+        ("a.jsonl", json.dumps({"prompt": TURNS}), [Chat.of(TURNS)]),
+        ("a.jsonl", json.dumps(TURNS), [Chat.of(TURNS)]),  # a line that is a conversation
+        ("a.jsonl", f'[{ROW},\n "{B}"]', [A, B]),  # an array under another suffix
+        ("a.json", f'[{ROW}, "{B}", {CHAT}]', [A, B, Chat.of(TURNS)]),
+        ("a.json", json.dumps([{"prompt": A}, {"prompt": B}], indent=2), [A, B]),
+        ("a.json", f'{ROW}\n"{B}"\n', [A, B]),
+        ("a.json", json.dumps(TURNS, indent=1), [Chat.of(TURNS)]),
+        ("a.jsonl", f'["{A}", "{B}"]', [A, B]),
+        ("a.json", f'["{A}"]', [A]),
+        ("a.txt", f"{A}\n\n{B}\n", [A, B]),
+        ("a.txt", f"{BOM}{A}\r\n", [A]),
+        ("a.txt", "[INST] tell me [/INST]\n", ["[INST] tell me [/INST]"]),
+        ("a.txt", '{"name": unquoted} is what?\n', ['{"name": unquoted} is what?']),
+        ("a.txt", "[1, 2, 3] sums to what?\n[4]\n", ["[1, 2, 3] sums to what?", "[4]"]),
+        ("a.txt", "3\n4\n", ["3", "4"]),
+        ("a.txt", '"Be quick"\n', ['"Be quick"']),
+        ("a.txt", f"{ROW}\n{json.dumps({'prompt': B})}\n", [A, B]),  # JSON is never a prompt
+        ("prompts", f"{A}\n{B}", [A, B]),
+        ("prompts", f"\n{ROW}\n{CHAT}", [A, Chat.of(TURNS)]),
+        ("prompts", f"[{ROW}]", [A]),
+        ("a.md", "What is\u20282 + 2?\x85 Tell.\n", ["What is\u20282 + 2?\x85 Tell."]),
+        ("a.jsonl", json.dumps("What is\u20282?\x85 Tell.", ensure_ascii=False), ["What is\u20282?\x85 Tell."]),
+    ],
+)
+def test_prompts_are_read(name: str, content: str, prompts: list[Prompt], tmp_path: Path) -> None:
+    assert read(tmp_path / name, content) == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", "", "holds no prompts: give one per line"),
+        ("a.jsonl", f"{BOM}\r\n \r\n", "holds no prompts"),
+        ("a.json", "[]", "holds no prompts"),
+        ("a.jsonl", f"{ROW}\n{{", r"line 2 of .*a\.jsonl is not JSON \(.*\): give .*, or a \.txt file"),
+        ("a.jsonl", f"{ROW}\n\n3", r"line 3 of .* has no prompt: give {\"prompt\""),
+        ("a.jsonl", '{"question": "?", "answer": "4"}', r"line 1 of .* has no prompt \(its keys are question, answer\)"),
+        ("a.jsonl", '{"prompt": null}', "line 1 of .* has no prompt"),
+        ("a.jsonl", '{"prompt": ["one", "two"]}', "line 1 of .* has no prompt"),
+        ("a.jsonl", '{"messages": []}', "line 1 of .* has no prompt"),
+        ("a.jsonl", '{"messages": [{"role": "user"}]}', "line 1 of .*: message 1 of the chat has the content None"),
+        ("a.json", "[3]", r"entry 1 of .*a\.json has no prompt"),
+        ("a.json", '["one", {"id": 3}]', "entry 2 of .* has no prompt"),
+        ("a.json", '["one", ', "is not JSON"),
+        ("prompts", f"{ROW}\nplain", "line 2 of .* is not JSON"),
+        ("prompts", '{"prompt": "torn\n', "line 1 of .* is not JSON"),
+        ("a.jsonl", "[" * 100_000, "is not JSON"),
+        ("a.txt", "Was kostet ein Brötchen?".encode("latin-1"), "is not UTF-8 text"),
+        ("a.jsonl", ROW.encode("utf-16"), r"is not UTF-8 text \(it seems to be UTF-16\): save it as UTF-8"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(name: str, content: str | bytes, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=words):
+        read(tmp_path / name, content)
+
+
+def test_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.txt cannot be read: No such file"):
+        read_prompts(tmp_path / "none.txt")
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        read_prompts(tmp_path)
+
+
+def test_standard_input_is_told_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, prompts in ((f"{BOM}{A}\r\n{B}", [A, B]), (f"{ROW}\n{CHAT}", [A, Chat.of(TURNS)]), (f"[{ROW}]", [A])):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content.encode())))
+        assert read_prompts("-") == prompts
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(f"{ROW}\n3".encode())))
+    with pytest.raises(UsageError, match="line 2 of standard input has no prompt"):
+        read_prompts("-")
+
+
+def test_one_conversation(tmp_path: Path) -> None:
+    path = tmp_path / "chat.json"
+    for content in (json.dumps(TURNS, indent=1), CHAT):
+        path.write_text(content)
+        assert read_chat(path) == Chat.of(TURNS)
+    for content, words in (
+        ("3", "holds no list of messages"),
+        ("[]", "no messages"),
+        ("[", "is not JSON"),
+        ("[3]", "message 1 of the chat is 3"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UsageError, match=words):
+            read_chat(path)
