@@ -115,10 +115,6 @@ def reward_name(reward: object) -> str:
     return getattr(reward, "__qualname__", None) or type(reward).__qualname__
 
 
-def _at(error: BaseException) -> str:
-    return f" ({place})" if (place := raised_at(error)) else ""
-
-
 def rate(reward: Reward, prompt: str, drafts: Sequence[Draft]) -> Floats:
     """Call the reward and check what it returns: float64 of shape [len(drafts)], or a RewardError naming it."""
     if not drafts:
@@ -133,7 +129,7 @@ def rate(reward: Reward, prompt: str, drafts: Sequence[Draft]) -> Floats:
         raise
     except BaseException as error:  # SystemExit too: a reward that calls exit() must not end the run
         raise RewardError(
-            f"reward {name} raised {type(error).__name__}: {error}{_at(error)}. Correct the reward; no score is assumed."
+            f"reward {name} raised {type(error).__name__}: {error}{raised_at(error)}. Correct the reward; no score is assumed."
         ) from error
     if values.shape != (len(drafts),):
         raise RewardError(

@@ -93,12 +93,12 @@ _NOT_THE_USERS = (f"{Path(__file__).parent}{os.sep}", sysconfig.get_path("stdlib
 
 
 def raised_at(error: BaseException) -> str:
-    """The last line of code that is neither exptilt's nor a library's and that the error came through, as "FILE, line N".
+    """The last line of somebody's own code that the error came through, as " (FILE, line N)".
 
-    Where all of it is libraries', the last line outside of exptilt; empty where nothing is.
+    Where all of it is libraries', the last line outside of exptilt; empty where there is none.
     """
     frames = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS[0])]
     users = [frame for frame in outside if not (frame.filename.startswith(_NOT_THE_USERS) or "site-packages" in frame.filename)]
     found = users or outside
-    return f"{found[-1].filename}, line {found[-1].lineno}" if found else ""
+    return f" ({found[-1].filename}, line {found[-1].lineno})" if found else ""

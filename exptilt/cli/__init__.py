@@ -16,7 +16,16 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from exptilt import __version__, names
-from exptilt.errors import AllWeightsZero, BudgetSpent, ExptiltError, RewardError, UsageError, WeightsError, did_you_mean
+from exptilt.errors import (
+    AllWeightsZero,
+    BudgetSpent,
+    ExptiltError,
+    RewardError,
+    SelectError,
+    UsageError,
+    WeightsError,
+    did_you_mean,
+)
 from exptilt.names import Chosen
 
 try:
@@ -27,7 +36,7 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
 
 COMMANDS = {command.name: command for command in (sample.COMMAND, run.COMMAND, eval.COMMAND, doctor.COMMAND, report.COMMAND)}
-_FAILED = (RewardError, AllWeightsZero, WeightsError, BudgetSpent)
+_FAILED = (RewardError, SelectError, AllWeightsZero, WeightsError, BudgetSpent)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

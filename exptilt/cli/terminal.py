@@ -101,9 +101,8 @@ def show_error(console: Console, message: str) -> None:
 def show_crash(console: Console, error: Exception) -> None:
     """An error that nobody raised on purpose: what it was, and whose line it came from."""
     message = f"{type(error).__name__}: {error}".rstrip(": ")
-    place = raised_at(error)
-    whose = f"in {place}, which is not part of exptilt" if place else "inside exptilt, which should have said what was wrong"
-    show_error(console, f"{message}. It was raised {whose}: the same command with --debug shows where.")
+    place = raised_at(error) or " inside exptilt, which should have said what was wrong"
+    show_error(console, f"{message}{place}. The same command with --debug shows how it came to that.")
 
 
 def show_note(console: Console, message: str) -> None:

@@ -27,6 +27,7 @@ from exptilt.errors import (
     SelectError,
     TargetError,
     WeightsError,
+    raised_at,
 )
 from exptilt.keys import Key, digest
 from exptilt.populations.population import Population
@@ -145,7 +146,9 @@ class Request:
         except (ExptiltError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit too: a select that calls exit() must not end the run
-            raise SelectError(f"select {name} raised {type(error).__name__}: {error}. Correct the select.") from error
+            raise SelectError(
+                f"select {name} raised {type(error).__name__}: {error}{raised_at(error)}. Correct the select."
+            ) from error
         if not isinstance(draft, Draft):
             raise SelectError(f"select {name} returned {draft!r:.80}: return one of population.drafts")
         return draft, posterior

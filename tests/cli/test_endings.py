@@ -151,8 +151,8 @@ def test_a_rewards_error_names_its_own_line(program: Program) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--select", "mine.py:picky"), "LookupError: nothing suits. It was raised in"),
-        (("--sampler", "crash.py:Crash"), "ZeroDivisionError: division by zero. It was raised in"),
+        (("--select", "mine.py:picky"), "LookupError: nothing suits ("),
+        (("--sampler", "crash.py:Crash"), "ZeroDivisionError: division by zero ("),
     ],
 )
 def test_a_crash_is_a_sentence_and_a_traceback_only_where_asked(flags: tuple[str, ...], words: str, program: Program) -> None:
