@@ -34,7 +34,7 @@ from exptilt.populations.select import best, draw, mbr, vote
 from exptilt.running.cluster import Cluster
 from exptilt.running.result import Failure, Result
 from exptilt.running.run import run, sample
-from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
+from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC
 from exptilt.usage import Budget
 
 __version__ = "0.1.0"
@@ -58,6 +58,7 @@ __all__ = [
     "ModelError",
     "Population",
     "PromptError",
+    "Rejection",
     "Result",
     "RewardError",
     "StoreError",

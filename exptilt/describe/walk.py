@@ -18,7 +18,7 @@ import functools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
 from re import Pattern
@@ -34,6 +34,9 @@ from exptilt.keys import digest
 _OWN = "exptilt."
 _DEEPEST = 16  # of objects within objects; what lies deeper is named by its type
 _STATE = "(changes as it runs)"
+LATER = {"came later": True}
+"""Metadata of a dataclass field that came after results files were written. At its default it changes nothing that was drawn,
+so it is left out of descriptions, and those files still resume."""
 _PLAIN = bool | int | float | str | tuple | list | dict | set | frozenset | Pattern
 
 
@@ -112,7 +115,7 @@ class _Walk:
         described = {"type": type(thing).__qualname__, "code": code} if code else {"type": _name(type(thing))}
         changes = _changed_attributes(type(thing)) if code else frozenset()
         if is_dataclass(thing):
-            kept = [item.name for item in fields(thing) if item.compare]
+            kept = [item.name for item in fields(thing) if item.compare and not _left_out(item, thing)]
             return described | {name: _STATE if name in changes else self.describe(getattr(thing, name)) for name in kept}
         state = {name: value for name, value in getattr(thing, "__dict__", {}).items() if name not in changes}
         return described | ({"state": digest(_canonical(self.describe(state)))} if state else {})
@@ -164,6 +167,10 @@ class _Walk:
     def _constant(self, item: Any) -> Any:
         plain = isinstance(item, int | float | complex | str | bytes)  # here 1 and 1.0 differ
         return f"{type(item).__name__} {item!r}" if plain else self.describe(item)
+
+
+def _left_out(item: Field[Any], thing: Any) -> bool:
+    return "came later" in item.metadata and getattr(thing, item.name) == item.default
 
 
 def _changed_attributes(kind: type) -> frozenset[str]:

@@ -1,0 +1,105 @@
+"""Rejection: exact, independent draws from π, for rewards with a known upper bound.
+
+y is drawn from p and accepted with probability
+
+    a(y) = exp((r(y) - r_max)/β),     r_max ≥ r(y) for every y.
+
+The accepted drafts are independent draws from π itself. How many draws one acceptance takes is exp(r_max/β)/Z in the mean, so
+this is the sampler for rewards that often succeed, and for whoever needs draws that are exact one by one.
+
+The run ends with the first batch after which `draws` drafts are accepted, or after `limit` draws. Its weights are those of
+Girshick, Mosteller and Savage for just this rule (`exptilt.samplers.lattice`): properly weighted for γ = p·exp(r/β), where the
+plain average over a run that stops at a success is not. Where a single accepted draft ends the run there is no estimate of Z
+worth its name: then drafts have equal weights, and log Ẑ is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from exptilt.core import Target
+from exptilt.draft import Draft
+from exptilt.errors import AllWeightsZero, RewardError, TargetError
+from exptilt.keys import Floats, Key
+from exptilt.populations.population import Population
+from exptilt.samplers.command import Command
+from exptilt.samplers.common import at_least_one
+from exptilt.samplers.lattice import log_weight
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Draws from p, each accepted with probability exp((r - r_max)/β): exact draws from π.
+
+    draws: how many accepted drafts are wanted.
+    limit: how many draws from p are made at the most.
+    reward_max: an upper bound of the reward, in its units; a reward above it is an error.
+    batch: how many are drawn at once; the run ends between batches.
+    """
+
+    draws: int
+    limit: int
+    reward_max: float
+    batch: int = 1
+    command: ClassVar[Command] = Command(
+        "rejection",
+        "exact draws from π, for rewards with a known upper bound",
+        start={"draws": 8, "limit": 256, "reward_max": 1.0},
+    )
+    weighted: bool = field(init=False, default=True, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weighted", self.draws > 1)
+        at_least_one(self, "draws", "limit", "batch")
+        if not math.isfinite(self.reward_max):
+            raise ValueError(f"Rejection(reward_max={self.reward_max}): give a finite upper bound of the reward")
+
+    def needs(self, target: Target) -> frozenset[str]:
+        """Nothing. Raises TargetError for a target with a proposal: acceptance would need a bound of p/q as well."""
+        if target.proposal is not None:
+            raise TargetError("Rejection draws from the engine itself and takes no proposal: leave it out of the target")
+        return frozenset()
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        drafts: list[Draft] = []
+        rewards = np.zeros(0)
+        drawn = 0
+        while not self.ends(drawn, len(drafts)):
+            count = min(self.batch, self.limit - drawn)
+            fresh, rated = self._accepted(target, prompt, key, range(drawn, drawn + count))
+            drafts, rewards, drawn = drafts + fresh, np.concatenate([rewards, rated]), drawn + count
+            if drafts and not self.ends(drawn, len(drafts)):
+                yield Population.unweighted(drafts, rewards)  # exact draws from π; the estimate waits for the end
+        if not drafts:
+            raise AllWeightsZero(f"none of {drawn} draws was accepted: raise limit or β, or lower reward_max to the best reward")
+        if not self.weighted:
+            yield Population.unweighted(drafts, rewards)
+            return
+        log_w = log_weight(self.ends, drawn, len(drafts), self.reward_max / target.beta)
+        yield Population(drafts, np.full(len(drafts), log_w), rewards)
+
+    def ends(self, drawn: int, accepted: int) -> bool:
+        """Whether the run ends with so many accepted of so many drawn."""
+        return drawn == self.limit or (accepted >= self.draws and drawn % self.batch == 0)
+
+    def _accepted(self, target: Target, prompt: str, key: Key, numbers: range) -> tuple[list[Draft], Floats]:
+        """The accepted ones of a batch of draws, with their rewards."""
+        start = target.engine.start(prompt)
+        drafts = target.engine.extend([start] * len(numbers), [key.child("draft", number) for number in numbers])
+        rewards = target.rate(prompt, drafts)
+        if rewards.max() > self.reward_max:
+            raise RewardError(
+                f"the reward {rewards.max():g} is above reward_max={self.reward_max:g}, so that no acceptance could be as "
+                "probable as it should: give a true upper bound"
+            )
+        taken = []
+        for row, number in enumerate(numbers):
+            probability = math.exp((float(rewards[row]) - self.reward_max) / target.beta)
+            if key.child("accept", number).choose([1.0 - probability, probability]) == 1:
+                taken.append(row)
+        return [drafts[row] for row in taken], rewards[taken]
