@@ -12,9 +12,13 @@ agreement rewards and matching rules take one as their argument. Reading is by m
 "####", in \\boxed{...} or after "the answer is" goes before whatever else stands in it.
 """
 
+from exptilt.answers.choices import choice
 from exptilt.answers.maths import expression, latex
 from exptilt.answers.numeric import number
-from exptilt.answers.texts import Answer, boxed, choice, code, exact
-from exptilt.answers.units import quantity
+from exptilt.answers.places import boxed
+from exptilt.answers.programs import code
+from exptilt.answers.quantities import quantity
+from exptilt.answers.references import reference
+from exptilt.answers.texts import Answer, exact
 
-__all__ = ["Answer", "boxed", "choice", "code", "exact", "expression", "latex", "number", "quantity"]
+__all__ = ["Answer", "boxed", "choice", "code", "exact", "expression", "latex", "number", "quantity", "reference"]

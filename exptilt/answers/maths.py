@@ -1,168 +1,154 @@
 """Answers that are mathematics in LaTeX: equal values are one answer, however they are written.
 
-A vote needs one string for each class of equal answers, not a test of pairs. math-verify reads the LaTeX into a sympy
-expression, and its form is then
+A vote needs one string for each class of equal answers, not a test of pairs. What is plainly a number is read as `number`
+reads it; else Math-Verify's parser reads the LaTeX into a sympy expression, and its form is then
 
 - of a constant: the exact value where it is rational ("0.5", "1/3"), else 12 digits of it ("≈1.41421356237");
 - of an expression with letters: 12 digits of its value at three fixed points of its letters, so that x+x and 2x, or
   (x²-1)/(x-1) and x+1, are one answer; different functions would have to agree at all three to be taken for one;
 - of sets, intervals, tuples, matrices, equations, inequalities: the forms of their parts, in a fixed order. "x = 5" is 5
-  and "x > 3" is the interval; an equation between two expressions is the same times any factor.
+  and "x > 3" is the interval; an equation between two expressions is the same times any factor, and one that y solves
+  is the function y.
 
-What math-verify cannot read, and what would take longer than a few seconds, is compared as it is written, without spaces
-and layout. Other limits: (1, 2) is the interval and the point alike, 50\\% is 50, units are dropped, letters lose their
-case and count as real numbers, and "y = 2x" is the function 2x, so that "y - 2x = 0" is another answer.
-
-Expressions are read in a process of its own (`exptilt.answers.sympy_worker`): sympy may take for ever or all memory on
-what a model writes, no thread can be stopped, and a signal reaches only the main thread. That process has a limit of CPU
-time, which unlike a clock gives the same answer on a busy machine; when it is over the limit it dies and a new one starts.
+What the parser cannot read, and what would take longer than a second of CPU time, is compared as it is written, without spaces
+and layout. Other limits: (1, 2) is the interval and the point alike, 50\\% is 50, units are dropped, letters count as real
+numbers, and log without a base is the decimal one.
 """
 
 from __future__ import annotations
 
-import atexit
-import importlib.util
-import json
-import os
+import itertools
 import re
-import subprocess
-import sys
 from functools import lru_cache
-from pathlib import Path
-from threading import Lock, Timer
 
-from exptilt.answers.numeric import NUMBER, Places, canonical, number, plain, value
-from exptilt.answers.texts import boxed, exact
-from exptilt.errors import ExptiltError
+from exptilt.answers.clean import answering, clean
+from exptilt.answers.lexer import plain, tokens
+from exptilt.answers.numeric import literal_form, number_form
+from exptilt.answers.places import Passage, Unreadable, final
+from exptilt.answers.reader_pool import POOL
+from exptilt.answers.readings import find, first, only
+from exptilt.answers.spelling import as_written
+from exptilt.answers.texts import exact
 
-_LONGEST = 300  # characters of an expression that is read; longer ones are compared as written
-_PATIENCE = 300.0  # seconds of wall clock after which the process is given up where CPU time cannot be limited
-_ANSWER_IS = re.compile(r"\banswer(?:[ \t]+is\b|[*_ \t]{0,4}[:=])[*_ \t:]*([^\n]{1,300})", re.IGNORECASE)
-_DELIMITED = re.compile(r"\$\$(.{1,300}?)\$\$|\$([^$\n]{1,300})\$|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]", re.DOTALL)
-_SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
-_PROSE = re.compile(r"(?<![A-Za-z\\])(?!sqrt|sin|cos|tan|log|exp)[A-Za-z]{3,}")
-_HASHES = Places(NUMBER).hashes
-_WRITTEN_NUMBER = re.compile(rf"\$?({NUMBER})%?")
-_WORDS = re.compile(
-    r"\\(?:text|textbf|mathrm|mbox) ?\{([^{}\\]*)\}"
-    r"|[A-Za-z]|[YyNn](?:es|ES|o|O)|[A-Za-z][A-Za-z' -]*[A-Za-z ]{3}[A-Za-z' -]*"
+_LONGEST = 400  # characters of an expression that is read; longer ones are compared as written
+_BARE = 300  # characters of a text without marks that may be nothing but an expression
+_DELIMITED = re.compile(r"\$\$(.{1,400}?)\$\$|\$([^$\n]{1,400})\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+_JOINT = re.compile(r"[*_ ]*(?:,|;|and|or|, and|, or)[*_ ]*", re.IGNORECASE)
+_MARKS = re.compile(r"\\(?:text\w*|math\w+|mbox|operatorname|begin|end|[A-Za-z]+)(?: ?\{[^{}]*\})?")
+_PROSE = re.compile(
+    r"(?<![A-Za-z])(?!(?:sqrt|cbrt|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|exp|abs|max|min|gcd|lcm|mod|and|"
+    r"infinity|inf|alpha|beta|theta|lambda|sigma|omega)(?![A-Za-z]))[^\W\d_]{3,}"
 )
-_UNIT = re.compile(r"(?<=.)\s*\\(?:text|textrm|mathrm|mbox) ?\{[^{}]*\}(?:\s*\^ ?\{?[0-9]\}?)?\s*$", re.DOTALL)
-_DEGREES = re.compile(r"([0-9.]+) ?\^ ?(?:\{ ?\\circ ?\}|\\circ)")
-_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
-_SEVERAL = re.compile(r",|\\text\{ *(?:and|or) *\}|\\\\")  # between the members of a list of equations
-_LAYOUT = re.compile(r"\\left|\\right|\\displaystyle|\\[,!;: ]|\\q?quad|\s|~|\$")
+_WORDS = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mbox|mathbf) ?\{([^{}\\]*)\}|[YyNn](?:es|ES|o|O)"
+    r"|[^\W\d_][^\W\d_' -]*(?:[^\W\d_]|[ '-]){3,}"
+)
+_OPTION = re.compile(
+    r"\\(?:text(?:bf|rm|it)?|math(?:rm|bf)) ?\{ ?\(([A-J])\)[.:]? ?\}.*"
+    r"|\\(?:text(?:bf|rm|it)?|math(?:rm|bf)) ?\{ ?([A-J])[.:]? ?\}(?:(?:\\[ ,;]| |~|\\quad|:).*)?"
+    r"|\(([A-J])\)",
+    re.DOTALL,
+)
+_NOTHING = re.compile(
+    r"(?:there (?:is|are) )?no (?:real |such |possible |integer )?(?:solutions?|roots?|numbers?|values?)(?: exists?)?"
+    r"|none|empty set",
+    re.I,
+)
+_NAME = r"(?:\\(?!frac|sqrt)[A-Za-z]+|[A-Za-z])(?:_(?:\{[^{}]*\}|[0-9A-Za-z]))?'*(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z])* ?\))?"
+_ASSIGNED = re.compile(rf"\s*{_NAME}\s*(?:=|\\approx|≈)(?![^=]*=)(.*)", re.DOTALL)
+_SEVERAL = re.compile(
+    r",|;|\\text\{ *(?:and|or) *\}|\\\\|\b(?:and|or)\b|\\l?or\b|\\land\b|[<>≤≥]|\\[lg]e"
+)  # members, not steps of one chain
+_DELIMITERS = re.compile(r"^(?:\\\(|\\\[|\$+)\s*(.*?)\s*(?:\\\)|\\\]|\$+)$", re.DOTALL)
 
 
 def latex(text: str) -> str | None:
     """The final answer in LaTeX, in the canonical form that the overview describes.
 
-    Looked for in this order: the first "#### 42"; the last \\boxed{...}; the last "answer is ..." or "answer: ...", there
-    the formula if one is marked; the last formula between dollar signs, \\(...\\) or \\[...\\]; the last number.
-    Raises ExptiltError where math-verify is not installed and an expression has to be read.
+    It is looked for in the places of `exptilt.answers.places`, there the formula if one is marked; a text that is nothing but
+    an expression is its own answer; else it is the last formula between dollar signs, \\(...\\) or \\[...\\]; else what
+    `number` finds. Raises ExptiltError where math-verify is not installed and an expression has to be read.
     """
-    if hashes := _HASHES.search(plain(text)):
-        return canonical(value(hashes[1]))
-    if "\\boxed" in text:
-        content = boxed(text)
-        return None if content is None else expression(content)
-    if stated := _ANSWER_IS.findall(text):
-        passage = stated[-1]
-        if formula := _DELIMITED.search(passage):
-            return expression(next(filter(None, formula.groups())))
-        return _stated(_SENTENCE_END.split(passage, maxsplit=1)[0].strip(" \t*_:."))
-    if formulas := _DELIMITED.findall(text):
+    text = clean(answering(text))
+    found, settled = final(text, _in_passage)
+    if settled or not text:
+        return found
+    formulas = _DELIMITED.findall(text)
+    if len(text) <= _BARE and not _is_prose(text) and (not formulas or _DELIMITED.fullmatch(text)):
+        return expression(text)
+    if formulas:
         return expression(next(filter(None, formulas[-1])))
-    return number(text)
+    return find(text, number_form)
+
+
+def reference(text: str) -> str | None:
+    """A right answer: as `latex` reads it where it is a solution with a mark, else all of it as one expression."""
+    cleaned = clean(answering(text))
+    found, settled = final(cleaned, _in_passage)
+    return found if settled and found is not None else expression(text)
+
+
+def _in_passage(passage: Passage) -> str | None:
+    if passage.place in ("box", "brackets"):
+        return expression(passage.text)
+    if passage.place == "hashes":
+        heading = re.match(r"[0-9]{1,2}[.):] ?[A-Za-z]", passage.text) or (
+            _is_prose(passage.text) and not re.match(r"[-$€£\\0-9.]", passage.text)
+        )
+        return None if heading else _stated(passage.text)
+    return _stated(passage.text)
 
 
 def _stated(passage: str) -> str | None:
-    """What an answer without marks says: a formula, or in prose its first number, or the words."""
-    if _PROSE.search(passage) is None:
+    """What a statement says: its formulas, else all of it, or in prose its first number, or the words."""
+    if formulas := list(_DELIMITED.finditer(passage)):
+        joined = [next(filter(None, formulas[0].groups()))]
+        for before, after in itertools.pairwise(formulas):
+            if not _JOINT.fullmatch(passage[before.end() : after.start()]):
+                break
+            joined.append(next(filter(None, after.groups())))
+        return expression(", ".join(joined))
+    passage = passage.strip(" *_:\"'`").rstrip(".")
+    if not _is_prose(passage):
         return expression(passage)
-    return number(f"answer is {passage}") or exact(passage)
+    try:
+        return first(passage, number_form) or exact(passage)
+    except Unreadable:
+        return expression(passage)
+
+
+def _is_prose(text: str) -> bool:
+    return _PROSE.search(_MARKS.sub(" ", text)) is not None
 
 
 @lru_cache(maxsize=10_000)
 def expression(content: str) -> str | None:
     """The canonical form of one LaTeX expression, as a reference answer gives it; None for an empty one."""
-    content = content.strip().strip("$").rstrip(".").strip()
+    content = clean(content).strip()
+    while (inner := _DELIMITERS.match(content)) and inner[1]:
+        content = inner[1]
+    content = content if content.endswith("...") else content.rstrip(".,;").strip()
     if len(content) > _LONGEST:
-        return _as_written(content)
-    content = _UNIT.sub("", content)
+        return as_written(content)
     if content.count("=") > 1 and not _SEVERAL.search(content):
         content = content.rpartition("=")[2].strip()  # of a chain of equations what it arrives at
-    if found := _WRITTEN_NUMBER.fullmatch(plain(content)):
-        return canonical(value(found[1]))
-    if found := _WORDS.fullmatch(content):
-        return exact(found[1] or found[0])
-    as_degrees = r"(\1 \\cdot \\frac{\\pi}{180})" if _TRIGONOMETRY.search(content) else r"\1"
-    content = _DEGREES.sub(as_degrees, content).removesuffix("\\%")
-    form = _READER.read(content) if content else None
-    return form or _as_written(content) or None
+    return _plainly(content) or (POOL.read(content) if content else None) or as_written(content) or None
 
 
-def _as_written(content: str) -> str:
-    """The expression without spaces and layout, fractions and text marks in one spelling."""
-    plain_text = re.sub(r"\\(?:text|textbf|mathrm|mbox) ?\{([^{}]*)\}", r"\1", re.sub(r"\\[dt]frac", r"\\frac", content))
-    return _LAYOUT.sub("", plain_text)
-
-
-class _Reader:
-    """The process that reads expressions, started when it is first needed. Safe to call from many threads."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._process: subprocess.Popen[str] | None = None
-
-    def read(self, content: str) -> str | None:
-        """The form of an expression; None where it cannot be read within the limits."""
-        with self._lock:
-            process = self._process = self._process or _start()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            timer = Timer(_PATIENCE, process.kill)
-            timer.start()
-            try:
-                process.stdin.write(json.dumps(content) + "\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
-            except BrokenPipeError:
-                answer = ""
-            finally:
-                timer.cancel()
-            if not answer:
-                self._close()
-            return json.loads(answer) if answer else None
-
-    def close(self) -> None:
-        with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-        self._process = None
-
-
-def _start() -> subprocess.Popen[str]:
-    if importlib.util.find_spec("math_verify") is None:
-        raise ExptiltError(
-            "answers.latex reads formulas with math-verify, not installed here. Install: pip install 'exptilt[eval]'"
-        )
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "exptilt.answers.sympy_worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        env=os.environ | {"PYTHONPATH": paths},
-    )
-
-
-_READER = _Reader()
-atexit.register(_READER.close)
+def _plainly(content: str) -> str | None:
+    """The form of what needs no parser: a number with its unit, an option, words."""
+    if option := _OPTION.fullmatch(content):
+        return option[1] or option[2] or option[3]
+    assigned = _ASSIGNED.fullmatch(content)
+    value = content if assigned is None else assigned[1]
+    try:
+        if "=" not in value and (form := only(tokens(plain(value), prose=False), literal_form)) is not None:
+            return form
+    except Unreadable:
+        pass
+    if words := _WORDS.fullmatch(content):
+        said = (words[1] if words[1] is not None else words[0]).strip()
+        if len(said) == 1:
+            return said
+        return "∅" if _NOTHING.fullmatch(said) else "∞" if said.lower() == "infinity" else exact(said)
+    return None

@@ -1,126 +1,58 @@
-"""Answers that are numbers: where a response states its final number, and the one string for each value."""
+"""Answers that are numbers: where a response states its final number, and the one string for each value.
+
+A number counts only whole: digits that belong to a root, a power, a range, a date or a list are no number of their own,
+and an answer that is one of these is None.
+"""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property
+from collections.abc import Sequence
 
-from exptilt.answers.texts import boxed
-
-_LONGEST = 60  # characters of a number; longer runs of digits are noise, and cost time
-_STATEMENTS = 50  # of "answer is" in one response that are looked at, the last ones
-_PASSAGE = 200  # characters after "answer is" among which the number is looked for
-
-_DIGITS = r"(?>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
-_SIGN = r"(?:(?<![0-9A-Za-z)\]}])[-−])?"
-_MIXED = r"[0-9]{1,3} [0-9]{1,3}/0*[1-9][0-9]{0,2}(?![0-9/.])"
-_DECIMAL = rf"(?>{_DIGITS}(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]{{1,2}}(?![0-9A-Za-z]))?(?: ?/ ?0*[1-9][0-9]*)?"
-NUMBER = rf"{_SIGN}(?:\$[-−]?)?(?>{_MIXED}|{_DECIMAL})"
-
-_ANSWER_IS = re.compile(r"\banswer(?:[ \t]+is\b|[*_ \t]{0,4}[:=])", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\n|[.!?](?:\s|$)")
-_FRACTION = re.compile(r"(?<=([0-9]))? *\\[dt]?frac *(?:\{ *([0-9]+) *\}|([0-9]))(?: *\{ *([0-9]+) *\}| *([0-9]))")
-_POWER_OF_TEN = re.compile(r"(?<=[0-9]) *(?:\\times|\\cdot|[×·*x]) *10 *\^ *(?:\{ *([-+−]?[0-9]{1,2}) *\}|([-+−]?[0-9]{1,2}))")
-_VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅙": "1/6", "⅛": "1/8"}
-_VULGAR_MARK = re.compile(rf"(?<=([0-9]))? *([{''.join(_VULGAR)}])")
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where an answer of one kind may stand in a response. core: the regular expression of what is looked for."""
-
-    core: str
-
-    @cached_property
-    def anywhere(self) -> re.Pattern[str]:
-        return re.compile(self.core)
-
-    @cached_property
-    def hashes(self) -> re.Pattern[str]:
-        """ "#### 42", but not the Markdown headings "#### Step 1" and "#### 1. Compute"."""
-        return re.compile(rf"####[ \t]*({self.core})(?![ \t]*[.):][ \t]*[A-Za-z*\\])")
-
-    @cached_property
-    def equals(self) -> re.Pattern[str]:
-        """ "= 42" or "= **42**" that no operator follows."""
-        return re.compile(rf"=[ \t]*\*{{0,2}}({self.core})(?![ \t]*[-−+*/×^][ \t]*[0-9(])")
-
-    def find(self, text: str) -> str | None:
-        """What stands at the first of these: "####", the last \\boxed, the last "answer is", the last "=", the last anywhere."""
-        if hashes := self.hashes.search(text):
-            return hashes[1]
-        if "\\boxed" in text:
-            content = boxed(text)
-            return None if content is None else self._first(content)
-        for place in reversed(list(_ANSWER_IS.finditer(text))[-_STATEMENTS:]):
-            passage = text[place.end() : place.end() + _PASSAGE].lstrip()
-            if (found := self._first(_SENTENCE_END.split(passage, maxsplit=1)[0])) is not None:
-                return found
-        for pattern, group in ((self.equals, 1), (self.anywhere, 0)):
-            if matches := list(pattern.finditer(text)):
-                return matches[-1][group]
-        return None
-
-    def _first(self, passage: str) -> str | None:
-        """The first in a passage, or the first after its last "=" that has one behind it."""
-        for part in (passage.rpartition("=")[2], passage):
-            if found := self.anywhere.search(part):
-                return found[0]
-        return None
-
-
-_NUMBERS = Places(NUMBER)
+from exptilt.answers.clean import answering, clean
+from exptilt.answers.lexer import Token, token_at
+from exptilt.answers.literals import canonical
+from exptilt.answers.numerals import number_at
+from exptilt.answers.readings import Found, find
+from exptilt.answers.units import unit_at
 
 
 def number(text: str) -> str | None:
     """The final number: "42.0", "$42." and "42%" are "42", "1,234.50" is "1234.5", "2/4" and "0.5" are "0.5", "1/3" stays.
 
-    Looked for in this order: the first "#### 42"; the last \\boxed{...}; the last "answer is ..." or "answer: ...";
-    the last "= 42" that no operator follows; the last number of the text. A box without a number, or one that was
-    cut off, is no answer. Of several numbers in a box the first counts; of an equation what follows the last "=".
-    Signs of currency, thousands commas and percent signs are dropped: 50% is "50". "1 1/2", "1½" and "1\\frac12" are
-    "1.5", "3 \\times 10^4" is "30000". A comma is never a decimal point, and numbers in words are not read.
+    It is looked for in the places of `exptilt.answers.places`; then after the last "=" that a number follows; then it is the
+    last number of the text. Signs of currency, thousands separators, units and percent signs are dropped: 50% is "50".
+    Fractions, mixed numbers, powers, periods (0.\\overline{3}), bases (101_2), scales (3 million, 2 dozen) and English words
+    are read; a clock time or a ratio keeps its form, "3:30". None where the answer is several numbers, a range, a date, a
+    root or a multiple of π. A comma is a decimal point only where points part the thousands: "1.234,5".
     """
-    written = _NUMBERS.find(plain(text))
-    return None if written is None else canonical(value(written))
+    return find(clean(answering(text)), number_form)
 
 
-def plain(text: str) -> str:
-    """The text with the LaTeX that stands around and inside numbers written plainly."""
-    for mark, simple in (("{,}", ","), ("\\,", ""), ("\\!", ""), ("\\$", "$"), ("\\%", "%")):
-        text = text.replace(mark, simple)
-    text = _FRACTION.sub(lambda found: f"{' ' * bool(found[1])}{found[2] or found[3]}/{found[4] or found[5]}", text)
-    text = _VULGAR_MARK.sub(lambda found: f"{' ' * bool(found[1])}{_VULGAR[found[2]]}", text)
-    return _POWER_OF_TEN.sub(lambda found: "e" + (found[1] or found[2]).replace("−", "-"), text)
+def number_form(tokens: Sequence[Token], start: int) -> Found | None:
+    """The form of the number that begins at a token; a unit after it belongs to it and is dropped."""
+    return clock_at(tokens, start) or literal_form(tokens, start)
 
 
-def value(written: str) -> Fraction | None:
-    """The value of a number as it was written; None where it is too long to be one."""
-    if len(written) > _LONGEST:
+def literal_form(tokens: Sequence[Token], start: int) -> Found | None:
+    """The same without clock times and ratios."""
+    found = number_at(tokens, start)
+    if found is None:
         return None
-    digits = written.replace("−", "-").replace("$", "").replace(",", "").replace("--", "")
-    if mixed := re.fullmatch(r"(-?)([0-9]+) ([0-9]+)/([0-9]+)", digits):
-        part = Fraction(int(mixed[3]), int(mixed[4]))
-        size = int(mixed[2]) + part if part < 1 else part  # "5 7/2" is no mixed number, but 7/2 after something else
-        return -size if mixed[1] else size
-    top, _, bottom = digits.replace(" ", "").partition("/")
-    return Fraction(top) / Fraction(bottom or "1")
+    unit = unit_at(tokens, found[1])
+    after = token_at(tokens, found[1])
+    in_a_formula = not after.prose and after.kind == "word" and len(after.text) == 1  # "5m" is 5·m there
+    return canonical(found[0]), found[1] if unit is None or in_a_formula else unit[1]
 
 
-def canonical(number: Fraction | None) -> str | None:
-    """One string for each value: a decimal where the expansion ends, p/q in lowest terms where it does not."""
-    if number is None:
+def clock_at(tokens: Sequence[Token], start: int) -> Found | None:
+    """A clock time or a ratio, "3:30", "12:05 pm", "2:3", as it is written, without a zero before it."""
+    parts, at = [token_at(tokens, start).text], start + 1
+    while token_at(tokens, at).text == ":" and (part := token_at(tokens, at + 1)).kind == "number" and part.gap == tokens[at].gap:
+        parts, at = [*parts, part.text], at + 2
+    half = token_at(tokens, at).text.lower()
+    half = half if half in ("am", "pm") else ""
+    if not all(part.replace(".", "", 1).isdecimal() for part in parts) or not (len(parts) > 1 or half):
         return None
-    rest, digits = number.denominator, 0
-    for prime in (2, 5):
-        power = 0
-        while rest % prime == 0:
-            rest, power = rest // prime, power + 1
-        digits = max(digits, power)
-    if rest != 1:
-        return f"{number.numerator}/{number.denominator}"
-    whole = str(abs(number.numerator) * 10**digits // number.denominator).rjust(digits + 1, "0")
-    sign = "-" if number < 0 else ""
-    return sign + (whole if digits == 0 else f"{whole[:-digits]}.{whole[-digits:]}")
+    if len(parts) == 1:
+        parts.append("00")
+    return f"{':'.join([parts[0].lstrip('0') or '0', *parts[1:]])} {half}".strip(), at + bool(half)

@@ -1,120 +1,133 @@
-"""Answers that are quantities: a number with its unit, in the base unit of its kind."""
+"""Answers that are quantities: a number with its unit, in base units. Units are read as they are composed: "kg m/s^2"."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from fractions import Fraction
 
-from exptilt.answers.numeric import NUMBER, Places, canonical, plain, value
+from exptilt.answers.lexer import Token, token_at
+from exptilt.answers.unit_table import Unit, lookup
 
-# For each base unit: the names of a unit, and how many base units it is. "miles an hour" must stand before "miles".
-_KINDS: dict[str, dict[str, str]] = {
-    "m/s": {
-        "m/s|met(?:er|re)s per second": "1",
-        "km/h|kph|kilomet(?:er|re)s (?:per|an) hour": "5/18",
-        "mph|miles (?:per|an) hour": "0.44704",
-    },
-    "m": {
-        "mm|millimet(?:er|re)s?": "0.001",
-        "cm|centimet(?:er|re)s?": "0.01",
-        "m|met(?:er|re)s?": "1",
-        "km|kilomet(?:er|re)s?": "1000",
-        "inch|inches": "0.0254",
-        "ft|foot|feet": "0.3048",
-        "yd|yards?": "0.9144",
-        "mi|miles?": "1609.344",
-    },
-    "m^2": {
-        r"cm\^2|square (?:cm|centimet(?:er|re)s?)": "0.0001",
-        r"m\^2|square met(?:er|re)s?": "1",
-        r"km\^2|square kilomet(?:er|re)s?": "1000000",
-        r"ft\^2|square (?:foot|feet)": "0.09290304",
-        "ha|hectares?": "10000",
-        "acres?": "4046.8564224",
-    },
-    "l": {
-        r"ml|millilit(?:er|re)s?|cm\^3|cubic centimet(?:er|re)s?": "0.001",
-        "l|L|lit(?:er|re)s?": "1",
-        r"m\^3|cubic met(?:er|re)s?": "1000",
-        "gal|gallons?": "3.785411784",
-    },
-    "g": {
-        "mg|milligrams?": "0.001",
-        "g|grams?": "1",
-        "kg|kilograms?|kilos?": "1000",
-        "tonnes?": "1000000",
-        "oz|ounces?": "28.349523125",
-        "lbs?|pounds?": "453.59237",
-    },
-    "s": {
-        "ms|milliseconds?": "0.001",
-        "s|secs?|seconds?": "1",
-        "mins?|minutes?": "60",
-        "h|hrs?|hours?": "3600",
-        "days?": "86400",
-        "weeks?": "604800",
-    },
-    "month": {"months?": "1", "years?": "12"},
-    "$": {"cents?|¢": "0.01", "dollars?|USD": "1"},
-    "€": {"€|euros?|EUR": "1"},
-    "£": {"£|GBP": "1"},
-    "%": {"%|percent|per cent": "1"},
-    "°C": {"°C|° C|degrees Celsius": "1"},
-    "°F": {"°F|° F|degrees Fahrenheit": "1"},
-    "°": {"°|degrees?": "1"},
-}
-_UNITS = [(re.compile(names), base, Fraction(size)) for base, kind in _KINDS.items() for names, size in kind.items()]
-_NAME = rf"(?:{'|'.join(names for kind in _KINDS.values() for names in kind)})(?![A-Za-z^/])"
-_PART = rf"(?:(?P<sign>[€£])[ ]?)?(?P<number>{NUMBER})(?:[ \t-]?[ \t]*(?P<unit>{_NAME}))?"
-_BARE = re.sub(r"\(\?P<\w+>", "(?:", _PART)
-_FIRST_OF_MANY = rf"{NUMBER}[ \t-]?[ \t]*{_NAME}(?:,? and |,? )"
-_QUANTITIES = Places(rf"(?:{_FIRST_OF_MANY}){{0,3}}{_BARE}")
-_PARTS = re.compile(_PART)
-_MARKS = (
-    ("^{\\circ}", "°"),
-    ("^\\circ", "°"),
-    ("\\degree", "°"),
-    ("^{2}", "^2"),
-    ("^{3}", "^3"),
-    ("²", "^2"),
-    ("³", "^3"),
-)
-_FORMULA = re.compile(r"\$(?! )([^$\n]{1,200}?)(?<! )\$(?![0-9])")  # "$90^\circ$", but not "$5 and $6"
-_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox) ?\{[ ~]*([^{}]*)\}")
+_NONE = Unit(Fraction(1), ())
+_SQUARE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+_AFTERWARDS = {"squared": 2, "cubed": 3}
+_PER = {"/": 1, "per": 1, "an": 1, "a": 1}
+_SEVERAL_WORDS = (
+    (("percentage", "points"), "pp"), (("percentage", "point"), "pp"), (("percent", "points"), "pp"), (("basis", "points"), "bp"),
+    (("per", "cent"), "%"), (("fl", "oz"), "floz"), (("fluid", "ounces"), "floz"), (("fluid", "ounce"), "floz"),
+    (("degrees", "celsius"), "C"), (("degree", "celsius"), "C"), (("degrees", "fahrenheit"), "F"),
+    (("degree", "fahrenheit"), "F"),
+    (("degrees", "c"), "C"), (("degrees", "f"), "F"), (("°", "c"), "C"), (("°", "f"), "F"), (("metric", "tons"), "t"),
+    (("metric", "ton"), "t"), (("nautical", "miles"), "nmi"), (("nautical", "mile"), "nmi"), (("light", "years"), "ly"),
+    (("light", "-", "years"), "ly"), (("light", "year"), "ly"), (("mm", "hg"), "mmHg"),
+)  # fmt: skip
+_FLUID_OUNCE = Unit(Fraction("0.0000295735295625"), (("m", 3),))
+_MERCURY = Unit(Fraction("133.322387415"), (("kg", 1), ("m", -1), ("s", -2)))
 
 
-def quantity(text: str) -> str | None:
-    """The final number with its unit, in the base unit of its kind: "1.5 km" and "1,500 meters" are "1500 m".
-
-    Looked for where `number` looks. Lengths become "m", areas "m^2", volumes "l", masses "g", times "s" (months and
-    years "month"), speeds "m/s", dollars and cents "$", "%" and degrees stay; "2 hours 30 minutes" and "150 min" are
-    both "9000 s". Another word after the number is no unit: "42 apples" is "42", as a bare 42 is. A number with a unit
-    and one without are different answers; where responses often leave the unit out, `number` is the better reader.
-    """
-    text = plain(_LATEX_TEXT.sub(r" \1", _FORMULA.sub(r"\1", text)))
-    for mark, simple in _MARKS:
-        text = text.replace(mark, simple)
-    written = _QUANTITIES.find(text)
-    return None if written is None else _sum([_measure(part) for part in _PARTS.finditer(written)])
-
-
-def _measure(part: re.Match[str]) -> tuple[Fraction | None, str, Fraction]:
-    """The size of a part in its base unit, the base unit ("" for none), and the size of its own unit."""
-    size, unit = value(part["number"]), part["unit"]
-    if size is None or (unit is None and part["sign"] is None and "$" not in part["number"]):
-        return size, "", Fraction(1)
-    if unit is None:
-        return size, part["sign"] or "$", Fraction(1)
-    base, factor = next((base, factor) for pattern, base, factor in _UNITS if pattern.fullmatch(unit))
-    return size * factor, base, factor
+def unit_at(tokens: Sequence[Token], start: int) -> tuple[Unit, int] | None:
+    """The unit that begins at a token and the place after it; None where none does."""
+    hyphen = token_at(tokens, start).text == "-" and token_at(tokens, start + 1).kind == "word"
+    found = _factor(tokens, start + hyphen)
+    if found is None:
+        per = _per(tokens, start)
+        found = None if per is None else (per[0], per[1])
+        if found is None:
+            return None
+    unit, at = found
+    while (more := _per(tokens, at) or _times(tokens, at)) is not None:
+        unit, at = unit * more[0], more[1]
+    return unit, at
 
 
-def _sum(parts: list[tuple[Fraction | None, str, Fraction]]) -> str | None:
-    """The last part, with those before it that it continues: each of the same kind, in a larger unit."""
-    total, base, factor = parts[-1]
-    for size, other, larger in reversed(parts[:-1]):
-        if other != base or larger <= factor or size is None or total is None:
-            break
-        total, factor = total + size, larger
-    number = canonical(total)
-    return number if number is None or not base else f"{number} {base}"
+def _per(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
+    """ "/s", "per hour", "an hour"."""
+    word = token_at(tokens, at).text
+    if word not in _PER:
+        return None
+    bracket = token_at(tokens, at + 1)[:2] == ("mark", "(")
+    found = unit_at(tokens, at + 2) if bracket else _factor(tokens, at + 1)
+    if found is None or (
+        word == "a" and token_at(tokens, at + 1).text not in ("day", "week", "month", "year", "minute", "second")
+    ):
+        return None
+    return found[0] ** -1, found[1] + bracket
+
+
+def _times(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
+    """A further factor: "N·m", "kilowatt-hours", "m s^{-1}"."""
+    token = token_at(tokens, at)
+    if token.text in ("·", "*", "-", "⋅"):
+        return _factor(tokens, at + 1) if token_at(tokens, at + 1).kind == "word" else None
+    if token.kind != "word":
+        return None
+    found = _factor(tokens, at)
+    if found is None:
+        return None
+    raised = found[1] > at + 1 and "^" in [each.text for each in tokens[at : found[1]]]
+    before = token_at(tokens, at - 1).text.lower()
+    named = before.endswith(("watt", "newton", "watts", "newtons")) or (
+        len(token.text) < 3 and token_at(tokens, at + 1).text == "/"
+    )
+    named = named or (not token.prose and len(token.text) < 3)
+    return found if raised or named else None
+
+
+def _factor(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
+    """One unit with its power: "cm^2", "square feet", "meters cubed", "cm3"."""
+    token = token_at(tokens, at)
+    if token.text == "\\frac":
+        return _fraction(tokens, at)
+    for words, name in _SEVERAL_WORDS:
+        if all(token_at(tokens, at + step).text.lower() == word for step, word in enumerate(words)):
+            return _known(name), at + len(words)
+    if power := _SQUARE.get(token.text.lower()):
+        dot = token_at(tokens, at + 1).text == "."
+        found = _known(token_at(tokens, at + 1 + dot).text)
+        return (found**power, at + 2 + dot) if found.powers else None
+    unit, power = _known(token.text), 1
+    if not unit.powers and token.text[-1:] in ("2", "3") and token.text[:-1].isalpha():
+        unit, power = _known(token.text[:-1]), int(token.text[-1])
+    if not unit.powers or (token.text == "in" and not _ends(tokens, at + 1)):
+        return None
+    at += 1
+    digit = token_at(tokens, at)
+    if digit.text in ("2", "3") and not digit.gap and unit.powers == (("m", 1),):  # "5cm2"
+        power, at = int(digit.text), at + 1
+    elif digit.text == "^":
+        power, at = _exponent(tokens, at)
+    elif afterwards := _AFTERWARDS.get(token_at(tokens, at).text.lower()):
+        power, at = afterwards, at + 1
+    return (unit if power == 1 else unit**power), at
+
+
+def _known(name: str) -> Unit:
+    """The unit of a name, one without powers where there is none."""
+    if name in ("floz", "mmHg"):
+        return _FLUID_OUNCE if name == "floz" else _MERCURY
+    return lookup("inch" if name == "in" else name) or _NONE
+
+
+def _ends(tokens: Sequence[Token], at: int) -> bool:
+    """Whether "in" before this place can be inches: no word follows that it would go with."""
+    token = token_at(tokens, at)
+    return token.kind == "mark" and token.text not in ("$",)
+
+
+def _exponent(tokens: Sequence[Token], at: int) -> tuple[int, int]:
+    """The power written from "^" on, and the place after it."""
+    braced = token_at(tokens, at + 1).text in ("{", "(")
+    minus = token_at(tokens, at + 1 + braced).text == "-"
+    digits = token_at(tokens, at + 1 + braced + minus).text
+    if not digits.isdecimal() or len(digits) > 2:
+        return 1, at
+    return int(digits) * (-1 if minus else 1), at + 2 + 2 * braced + minus
+
+
+def _fraction(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
+    """ "\\frac{m}{s}"."""
+    above = unit_at(tokens, at + 2) if token_at(tokens, at + 1)[:2] == ("mark", "{") else None
+    if above is None or token_at(tokens, above[1]).text != "}" or token_at(tokens, above[1] + 1).text != "{":
+        return None
+    below = unit_at(tokens, above[1] + 2)
+    return None if below is None else (above[0] * below[0] ** -1, below[1] + 1)

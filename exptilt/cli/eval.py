@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,9 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     with checked(args):
         sampler = sampler_of(args)
         task = load_task(
-            args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include
-        )
-        task = replace(task, answer=names.ANSWERS.find(args.answer)) if args.answer else task
+            args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include,
+            answer=names.ANSWERS.find(args.answer) if args.answer else None,
+        )  # fmt: skip
         args.max_tokens, args.stop = args.max_tokens or task.max_tokens, args.stop or list(task.stop)
         target = target_of(args, task.answer)()
     if args.out:

@@ -11,14 +11,21 @@ number of features that two texts share.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from exptilt.keys import Floats
 
+_UNSPACED = (  # scripts that set no spaces between words: Han, Kana, Thai, Lao, Tibetan, Burmese, Khmer
+    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ec0-\u0ec6\u0f40-\u0f6c"
+    "\u1000-\u102a\u103f\u1780-\u17b3"
+)
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -35,16 +42,31 @@ class Utility(Protocol):
 class Rouge1:
     """ROUGE-1 F1: 2·common words/(words of both), words counted with repeats (Lin, 2004).
 
-    Words are runs of letters, digits and underscores in lower case, not stemmed. Texts without words score 0.
+    Words are runs of letters, digits and underscores in lower case, not stemmed, each with its combining marks. Where a script
+    sets no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) every character is one. Texts without
+    words score 0.
     """
 
     def matrix(self, texts: Sequence[str]) -> Floats:
         known: dict[str, int] = {}
-        words = [[known.setdefault(word, len(known)) for word in re.findall(r"\w+", text.casefold())] for text in texts]
+        words = [[known.setdefault(word, len(known)) for word in _words(text)] for text in texts]
         sizes = np.array([len(row) for row in words], dtype=np.int64)
         grams = np.array([word for row in words for word in row], dtype=np.int64)
         common = overlaps(np.repeat(np.arange(len(texts)), sizes), grams, len(texts))
         return 2.0 * common / np.maximum(sizes[:, None] + sizes[None, :], 1)
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text, characters where its script sets no spaces."""
+    if text.isascii():
+        return re.findall(r"\w+", text.lower())
+    return _word_pattern().findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+@lru_cache(maxsize=1)
+def _word_pattern() -> re.Pattern[str]:
+    marks = "".join(map(chr, (code for code in range(0x300, 0x20000) if unicodedata.category(chr(code))[0] == "M")))
+    return re.compile(f"[{_UNSPACED}][{marks}]*|(?:(?![{_UNSPACED}])[\\w{marks}])+")
 
 
 @dataclass(frozen=True)

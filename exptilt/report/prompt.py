@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from exptilt.answers import Answer
+from exptilt.answers import reference as read_reference
 from exptilt.populations.population import Population
 from exptilt.report.growth import Texts, chain, generations, tree
 from exptilt.report.methods import Method
@@ -27,7 +28,7 @@ def kind_of(warning: str) -> str:
 
 def is_right(answer: str | None, reference: str, read: Answer) -> bool:
     """Whether an answer in canonical form is that of the reference, a bare answer or a text that gives it."""
-    return answer is not None and answer in (reference.strip(), read(reference))
+    return answer is not None and answer in (reference.strip(), read_reference(read, reference))
 
 
 def posterior(line: Mapping[str, Any], population: Population | None, read: Answer) -> list[tuple[str | None, float]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from exptilt.answers import reference as read_reference
 from exptilt.core import Engine, PromptReward, Reward, rate, reward_name
 from exptilt.draft import Draft
 from exptilt.errors import RewardError, UsageError
@@ -30,7 +31,8 @@ class Matches:
     """1.0 where the draft's answer is the reference answer, else 0.0; a draft without an answer gets 0.0.
 
     answer: reads the answer of a text in canonical form, such as `exptilt.answers.number`.
-    reference: the right answer as text, read by `answer` too; or a mapping from each prompt to its right answer.
+    reference: the right answer as text, bare or as a solution that marks it, read by `exptilt.answers.reference`; or a mapping
+        from each prompt to its right answer.
     Raises ValueError where `answer` finds nothing in a reference, RewardError for a prompt that the mapping lacks.
     """
 
@@ -42,7 +44,7 @@ class Matches:
         given = {None: self.reference} if isinstance(self.reference, str) else dict(self.reference)
         expected: dict[str | None, str] = {}
         for prompt, text in given.items():
-            found = self.answer(text)
+            found = read_reference(self.answer, text)
             if found is None:
                 raise ValueError(f"{reward_name(self.answer)} finds no answer in the reference {text!r}: give the answer itself")
             expected[prompt] = found

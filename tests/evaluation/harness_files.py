@@ -42,6 +42,13 @@ filter_list:
         regex_pattern: "(-?[$0-9.,]{{2,}})|(-?[0-9]+)"
       - function: take_first
 """
+_CHOOSING = r"""
+  - name: wants-choices
+    filter:
+      - function: multi_choice_regex
+        regex_pattern: "\\(([A-Z])\\)"
+      - function: take_first
+"""
 _CHOICE = """
 task: local_choice
 dataset_path: json
@@ -57,10 +64,13 @@ doc_to_target: 0
 
 
 def write_task(folder: Path, count: int, *, shots: int = 0, asked: str = r"Question: {{question}}\nAnswer:") -> list[Problem]:
-    """Write the tasks local_gsm and local_choice with `count` problems into `folder`."""
+    """Write the tasks local_gsm, local_choosing (a further filter) and local_choice with `count` problems into `folder`."""
     problems = word_problems("test", count, seed=5)
     lines = [json.dumps({"question": problem.question, "answer": problem.solution}) for problem in problems]
     (folder / "test.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "local_gsm.yaml").write_text(_TASK.format(folder=folder, asked=asked, shots=shots))
+    (folder / "local_choosing.yaml").write_text(
+        _TASK.format(folder=folder, asked=asked, shots=shots).replace("local_gsm", "local_choosing") + _CHOOSING.lstrip("\n")
+    )
     (folder / "local_choice.yaml").write_text(_CHOICE.format(folder=folder))
     return problems

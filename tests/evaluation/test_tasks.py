@@ -128,6 +128,26 @@ def test_harness_tasks_bring_prompts_stops_and_scoring(tmp_path: Path) -> None:
     assert loose.correct(f"so {problems[0].answer}", loose.references[0])
 
 
+def test_votes_by_a_task_s_own_filter_keep_signs_and_ignore_what_the_metric_ignores(tmp_path: Path) -> None:
+    """Punctuation at the ends was dropped from what the filter found: -5 and 5 voted together, and 1,234 and 1234 apart."""
+    pytest.importorskip("lm_eval")
+    write_task(tmp_path, 2)
+    read = load_task("lm-eval:local_gsm", include=str(tmp_path)).answer
+    assert (read("#### -5"), read("#### 5"), read("#### 5.")) == ("-5", "5", "5")
+    assert read("#### 1,234") == read("#### 1234") == "1234"
+
+
+def test_a_filter_that_needs_the_problem_is_refused_unless_a_reader_is_given(tmp_path: Path) -> None:
+    """It failed with KeyError('choices') at the first vote, after all tokens were paid for."""
+    pytest.importorskip("lm_eval")
+    write_task(tmp_path, 2)
+    given = {"include": str(tmp_path), "scoring": "wants-choices:exact_match"}
+    with pytest.raises(ExptiltError, match=r"'wants-choices' of lm-eval:local_choosing cannot read .* without its problem"):
+        load_task("lm-eval:local_choosing", **given)
+    assert load_task("lm-eval:local_choosing", answer=answers.choice, **given).answer is answers.choice
+    assert load_task("word-problems", problems=1, answer=answers.exact).answer is answers.exact
+
+
 def test_harness_tasks_have_shots(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     problems = write_task(tmp_path, 6, shots=1)

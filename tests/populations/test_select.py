@@ -153,6 +153,18 @@ def test_rouge1_by_hand():
     assert values[2, 2] == values[3, 3] == 0.0
 
 
+def test_rouge1_counts_characters_where_a_script_sets_no_spaces():
+    """A Chinese sentence was one word, so that two which differ in two characters of ten shared nothing."""
+    values = rouge1.matrix(["今天我们去公园看花", "今天我们去学校看花", "完全是别的话"])
+    np.testing.assert_allclose(values[0], [1.0, 7 / 9, 0.0])
+    assert rouge1.matrix(["สวัสดี", "สวัสดิ์"])[0, 1] == pytest.approx(3 / 4)  # vowels above stay with their consonants
+    np.testing.assert_allclose(
+        rouge1.matrix(["한국어 단어", "한국어 문장", "उत्तर है", "उत्तर नहीं"])[:2, :2], [[1, 1 / 2], [1 / 2, 1]]
+    )
+    assert rouge1.matrix(["उत्तर है", "उत्तर नहीं"])[0, 1] == 1 / 2  # a combining mark ends no word
+    assert rouge1.matrix(["caf\u00e9", "cafe\u0301"])[0, 1] == 1.0
+
+
 def test_chrf_by_hand():
     """ab for abc: precision 1 and 1 (n=1, 2), recall 2/3 and 1/2, means 1 and 7/12, F2 = 5·(7/12)/(4 + 7/12) = 7/11.
 

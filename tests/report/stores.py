@@ -39,7 +39,7 @@ def target(symbols: tuple[str, ...] | None = None) -> Target:
 
 def run_all(folder: Path, prompts: Sequence[str] = PROMPTS, symbols: tuple[str, ...] | None = None) -> list[Path]:
     """A results file of each sampler."""
-    select = xt.vote(xt.answers.number)
+    select = xt.vote(xt.answers.exact)
     for name, sampler in SAMPLERS.items():
         xt.run(target(symbols), prompts, sampler, select=select, store=folder / f"{name}.jsonl", concurrency=2)
     return [folder / f"{name}.jsonl" for name in SAMPLERS]

@@ -88,7 +88,7 @@ def test_parameters_are_not_those_of_other_models(tmp_path: Path) -> None:
 
 def test_curves_end_where_the_vote_of_the_run_is(stores: list[Path]) -> None:
     """At the last cap every prompt has spent all its tokens, so the vote is the run's own; accuracy never uses more."""
-    read = xt.answers.number
+    read = xt.answers.exact
     for method in collect(stores):
         votes = {
             line["prompt"]: next((str(a) for a, _ in line["posterior"] if a is not None), "none")

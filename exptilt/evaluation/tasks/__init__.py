@@ -13,6 +13,9 @@ fetch data: their own code loads it from where their files say, which may be a l
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from exptilt.answers import Answer
 from exptilt.errors import ExptiltError
 from exptilt.evaluation.tasks.harness import harness_task
 from exptilt.evaluation.tasks.offline import gsm_symbolic, humaneval, unit_tests, word_problem_task
@@ -29,6 +32,7 @@ def load_task(
     shots: int | None = None,
     scoring: str | None = None,
     include: str | None = None,
+    answer: Answer | None = None,
 ) -> Task:
     """A task by its name.
 
@@ -36,6 +40,7 @@ def load_task(
     seed: of a generated set. shots: few-shot examples of a harness task, where not as its file says.
     scoring: "FILTER:METRIC" or "METRIC" of a harness task; its first filter and first share of right answers where not given.
     include: a folder with harness task files (YAML) of one's own.
+    answer: what reads the answers that votes count, where not the task's own.
 
     Raises ExptiltError for a name that means nothing, a package that is missing, data that cannot be had, and a harness
     task that rates given texts instead of generating.
@@ -48,7 +53,7 @@ def load_task(
         return harness_task(
             spec.removeprefix("lm-eval:"),
             name=name,
-            answer=None if named is None else named.answer,
+            answer=answer or (None if named is None else named.answer),
             problems=problems,
             shots=shots,
             scoring=scoring or (None if named is None else named.scoring),
@@ -56,10 +61,15 @@ def load_task(
         )
     if (shots, scoring, include) != (None, None, None):
         raise ExptiltError(f"shots, scoring and include belong to lm-eval tasks, not to {name!r}: leave them out")
+    if name not in OFFLINE:
+        raise ExptiltError(f"there is no task {name!r}: give {', '.join((*OFFLINE, *NAMED))}, or lm-eval:NAME")
+    task = _offline(name, problems, seed)
+    return task if answer is None else replace(task, answer=answer)
+
+
+def _offline(name: str, problems: int | None, seed: int) -> Task:
     if name == "word-problems":
         return word_problem_task(problems or 100, seed)
     if name == "gsm-symbolic":
         return gsm_symbolic(problems or 100, seed)
-    if name in ("humaneval", "humaneval-completion"):
-        return humaneval(problems, chat=name == "humaneval")
-    raise ExptiltError(f"there is no task {name!r}: give {', '.join((*OFFLINE, *NAMED))}, or lm-eval:NAME")
+    return humaneval(problems, chat=name == "humaneval")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -45,7 +46,7 @@ def harness_task(
         name=name,
         prompts=tuple(instance.args[0] for _, instance in instances),
         references=tuple(json.dumps([part.config.task, instance.doc], default=str) for part, instance in instances),
-        answer=answer or _Filtered(f"{task} {scoring}", next(iter(judges.values()))),
+        answer=answer or _filtered(f"{task} {scoring}", list(judges.values())),
         correct=_Correct(judges),
         max_tokens=cap,
         stop=stop,
@@ -129,6 +130,11 @@ class _Judge:
         chosen.apply([instance])
         return instance.filtered_resps[self.filter]
 
+    def ignored(self) -> list[str]:
+        """What the metric leaves out when it compares: "1,234" and "1234" are one answer where it ignores commas."""
+        settings = next(each for each in self.part.config.metric_list if each["metric"] == self.metric)
+        return list(settings.get("regexes_to_ignore") or ())
+
     def right(self, text: str, doc: Any) -> bool:
         scores = self.part.process_results(doc, [self.answer(text, doc)])
         if self.metric not in scores or not isinstance(scores[self.metric], int | float):
@@ -152,7 +158,31 @@ class _Filtered:
     def __call__(self, text: str) -> str | None:
         found = self.judge.answer(text)
         found = found[0] if isinstance(found, list) and found else found
-        return None if found in ("[invalid]", "", []) else exact(str(found))
+        if found in (None, "[invalid]", "invalid", "", []):
+            return None
+        for pattern in self.judge.ignored():
+            found = re.sub(pattern, "", str(found))
+        return exact(str(found))
+
+
+def _filtered(name: str, judges: list[_Judge]) -> _Filtered:
+    """The vote's reader of a task, refused where one filter cannot read the responses to all problems without their documents."""
+    task = judges[0].part.config.task
+    configured = [judge.part.config.filter_list for judge in judges]
+    if any(other != configured[0] for other in configured):
+        raise ExptiltError(
+            f"the parts of {name.split()[0]} read answers with different filters, and a vote knows only the response: "
+            "give the reader of answers (answer= of load_task, --answer), such as number or choice"
+        )
+    reader = _Filtered(name, judges[0])
+    try:
+        reader("A. 1")
+    except Exception as error:  # a filter is the task's own code, and may want anything of the problem
+        raise ExptiltError(
+            f"the filter {judges[0].filter!r} of lm-eval:{task} cannot read a response without its problem ({error!r}), as votes "
+            "must: give the reader of answers (answer= of load_task, --answer), such as number or choice"
+        ) from error
+    return reader
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from exptilt import answers
+from exptilt.answers.programs import fenced
 from exptilt.errors import ExptiltError
 from exptilt.evaluation.tasks.task import Task
 from exptilt.evaluation.tasks.word_problems import word_problems
@@ -16,7 +17,6 @@ from exptilt.populations.utilities import chrf
 from exptilt.sandbox import Task as Trial
 from exptilt.sandbox import try_program
 
-_FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _ENDS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")  # of a completed function, as the set's authors end it
 _ASK = "Complete this Python function. Answer with the whole function in one ```python block.\n\n```python\n{}\n```"
 
@@ -66,14 +66,14 @@ def humaneval(problems: int | None, *, chat: bool) -> Task:
 def humaneval_program(text: str, reference: str) -> str:
     """The program that a response stands for, without tests.
 
-    A fenced block that defines the function is taken as it is, after what the prompt has before the function (imports and
-    helpers); any other response continues the prompt.
+    The last fenced block that defines the function is taken as it is, after what the prompt has before the function (imports
+    and helpers); any other response continues the prompt.
     """
     problem = json.loads(reference)
     definition = re.compile(rf"^def {problem['entry_point']}\b", re.MULTILINE)
-    blocks = _FENCE.findall(text)
-    if blocks and definition.search(blocks[-1]):
-        return definition.split(problem["prompt"], maxsplit=1)[0] + blocks[-1]
+    blocks = [block.text + "\n" for block in fenced(text)]
+    if defining := [block for block in blocks if definition.search(block)]:
+        return definition.split(problem["prompt"], maxsplit=1)[0] + defining[-1]
     return problem["prompt"] + (blocks[-1] if blocks else text)
 
 

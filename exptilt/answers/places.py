@@ -1,0 +1,149 @@
+"""Where in a response its final answer may stand, the most binding place first.
+
+1. `<answer>...</answer>`, the last; within it again what follows here, or else all of it.
+2. "#### 42", the first that is an answer: GSM8K's mark, after which models go on with questions of their own.
+3. `\\boxed{...}` or `\\fbox{...}`, the last.
+4. "[[42]]", the last.
+5. "The answer is ...", "Answer: ...", "Final answer" over a line, "答案是 ...", '"answer": ...'; from the last to the first.
+
+A box or a tag binds: where it holds no answer there is none. So does a statement that denies ("the answer is not 3").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+_STATEMENTS = 50  # of "answer is" in one response that are looked at, the last ones
+_PASSAGE = 400  # characters of a statement that are looked at
+_FORMULA = 2000  # characters of a formula that a statement begins with
+
+_TAG = re.compile(r"<(?:final_?)?answer>", re.IGNORECASE)
+_TAG_END = re.compile(r"</(?:final_?)?answer>", re.IGNORECASE)
+_HASHES = re.compile(r"(?<!#)####(?!#) ?([^\n]{1,400})")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z]) ?")
+_BRACKETS = re.compile(r"\[\[ ?([^\[\]\n]{1,100}?) ?\]\]")
+_NOUN = (
+    r"(?<![A-Za-z])(?:answers?|ans|final (?:result|total|sum|value|solution|amount)|respuesta|réponse|resposta|risposta|antwort)"
+    r"(?![A-Za-z])"
+    r"|答案|答え|回答|정답|답|الإجابة|الجواب|उत्तर|ответ|đáp án"
+)
+_ADVERB = r"(?:,? (?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|finally),?)?"
+_VERB = (
+    r"(?: (?:is|are|was|equals|(?:would|will|must|should|can only|has to|may|might|could) be|comes (?:out )?to|es|est|ist|è|é)"
+    r"(?=n't|[^A-Za-z]|$)|(?<= )(?:is|are|was)(?![A-Za-z])| ?(?:[:=]|->|→|⇒)| ?(?:是|为|為|は|은|는|هي|هو|है|это|là))"
+)
+_MARKS = r"[\"'`*_)}\]]{0,4}"
+_OF = r"(?: (?:to|of|for|in)\b[^\n.:=]{0,80}?| \([^()\n]{0,40}\))?"
+_STATED = re.compile(rf"(?:{_NOUN}){_MARKS}{_OF}{_ADVERB}{_VERB}", re.IGNORECASE)
+_HEADING = re.compile(rf"^[#>*_ ]{{0,8}}(?:(?:the|my) )?(?:(?:final|correct) )?(?:{_NOUN})[*_: ]{{0,6}}$", re.IGNORECASE | re.M)
+_LETTER_A = re.compile(r"^A: ?(?=\S)", re.M)
+_LETTER_B = re.compile(r"^B: ?(?=\S)", re.M)
+_DENIAL = re.compile(r"(?:is|are|was)?(?:n't| ?not)\b|anything but\b|neither\b|never\b", re.IGNORECASE)
+_LEAD = re.compile(r"(?:[\s:>*_`=→]|->)*")
+_OPENERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
+_END = re.compile(
+    r"\$\$[^$]{1,400}\$\$|\$[^$\n]{1,300}\$|\\\((?:[^\\]|\\(?!\))){1,300}\\\)"  # no sentence ends within a formula
+    r"|(?<![A-Za-z])(?:i\.e|e\.g|approx|sq|cu|Rs|vs|resp|no|a\.m|p\.m)\."
+    r"|(?P<end>\n|[.!?][*_\"')\]]{0,4}(?=\s|$))",
+    re.IGNORECASE,
+)
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+class Unreadable(Exception):
+    """Something of the kind that is looked for stands here, but not whole or not as one value: there is no answer."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a response that is or holds its answer.
+
+    place: "tag", "hashes", "box", "brackets", "stated", or "A" after an "A:" that answers a "Q:".
+    text: what stands there.
+    binding: whether there is no answer at all where none is found here.
+    """
+
+    place: str
+    text: str
+    binding: bool = False
+
+
+def passages(text: str) -> Iterator[Passage]:
+    """The marked passages of a cleaned text, the most binding first."""
+    if tags := [tag.end() for tag in _TAG.finditer(text)]:
+        inside = text[tags[-1] :]
+        end = _TAG_END.search(inside)
+        inside = (inside[: end.start()] if end else inside).strip()
+        yield from passages(inside)
+        yield Passage("tag", inside, binding=True)
+        return
+    yield from (Passage("hashes", _BOX.split(found[1], maxsplit=1)[0].strip()) for found in _HASHES.finditer(text))
+    if _BOX.search(text):
+        content = boxed(text)
+        yield Passage("box", content or "", binding=True)
+    if brackets := _BRACKETS.findall(text):
+        yield Passage("brackets", brackets[-1])
+    yield from _statements(text)
+
+
+def final(text: str, read: Callable[[Passage], str | None]) -> tuple[str | None, bool]:
+    """What the most binding marked passage says, and whether that settles it: otherwise unmarked places may be tried.
+
+    read: the canonical answer of a passage, None where it holds nothing of the kind; raises Unreadable.
+    """
+    denied = False
+    for passage in passages(text):
+        if passage.place == "stated" and _DENIAL.match(passage.text):
+            denied = True
+            continue
+        try:
+            found = read(passage)
+        except Unreadable:
+            return None, True
+        if found is not None or passage.binding:
+            return found, True
+    return None, denied
+
+
+def boxed(text: str) -> str | None:
+    """The content of the last \\boxed{...} or \\fbox{...}, braces balanced; None where there is none or it was cut off."""
+    boxes = [box.end() for box in _BOX.finditer(text)]
+    if not boxes:
+        return None
+    begin = boxes[-1]
+    if text[begin : begin + 1] != "{":  # "\boxed 5" and "\boxed\pi"
+        bare = re.compile(r"[0-9]+(?:[.,][0-9]+)*|\\[A-Za-z]+|[^\s{}\\$]").match(text, begin)
+        return None if bare is None else bare[0]
+    depth = 0
+    for brace in _BRACES.finditer(text, begin):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return text[begin + 1 : brace.start()]
+    return None
+
+
+def _statements(text: str) -> Iterator[Passage]:
+    """What follows "the answer is" and its kin, from the last to the first."""
+    places = dict.fromkeys((found.end() for pattern in (_STATED, _HEADING) for found in pattern.finditer(text)), "stated")
+    if not _LETTER_B.search(text):  # else they are the options of a question
+        places |= {found.end(): "A" for found in _LETTER_A.finditer(text)}
+    for start in islice(sorted(places, reverse=True), _STATEMENTS):
+        if passage := _following(text, start):
+            yield Passage(places[start], passage)
+
+
+def _following(text: str, start: int) -> str:
+    """A sentence from `start` on; it may begin on a later line, and a formula that it begins with may run over lines."""
+    lead = _LEAD.match(text, start)
+    start = start if lead is None else lead.end()
+    opener = next((mark for mark in _OPENERS if text.startswith(mark, start)), "")
+    closed = text.find(_OPENERS[opener], start + len(opener), start + _FORMULA) if opener else -1
+    begin = start if closed < 0 else closed + len(opener)
+    if opener in ("$$", "\\[") and closed >= 0:
+        return text[start:begin]
+    stop = max(begin, start + _PASSAGE)
+    end = next((found.start() for found in _END.finditer(text, begin, stop) if found["end"]), stop)
+    return text[start:end].strip()
