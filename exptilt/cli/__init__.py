@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from exptilt import __version__, names
 from exptilt.errors import (
     AllWeightsZero,
+    AnswerError,
     BudgetSpent,
     ExptiltError,
     RewardError,
@@ -36,7 +37,7 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
 
 COMMANDS = {command.name: command for command in (sample.COMMAND, run.COMMAND, eval.COMMAND, doctor.COMMAND, report.COMMAND)}
-_FAILED = (RewardError, SelectError, AllWeightsZero, WeightsError, BudgetSpent)
+_FAILED = (AnswerError, RewardError, SelectError, AllWeightsZero, WeightsError, BudgetSpent)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

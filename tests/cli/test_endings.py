@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *argv: str, **streams: int) -> subprocess.Popen[bytes]:
+def start(folder: Path, *argv: str, **streams: Any) -> subprocess.Popen[Any]:
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, "-c", PROGRAM, *argv], cwd=folder, env=environment, **streams)
 
@@ -138,7 +139,7 @@ def test_messages_are_not_wrapped_into_a_pipe(folder: Path) -> None:
 
 def test_a_rewards_error_names_its_own_line(program: Program) -> None:
     Path("mine.py").write_text(MINE)
-    lines = MINE.splitlines()
+    lines = [str(line) for line in MINE.splitlines()]
     for name, words, line in (
         ("indexed", "raised KeyError: ", 'return {"a": 1.0}[text]'),
         ("within_a_library", "raised JSONDecodeError: ", 'return json.loads("{")'),
