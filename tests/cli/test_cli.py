@@ -106,7 +106,7 @@ def test_json_output(run: Run) -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS.names)
 def test_every_sampler_has_its_flags(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(*sample("--sampler", name))
+    code, out, _ = run(*sample("--sampler", name, reward="mine.py:pair"))
     assert (code, bool(out)) == (0, True)
     with pytest.raises(SystemExit):
         main(["sample", "--sampler", name, "--help"])
