@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -204,8 +204,7 @@ class Sampler(Protocol):
     `weighted` says whether its weights are proper (math of `exptilt.populations.population`), so that log Ẑ exists.
     """
 
-    @property
-    def weighted(self) -> bool: ...
+    weighted: ClassVar[bool]
 
     def needs(self, target: Target) -> frozenset[str]:
         """What the target's engine must be able to do. Raises TargetError where the target has parts it cannot use."""

@@ -210,8 +210,9 @@ class Metropolised:
             *_, population = self.sampler(target, prompt, key)
         except AllWeightsZero:
             return State(target.engine.start(prompt), -math.inf, -math.inf)
+        if population.log_z is None:
+            raise TargetError(f"{self.sampler!r} gives no estimate of Z, by which Metropolised accepts: give one that does")
         row = key.child("draw").choose(population.weights)
-        assert population.log_z is not None
         return State(population.drafts[row], float(population.rewards[row]), population.log_z)
 
     def transition(self, target: Target, prompt: str, state: State, key: Key) -> State:

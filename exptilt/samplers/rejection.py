@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -51,10 +51,9 @@ class Rejection:
         "exact draws from π, for rewards with a known upper bound",
         start={"draws": 8, "limit": 256, "reward_max": 1.0},
     )
-    weighted: bool = field(init=False, default=True, compare=False, repr=False)
+    weighted: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weighted", self.draws > 1)
         at_least_one(self, "draws", "limit", "batch")
         if not math.isfinite(self.reward_max):
             raise ValueError(f"Rejection(reward_max={self.reward_max}): give a finite upper bound of the reward")
@@ -77,7 +76,7 @@ class Rejection:
                 yield Population.unweighted(drafts, rewards)  # exact draws from π; the estimate waits for the end
         if not drafts:
             raise AllWeightsZero(f"none of {drawn} draws was accepted: raise limit or β, or lower reward_max to the best reward")
-        if not self.weighted:
+        if self.draws == 1:
             yield Population.unweighted(drafts, rewards)
             return
         log_w = log_weight(self.ends, drawn, len(drafts), self.reward_max / target.beta)
