@@ -152,7 +152,7 @@ class TableEngine:
             return draft
         stream, tokens, logq = key.stream(), draft.tokens, list(draft.logq or ())
         room = self.max_tokens - len(tokens) if count is None else count
-        finish = None
+        finish = self._finish(tokens)  # a draft may come to its cap by other hands, such as a cut of a longer one
         while room > 0 and finish is None:
             law = self._next(tokens)
             token = stream.choose(law)

@@ -117,6 +117,11 @@ class Population:
         return float(self.weights.max())
 
     @property
+    def excluded(self) -> float:
+        """The share of the drafts that have weight zero, most often because the reward excludes them."""
+        return float(np.mean(self.log_w == -math.inf))
+
+    @property
     def k_hat(self) -> float:
         """Pareto shape of the weight tail (PSIS); above min(1 - 1/log10 n, 0.7) averages are not to be trusted."""
         return pareto_k(self.log_w)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,15 +14,46 @@ from exptilt.populations.population import Population
 def warnings(population: Population, beta: float) -> list[str]:
     """What speaks against trusting this population at this β, one sentence each with its cure; empty if nothing does.
 
-    All: every draft with the same reward. Weighted populations: ESS below 10 and below half of the drafts; one draft
-    with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied weights, as of
-    a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as found in the
-    population's `stats`. A population of one draft has nothing to judge by.
+    All: every draft with the same reward; more than half of the drafts with weight zero; scores that were all alike at
+    more than half of the steps, where the trace tells (`Guided`). Weighted populations: ESS below 10 and below half of the
+    drafts; one draft with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied
+    weights, as of a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as
+    found in the population's `stats`. A population of one draft has nothing to judge by.
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
     found = _weight_warnings(population, beta) if population.proper else _chain_warnings(population, beta)
-    return [sentence for sentence in [_flat_warning(population), *found] if sentence]
+    flat = _flat_warning(population)
+    return [each for each in (flat, _excluded_warning(population), None if flat else _alike_warning(population), *found) if each]
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """A trace of steps at which something was chosen by scores."""
+
+    @property
+    def alike(self) -> float | None:
+        """The share of these steps at which all scores were the same, so that the choice was random; None without a step."""
+        ...
+
+
+def _excluded_warning(population: Population) -> str | None:
+    if population.excluded <= 0.5:
+        return None
+    return (
+        f"{population.excluded:.0%} of the {len(population)} drafts have weight zero (the reward excludes them), so the answer "
+        "rests on few: draw more, ask in the prompt for what is allowed, or let the reward fall to a finite value instead."
+    )
+
+
+def _alike_warning(population: Population) -> str | None:
+    share = population.trace.alike if isinstance(population.trace, Guided) else None
+    if share is None or share <= 0.5:
+        return None
+    return (
+        f"At {share:.0%} of the steps all energies were alike, so guidance chose at random: take more rollouts or longer blocks, "
+        "or a reward that tells better from worse before the end."
+    )
 
 
 def _flat_warning(population: Population) -> str | None:

@@ -256,6 +256,7 @@ class Session:
             "max_share": population.max_share,
             "log_z": population.log_z,
             "mean_reward": population.mean_reward,
+            "excluded": population.excluded,
         }
         self.trace = (*self.trace, entry)
         return population

@@ -20,6 +20,8 @@ import numpy as np
 from exptilt.draft import Draft
 from exptilt.keys import Floats
 
+_TIE = 1e-9  # nats; equal energies of unequal sums of rollouts differ by rounding
+
 # ------------------------------------------------------------------------------------------------------------- trees
 
 
@@ -48,6 +50,11 @@ class Tree:
     """A chain that grows step by step by picking among candidates."""
 
     steps: tuple[Step, ...] = ()
+
+    @property
+    def alike(self) -> float | None:
+        """The share of the steps at which all candidates had the same energy: there the pick was random."""
+        return _share_alike([step.log_energies for step in self.steps])
 
     def grown(
         self, candidates: Sequence[Draft], log_e: Floats, pick: int, log_w: float, owner: np.ndarray, first: int | None
@@ -87,6 +94,11 @@ class Generations:
         """How many steps the particles took."""
         return len(self.generations)
 
+    @property
+    def alike(self) -> float | None:
+        """The share of the steps but the last at which all particles had the same potential: it told none from another."""
+        return _share_alike([each.log_v for each in self.generations[:-1]])
+
     def grown(self, drafts: Sequence[Draft], parents: Sequence[int] | None, log_w: Floats, log_v: Floats) -> Generations:
         """These generations and one more. parents: where the particles were resampled; else each grew from its own number."""
         rows = range(len(drafts)) if parents is None else parents
@@ -112,6 +124,12 @@ class Chain:
     chains: int = 1
     burn_in: int = 0
     runs: bool = False
+
+
+def _share_alike(steps: Sequence[Sequence[float]]) -> float | None:
+    """The share of steps of two or more scores that are equal, up to rounding; None where there is no such step."""
+    found = [max(scores) <= min(scores) + _TIE for scores in steps if len(scores) > 1]
+    return sum(found) / len(found) if found else None
 
 
 Trace = Tree | Generations | Chain

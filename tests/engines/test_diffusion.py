@@ -212,6 +212,28 @@ def test_draws_follow_the_enumerated_law(name: str, pieces: int | None) -> None:
     check_law(draws(engine, 3000, pieces), Oracle(engine).enumerate())
 
 
+def test_from_the_left_a_sure_hole_behind_an_unsure_one_waits() -> None:
+    """With a threshold "left" takes the first holes up to the first unsure one; counting all sure ones took that one too.
+
+    The threshold is put between the first position's surest token and the second's, so that only the second is sure.
+    """
+    met = 0
+    for seed in range(30):
+        first, second, _ = Oracle(filler(LAWS["threshold from the left"], seed=seed)).probabilities((MASK,) * 3).max(axis=1)
+        if second - first < 0.02:
+            continue
+        met += 1
+        sampling = DiffusionSampling(max_tokens=3, block=None, order="left", threshold=float(first + second) / 2)
+        engine = filler(sampling, seed=seed)
+        for draft, score in zip(drafts := engine.extend([engine.start("a b")] * 4, keys(4)), engine.score(drafts), strict=True):
+            assert draft.order == (0, 1, 2)
+            after_first = Oracle(engine).probabilities((draft.tokens[0], MASK, MASK))[1, draft.tokens[1]]
+            assert draft.logq is not None
+            assert draft.logq[1] == pytest.approx(math.log(after_first), abs=1e-5)  # drawn in a step of its own
+            assert np.allclose(score, draft.logq, atol=1e-5)
+    assert met > 5
+
+
 def test_shifted_logits_and_whole_logits_follow_the_law() -> None:
     for options in ({"shifted": True}, {"thin": False}, {"heeds": True}):
         engine = filler(LAWS["max-probability, one at a time"], seed=3, **options)

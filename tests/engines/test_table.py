@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exptilt.draft import MASK
+from exptilt.draft import MASK, Draft
 from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
 from exptilt.errors import PromptError
 from exptilt.keys import Key
@@ -87,3 +87,15 @@ def test_refusals() -> None:
         TableEngine(lambda _: [0.4, 0.6], 3, 1, temperature=0)
     with pytest.raises(ValueError, match="order='right'"):
         replace(MaskedTableEngine(random_fill(3, 2), 3), order="right")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tokens", [None, 1, 5])
+def test_a_draft_at_its_cap_is_finished(tokens: int | None) -> None:
+    """It came back unfinished for ever, and a sampler that asks for one token more would never end."""
+    engine = TableEngine(lambda prefix: [0.5, 0.5], 2, 1)
+    for drawn, finish in (((0, 0), "length"), ((0, 1), "stop"), ((1,), "stop")):
+        draft = Draft("x", drawn, (math.log(0.5),) * len(drawn))
+        [found] = engine.extend([draft], [Key(0)], tokens)
+        assert (found.tokens, found.finish) == (drawn, finish)
+    fresh = engine.extend([engine.start("x")] * 40, [Key(1, number) for number in range(40)], 2)
+    assert {draft.finish for draft in fresh} == {"stop", "length"}

@@ -12,6 +12,7 @@ from exptilt.keys import Key
 from exptilt.populations.diagnostics import chi_square, log_sum, log_z_error, pareto_k, r_hat
 from exptilt.populations.population import Population
 from exptilt.populations.warnings import warnings
+from exptilt.samplers.trace import Generation, Generations, Step, Tree
 
 
 def population(log_w, **fields) -> Population:
@@ -152,6 +153,38 @@ def test_weight_warnings_name_the_number_and_the_cure():
     assert all(sentence.endswith("raise beta=0.25.") for sentence in found)
     # Weights of few values have no tail to fit, which is no reason for alarm.
     assert warnings(population([0.0] * 195 + [2.0] * 3 + [1.0]), 1.0) == []
+
+
+def test_excluded_shares_are_told():
+    """A run whose reward excludes nine drafts of ten looked like any other with one draft of ten."""
+    drafts = [Draft("x", (token,)) for token in range(40)]
+    rewards = np.where(np.arange(40) < 12, np.arange(40.0) / 100, -math.inf)
+    few = Population(drafts, rewards, rewards)
+    assert few.excluded == 0.7
+    assert warnings(few, 1.0)[0].startswith("70% of the 40 drafts have weight zero (the reward excludes them)")
+    half = np.where(np.arange(40) < 20, np.arange(40.0) / 100, -math.inf)
+    assert warnings(Population(drafts, half, half), 1.0) == []
+    chain = Population.unweighted(drafts, rewards, held=rewards > -math.inf)
+    assert "have weight zero" in warnings(chain, 1.0)[0]
+
+
+def test_energies_that_are_all_alike_are_told():
+    """Guidance by a reward that says the same of every partial draft costs rollouts and gains nothing, in silence."""
+    drafts, rewards = [Draft("x", (token,)) for token in range(20)], np.arange(20.0) / 100
+
+    def found(trace):
+        return [sentence for sentence in warnings(Population(drafts, rewards, rewards, trace=trace), 1.0) if "alike" in sentence]
+
+    flat, steep, dead = (1.0, 1.0 + 1e-12, 1.0), (0.0, 1.0, 2.0), (-math.inf,) * 3
+    for energies, share in (([flat, dead, steep], 2 / 3), ([flat, steep], 0.5), ([(1.0,)], None), ([], None)):
+        tree = Tree(tuple(Step(("a",) * len(each), each, 0, 0.0) for each in energies))
+        assert tree.alike == (None if share is None else pytest.approx(share))
+        assert bool(found(tree)) == (share is not None and share > 0.5)
+    particles = Generations(tuple(Generation(("a",) * 3, (0, 1, 2), each, each) for each in (flat, steep)))
+    assert particles.alike == 1.0  # the last generation is not resampled
+    assert found(particles)[0].startswith("At 100% of the steps all energies were alike")
+    same = Population(drafts, rewards, np.zeros(20), trace=particles)
+    assert [sentence.split(" ")[0] for sentence in warnings(same, 1.0)] == ["All"]  # said once
 
 
 def test_chain_warnings():

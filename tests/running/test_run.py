@@ -254,7 +254,7 @@ def test_errors_of_a_single_sample_are_raised() -> None:
         xt.sample(TARGET, " \n", xt.Independent(2))
     with pytest.raises(BudgetSpent):
         xt.sample(TARGET, "why?", xt.ETS(3, 2, 2, returns="chain"), budget=xt.Budget(tokens=1))
-    with pytest.raises(RewardError, match="Mend the reward"):
+    with pytest.raises(RewardError, match="Correct the reward"):
         xt.sample(replace(TARGET, reward=lambda prompt, drafts: [prompt / draft for draft in drafts]), "why?", xt.Independent(2))
 
 

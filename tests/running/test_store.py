@@ -23,7 +23,7 @@ from exptilt.errors import StoreError
 from exptilt.keys import digest
 from exptilt.running.lines import decode, encode
 from exptilt.running.result import Failure
-from exptilt.running.store import Store
+from exptilt.running.store import Store, read_store
 from exptilt.testing.toys import random_fill, random_table
 from tests.running.long_run import PROMPTS, SAMPLER, same, target
 
@@ -166,6 +166,39 @@ def test_failures_are_kept_until_a_retry(tmp_path: Path) -> None:
     assert outcomes() == [False, True, False, False]
     assert outcomes(retry=True) == [False, True, False, False]
     assert lines(store)[-1]["error"] == "RewardError"
+
+
+def test_a_retry_that_succeeds_is_what_a_resumed_run_finds(tmp_path: Path) -> None:
+    """Fail, retry, resume: of two lines of one id the later one counts. The failure came back where the earlier one did."""
+    store, well = tmp_path / "a.jsonl", tmp_path / "prompt 2 is well"
+
+    def moody(prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        return [math.nan if prompt == "prompt 1" or (prompt == "prompt 2" and not well.exists()) else 1.0 for _ in drafts]
+
+    def outcomes(retry: bool = False) -> list[bool]:
+        mood = replace(TARGET, reward=xt.rewards.Sum([(1.0, moody)]))
+        return [isinstance(outcome, Failure) for outcome in xt.run(mood, FEW, xt.Independent(3), store=store, retry=retry)]
+
+    assert outcomes() == [False, True, True, False]
+    well.touch()
+    assert outcomes(retry=True) == [False, True, False, False]
+    assert outcomes() == [False, True, False, False]
+    _, kept = read_store(store)
+    assert [("error" in line) for _, line in sorted(kept.items(), key=lambda item: item[1]["prompt"])] == outcomes()
+
+
+def test_every_line_is_on_the_disk_before_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is only in the system's memory is lost with the machine, not with the process: kill -9 cannot show it."""
+    store, synced = tmp_path / "a.jsonl", []
+    right = os.fsync
+
+    def fsync(number: int) -> None:
+        right(number)
+        synced.append(store.read_bytes().count(b"\n"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    xt.run(TARGET, FEW, xt.Independent(3), store=store, concurrency=1)
+    assert synced == [1, 2, 3, 4, 5]
 
 
 def test_without_populations_the_choice_is_kept(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from exptilt.populations.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised
 from exptilt.samplers.picks import log_picks
 from exptilt.samplers.trace import Tree
-from tests.exact import Law, distance, draw_law, expected_weights, gamma, paths
-from tests.toys import Tokens, Toy, autoregressive, masked, reward_of
+from exptilt.testing.enumeration import Law, distance, draw_law, expected_weights, gamma, paths
+from exptilt.testing.toys import Tokens, Toy, autoregressive, masked, reward_of
 
 CONSTRAINTS: dict[str, Callable[[Tokens], bool]] = {
     "last token": lambda tokens: tokens[-1] == 1,
