@@ -17,7 +17,7 @@ from exptilt.engines import TableEngine
 from exptilt.engines.certainty import Certainty
 from exptilt.engines.distribution_numpy import log_probability
 from exptilt.engines.sampling import Sampling
-from exptilt.errors import ModelError, TargetError
+from exptilt.errors import AllWeightsZero, ModelError, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.proposals import _covers, check_cover, cover_warning
 from exptilt.running.session import Session
@@ -167,7 +167,7 @@ def test_rounding_is_no_fault_and_a_score_may_be_impossible() -> None:
     rounded = Odd(table, 3, 2, first=3e-7)
     xt.sample(xt.Target(rounded, flat, 1.0), "x", xt.Independent(2))
     nothing = Odd(table, 3, 2, first=-math.inf)
-    with pytest.raises(xt.errors.AllWeightsZero):
+    with pytest.raises(AllWeightsZero):
         xt.sample(xt.Target(nothing, flat, 1.0, TableEngine(table, 3, 2)), "x", xt.Independent(2))
 
 

@@ -195,7 +195,7 @@ def test_excluded_states_have_weight_zero() -> None:
         late += 0 < len(populations) < 4
         for population in populations:
             held = population.weights > 0
-            assert all(population.drafts[row].tokens.count(0) == 2 for row in np.flatnonzero(held))
+            assert all(population.drafts[row].tokens.count(0) == 2 for row in np.flatnonzero(held).tolist())
             np.testing.assert_allclose(population.weights[held], 1 / held.sum())
             assert population.mean_reward == 0.0
     assert late > 5
