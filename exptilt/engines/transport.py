@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from exptilt.engines.replies import ABSENT, Reader, Reply, Trouble
-from exptilt.errors import AnswerError, ModelError
+from exptilt.errors import AnswerError, ModelError, PromptError
 from exptilt.keys import Key
 
 T = TypeVar("T")
@@ -130,6 +130,11 @@ class Transport:
         try:
             with self._slots, self._client.stream(method, url, json=body) as response:
                 return Reply(response.status_code, dict(response.headers), self._body(response))
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"the text {error.object[max(0, error.start - 20) : error.end]!r} ends in half of a character, which no server "
+                "can be sent: take it out of the prompt"
+            ) from error
         except httpx2.TimeoutException as error:
             slow = f"did not answer within {self._timeout:g} seconds ({type(error).__name__})"
             return Trouble(slow, unreachable=isinstance(error, httpx2.ConnectTimeout))

@@ -28,12 +28,16 @@ CONTEXT = 200
 MODEL = "table"
 
 
+Habit = Callable[[str, dict[str, Any], Any], Any]
+
+
 @dataclass
 class Fake:
     """What the server does, and what it has seen.
 
     failures: what happens to the next requests instead of an answer: (status, headers, body), "reset" or seconds of
-    silence. seen: path, body and authorization of each request that was answered.
+    silence. habit: what it replies to a request, given the path, the body and the answer it would give; None to give that.
+    seen: path, body and authorization of each request that was answered.
     """
 
     table: TableEngine
@@ -43,6 +47,8 @@ class Fake:
     chat: bool = True
     key: str | None = None
     delay: float = 0.0
+    context: int = CONTEXT
+    habit: Habit = lambda path, body, answer: None
     failures: deque[Any] = field(default_factory=deque)
     seen: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
     most: int = 0  # requests under way at once
@@ -59,7 +65,7 @@ class Fake:
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if path == "/v1/models":
             cards = [{"id": MODEL, "owned_by": self.make}, {"id": "other-model", "owned_by": self.make}]
-            return 200, {"data": [card | ({"max_model_len": CONTEXT} if self.make == "vllm" else {}) for card in cards]}
+            return 200, {"data": [card | ({"max_model_len": self.context} if self.make == "vllm" else {}) for card in cards]}
         if body.get("model") != MODEL:
             return 404, {"error": {"message": f"The model {body.get('model')} does not exist", "code": 404}}
         routes: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -73,8 +79,8 @@ class Fake:
             routes |= {"/v1/chat/completions": self._chat}
         if path not in routes:
             return 404, {"error": {"message": f"no {path}"}}
-        if len(body.get("prompt") or "") + (body.get("max_tokens") or 0) > CONTEXT:
-            return 400, {"error": {"message": f"maximum context length is {CONTEXT}", "code": "context_length_exceeded"}}
+        if len(body.get("prompt") or "") + _cap(body) > self.context:
+            return 400, {"error": {"message": f"maximum context length is {self.context}", "code": "context_length_exceeded"}}
         return 200, routes[path](body)
 
     def _template(self, messages: Sequence[dict[str, str]]) -> str:
@@ -82,7 +88,7 @@ class Fake:
 
     def _tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
         text = self._template(body["messages"]) if "messages" in body else body["prompt"]
-        return {"tokens": [PROMPT + ord(letter) for letter in text], "max_model_len": CONTEXT}
+        return {"tokens": [PROMPT + ord(letter) for letter in text], "max_model_len": self.context}
 
     def _detokenize(self, body: dict[str, Any]) -> dict[str, Any]:
         return {"prompt": self._text(body["tokens"])}
@@ -124,7 +130,7 @@ class Fake:
 
     def _draw(self, prefix: tuple[int, ...], body: dict[str, Any], key: Key) -> dict[str, Any]:
         stream, tokens, told, finish = key.stream(), [], [], "length"
-        while len(tokens) < body["max_tokens"] and finish == "length":
+        while len(tokens) < _cap(body) and finish == "length":
             before = (*prefix, *tokens)
             law = self._law(before, body)
             tokens.append(stream.choose(law))
@@ -193,18 +199,33 @@ class Handler(BaseHTTPRequestHandler):
         return json.loads(self.rfile.read(int(self.headers["content-length"])))
 
     def reply(self, status: int, headers: dict[str, str], body: Any) -> None:
-        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        """body: JSON values, text, bytes, or a list of bytes that are sent one by one, each after a while.
+
+        Where the headers tell another length than the body has, the connection ends with the body.
+        """
+        parts = body if isinstance(body, list) and body and isinstance(body[0], bytes) else [_encoded(body)]
+        self.close_connection = "content-length" in headers
         try:
             self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(data))}.items():
+            for name, value in {"content-length": str(sum(map(len, parts))), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            for part in parts:
+                time.sleep(0.0 if len(parts) == 1 else 0.05)
+                self.wfile.write(part)
         except (BrokenPipeError, ConnectionResetError):  # a client that gave up waiting
             self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def _cap(body: dict[str, Any]) -> int:
+    return body.get("max_tokens") or body.get("max_completion_tokens") or 0
+
+
+def _encoded(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
 class _FakeHandler(Handler):
@@ -235,7 +256,7 @@ class _FakeHandler(Handler):
             status, answer = fake.answer(self.path, body)
             if status == 200:
                 fake.seen.append((self.path, body, sent))
-            self.reply(status, {}, answer)
+            self.reply(*(fake.habit(self.path, body, answer) or (status, {}, answer)))
         finally:
             with fake.lock:
                 fake.now -= 1

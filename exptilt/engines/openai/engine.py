@@ -92,7 +92,7 @@ class OpenAIEngine:
     @property
     def can(self) -> frozenset[str]:
         abilities = self.server.abilities
-        plain = self.sampling.temperature == 1 and not self.sampling.truncated and not self.extra
+        plain = self.sampling.temperature == 1 and not self.sampling.truncated and not set(self.extra) - TEMPLATE_FIELDS
         found = set[str]()
         if abilities.mode != "chat":
             found.add("continue")

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from exptilt.engines.openai.wire import Choice
-from exptilt.errors import ModelError
+from exptilt.engines.text import BROKEN
+from exptilt.errors import AnswerError, ModelError
 
 END = 0  # the token of a response's end; it has no text
 DIGEST_BYTES = 6  # 48 bits: exact in JSON, and among a million strings a collision has a chance of 1 in 500
@@ -57,7 +58,7 @@ def split(choice: Choice) -> list[str]:
 
     What goes beyond the text is dropped where the response stopped: a stop string, the name of the end token. Where
     the strings do not join to the text (a character of several tokens), the text is one string and empty ones follow,
-    so that their number still is the number of tokens.
+    so that their number still is the number of tokens. Raises AnswerError where strings are missing.
     """
     assert choice.pieces is not None
     kept: list[str] = []
@@ -70,6 +71,12 @@ def split(choice: Choice) -> list[str]:
             break
         kept.append(part)
         rest = rest[len(part) :]
+    entire = all(choice.pieces) and not any(BROKEN in piece for piece in choice.pieces)  # none is a part of a character
+    if (rest and entire and len(kept) == len(choice.pieces)) or not (choice.pieces or choice.finish == "stop"):
+        raise AnswerError(
+            f"the server's answer cannot be used: its token strings end before the text, {len(choice.pieces)} of them for "
+            f"{choice.text[:60]!r}"
+        )
     return [choice.text] + [""] * (len(choice.pieces) - 1) if rest else kept
 
 

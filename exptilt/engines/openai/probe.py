@@ -186,6 +186,8 @@ class Probe:
                     raise
                 refusals.append(error)
                 continue
+            except PromptError as error:  # of so many tokens: what it said of fewer tells more
+                raise (refusals or [error])[0] from error
             if answer is None:
                 return None
             choices(answer, 1)
