@@ -256,7 +256,8 @@ class _FakeHandler(Handler):
             status, answer = fake.answer(self.path, body)
             if status == 200:
                 fake.seen.append((self.path, body, sent))
-            self.reply(*(fake.habit(self.path, body, answer) or (status, {}, answer)))
+            changed: Any = fake.habit(self.path, body, answer)
+            self.reply(*(changed or (status, {}, answer)))
         finally:
             with fake.lock:
                 fake.now -= 1

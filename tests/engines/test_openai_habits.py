@@ -15,6 +15,7 @@ import exptilt as xt
 from exptilt.core import Target
 from exptilt.errors import AnswerError, ModelError, PromptError
 from exptilt.running.result import Failure
+from exptilt.usage import Work
 from tests.engines.fake_server import Fake, Habit, serving
 from tests.engines.served import draw, load_from, table
 
@@ -167,7 +168,7 @@ def test_other_ways_of_saying_it_are_read(kind: str) -> None:
 )  # fmt: skip
 def test_without_usage_the_tokens_told_are_counted(usage: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A server that tells no usage could not be used at all."""
-    work = xt.usage.Work()
+    work = Work()
     with serving(Fake(table(), make="llamacpp", habit=lambda *seen: (200, {}, seen[2] | {"usage": usage}))) as url:
         engine = load_from(url).metered(work)
         drafts = draw(engine, 5)

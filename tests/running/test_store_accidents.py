@@ -33,15 +33,12 @@ PROMPTS = [f"prompt {number}" for number in range(8)]
 
 def run(store: Path, accident: Callable[[], object] = lambda: None, **more: Any) -> list[Outcome]:
     """A run with an accident after its third prompt."""
-    return xt.run(
-        TARGET,
-        PROMPTS,
-        SAMPLER,
-        store=store,
-        concurrency=2,
-        progress=lambda done, _, __: accident() if done == 3 else None,
-        **more,
-    )
+
+    def progress(done: int, total: int, outcome: Outcome) -> None:
+        if done == 3:
+            accident()
+
+    return xt.run(TARGET, PROMPTS, SAMPLER, store=store, concurrency=2, progress=progress, **more)
 
 
 def stored(store: Path) -> set[str]:
