@@ -23,9 +23,8 @@ from exptilt.engines.load import load
 from exptilt.errors import UsageError, did_you_mean
 from exptilt.objects import find_object
 from exptilt.populations import utilities
-from exptilt.populations.select import best, draw, mbr, vote
+from exptilt.populations.select import Select, best, draw, mbr, vote
 from exptilt.rewards.rules import as_reward
-from exptilt.running.request import Select
 from exptilt.samplers.command import Setting, is_sampler, own_command, settings
 
 OWN = "or your own as FILE.py:NAME or package.module:NAME"
@@ -74,17 +73,7 @@ class Registry:
 SAMPLERS = Registry(
     "sampler", {kind.command.name: kind for name in samplers.__all__ if (kind := vars(samplers)[name]) is not samplers.Command}
 )
-ANSWERS = Registry(
-    "answer",
-    {
-        "number": answers.number,
-        "quantity": answers.quantity,
-        "latex": answers.latex,
-        "choice": answers.choice,
-        "code": answers.code,
-        "exact": answers.exact,
-    },
-)
+ANSWERS = Registry("answer", {name: vars(answers)[name] for name in ("number", "quantity", "latex", "choice", "code", "exact")})
 UTILITIES = Registry("utility", {"rouge1": utilities.rouge1, "chrf": utilities.chrf, "exact": utilities.exact})
 SELECTS = Registry("select", {"draw": draw, "best": best, "vote": vote, "majority": vote, "mbr": mbr})
 MODEL_REWARDS: Mapping[str, type[Any]] = {
@@ -107,7 +96,6 @@ REWARDS = Registry(
     },
     tuple(f"{kind}:NAME" for kind in MODEL_REWARDS),
 )
-_JUDGES = ("judge", "pairwise")
 
 
 # -------------------------------------------------------------------------------------------------------- samplers
@@ -293,7 +281,7 @@ def _model_reward(kind: str, name: str, options: dict[str, Any]) -> Reward | Pro
     """A model as a reward. Options are its fields; those that a judge does not have are of the judge's engine."""
     made = MODEL_REWARDS[kind]
     own = {item.name for item in fields(made) if item.init}
-    if kind in _JUDGES:
+    if made in (rewards.Judge, rewards.PairwiseJudge):
         more = {key: value for key, value in options.items() if key not in own}
         return made(load(name, **more), **{key: value for key, value in options.items() if key in own})
     if kind == "process":

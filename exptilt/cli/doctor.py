@@ -24,12 +24,11 @@ from exptilt.cli.groups import (
     add_task,
     at_least_one,
     checked,
-    real,
     setting_flag,
     target_of,
-    whole,
 )
 from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note, stdout
+from exptilt.cli.values import real, whole
 from exptilt.core import Target
 from exptilt.doctor import Examination, Goal, Plan, examine
 from exptilt.doctor.tilt import Estimate

@@ -26,9 +26,9 @@ from exptilt.cli.groups import (
     checked,
     sampler_of,
     target_of,
-    whole,
 )
 from exptilt.cli.terminal import counted, progress_bar, show_note, stdout
+from exptilt.cli.values import whole
 from exptilt.evaluation.compare import Announce, Comparison, Point, compare, curve
 from exptilt.evaluation.cost import Parameters
 from exptilt.evaluation.evaluate import Score, paired_difference

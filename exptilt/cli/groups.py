@@ -7,7 +7,6 @@ of its dataclass (`exptilt.samplers.command`).
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
@@ -18,10 +17,10 @@ from rich.console import Console
 
 from exptilt import names
 from exptilt.answers import Answer
+from exptilt.cli.values import one_of, parameters, positive, real, whole
 from exptilt.core import Sampler, Target
 from exptilt.engines.load import KNOWN
-from exptilt.errors import UsageError, did_you_mean
-from exptilt.evaluation.cost import Parameters
+from exptilt.errors import UsageError
 from exptilt.evaluation.tasks import NAMED, OFFLINE
 from exptilt.names import Chosen
 from exptilt.running.run import Select
@@ -70,48 +69,6 @@ def at_least_one(args: argparse.Namespace, *flags: str) -> None:
     for flag in flags:
         if (value := getattr(args, flag)) is not None and value < 1:
             raise UsageError(f"--{flag.replace('_', '-')} {value} must be at least 1; see exptilt {args.command} --help.")
-
-
-# ---------------------------------------------------------------------------------------------------- types of values
-
-
-def whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def real(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def positive(text: str) -> float:
-    if not 0 < real(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be a positive number, because it divides the reward: π ∝ p·exp(r/β)")
-    return real(text)
-
-
-def parameters(text: str) -> Parameters:
-    """How many parameters the model, its proposal and a reward model have, such as "5e8,0,1e9"."""
-    try:
-        return Parameters(*map(float, text.split(",")))
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one to three numbers of parameters ({error})") from None
-
-
-def one_of(*choices: str) -> dict[str, Any]:
-    """What makes a flag take one of these words."""
-
-    def read(text: str) -> str:
-        if text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}.{did_you_mean(text, choices)}")
-        return text
-
-    return {"type": read, "metavar": "{" + ",".join(choices) + "}"}
 
 
 # ------------------------------------------------------------------------------------------------------------ target

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from exptilt.cli.groups import Subcommand, add_answer, add_parameters, checked, whole
+from exptilt.cli.groups import Subcommand, add_answer, add_parameters, checked
 from exptilt.cli.terminal import show_note, status
+from exptilt.cli.values import whole
 from exptilt.draft import prompt_text
 from exptilt.errors import UsageError
 from exptilt.names import ANSWERS

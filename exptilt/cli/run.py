@@ -17,13 +17,12 @@ from exptilt.cli.groups import (
     at_least_one,
     budget_of,
     checked,
-    real,
     sampler_of,
     select_of,
     target_of,
-    whole,
 )
 from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_summary, status
+from exptilt.cli.values import real, whole
 from exptilt.errors import ExptiltError
 from exptilt.running.cluster import Cluster
 from exptilt.running.examples import read_prompts

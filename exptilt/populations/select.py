@@ -24,6 +24,9 @@ from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.populations.utilities import PairUtility, Utility
 
+Select = Callable[[Population, Key], Draft]
+"""Picks the answer from a population."""
+
 _TIE = 1e-9  # scores this close are equal: sums of the same weights in another order differ by rounding
 
 

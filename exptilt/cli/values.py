@@ -1,0 +1,49 @@
+"""What flags take: numbers, words and counts, refused in words where they are something else."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from exptilt.errors import did_you_mean
+from exptilt.evaluation.cost import Parameters
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def positive(text: str) -> float:
+    if not 0 < real(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be a positive number, because it divides the reward: π ∝ p·exp(r/β)")
+    return real(text)
+
+
+def parameters(text: str) -> Parameters:
+    """How many parameters the model, its proposal and a reward model have, such as "5e8,0,1e9"."""
+    try:
+        return Parameters(*map(float, text.split(",")))
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one to three numbers of parameters ({error})") from None
+
+
+def one_of(*choices: str) -> dict[str, Any]:
+    """What makes a flag take one of these words."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}.{did_you_mean(text, choices)}")
+        return text
+
+    return {"type": read, "metavar": "{" + ",".join(choices) + "}"}
