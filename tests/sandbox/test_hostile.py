@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from exptilt.sandbox import Finished, run
+from exptilt.sandbox.launch import Isolation
 from tests.hostile import PRELUDE, Hostile, escape, exhaustion, processes
-from tests.sandbox.walls import limits, needs_walls, processes_of
+from tests.sandbox.walls import ISOLATIONS, limits, needs_walls, processes_of
 
 HOSTILE = [*processes.PROGRAMS, *exhaustion.PROGRAMS, *escape.PROGRAMS]
 
@@ -69,20 +72,21 @@ def test_there_are_forty_hostile_programs():
     assert len({program.name for program in HOSTILE}) == len(HOSTILE) >= 40
 
 
-def run_begun(source: str, program: Hostile) -> Finished:
+def run_begun(source: str, program: Hostile, isolation: Isolation) -> Finished:
     """The run of a program, with more time until it has begun within it: a busy machine may need longer to start Python."""
     seconds = program.seconds
     while True:
-        finished = run(source, limits=limits(seconds, program.cpu_seconds))
+        finished = run(source, limits=limits(seconds, program.cpu_seconds), isolation=isolation)
         if finished.stdout or finished.stopped != "time":
             return finished
         seconds *= 2
 
 
 @needs_walls
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("program", HOSTILE, ids=lambda program: program.name)
-def test_hostile_program_is_contained(program: Hostile, canaries: Canaries):
-    finished = run_begun(canaries.fill(program.source), program)
+def test_hostile_program_is_contained(program: Hostile, isolation: Isolation, canaries: Canaries):
+    finished = run_begun(canaries.fill(program.source), program, isolation)
     said = finished.stdout + finished.stderr
     assert b"ESCAPED" not in said
     assert (finished.stopped or "exit") in program.ends, said.decode()
@@ -109,3 +113,28 @@ print('reached')
     assert b"reached" in finished.stdout
     assert Canaries.secret.encode() in finished.stdout
     assert (canaries.folder / "marker").read_bytes() == b"hostile"
+
+
+@needs_walls
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv to become another user")
+def test_hostile_programs_are_contained_for_an_ordinary_user_too():
+    """Root's sandbox is another user outside, and bubblewrap is for ordinary users alone: one program of each kind as nobody."""
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        become = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable]
+        environment = os.environ | {"HOME": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        tried = [*become, "-c", "import pytest\nfrom exptilt import sandbox\nsandbox.run('')"]
+        if trouble := subprocess.run(tried, capture_output=True, text=True, env=environment, cwd=folder).stderr:
+            pytest.skip(f"another user has no sandbox with this interpreter and this checkout: {trouble.splitlines()[-1]}")
+        kinds = "secret or first or child or shared or fork or mounting or TCP or busy or signals or answers"
+        options = ["-q", "-p", "no:cacheprovider", "--basetemp", f"{folder}/pytest", "-k", f"contained and ({kinds})"]
+        root = Path(__file__).parents[2]
+        done = subprocess.run(
+            [*become, "-m", "pytest", *options, str(root / "tests" / "sandbox" / "test_hostile.py")],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=root,
+        )
+    assert done.returncode == 0, done.stdout
+    assert set(done.stdout.split()[0]) == {"."}  # all passed, none was skipped
