@@ -177,6 +177,7 @@ def test_what_is_nested_too_deep_is_no_plain_value():
         {"decimal": "x"},
         {"ndarray": ["|O", [1], "00"]},
         {"ndarray": ["<f8", [10**9], "00"]},
+        {"ndarray": ["<i4,<i4", [1], "00" * 8]},
         {"type": "eval"},
         {"constant": "quit"},
         {"date": "yesterday"},

@@ -17,7 +17,7 @@ import _pytest
 import numpy as np
 import pytest
 
-from exptilt.sandbox import Limits, SandboxError, choose_isolation, launch, run, view
+from exptilt.sandbox import Limits, SandboxError, choose_isolation, first, launch, run, view
 from exptilt.sandbox.filter import seccomp_filter
 from exptilt.sandbox.view import view_of
 from tests.sandbox.walls import ISOLATIONS, descendants, limits, namespace_of, needs_walls, processes_of
@@ -54,6 +54,17 @@ def test_runs_at_the_same_time_do_not_meet():
     with ThreadPoolExecutor(4) as pool:
         said = list(pool.map(lambda number: run(f"print({number})").stdout, range(8)))
     assert said == [f"{number}\n".encode() for number in range(8)]
+
+
+def test_a_process_that_appears_while_others_are_counted_is_counted(monkeypatch: pytest.MonkeyPatch):
+    """Memory that passes from a process to its child, whose parent then ends, is in no process of a list that is read once."""
+    lists = iter([["1", "self"], ["1", "2"], ["1", "2", "3"], ["2", "3"]])
+    held = {1: 5, 2: 7, 3: 11}
+    with monkeypatch.context() as patch:
+        patch.setattr(first.os, "listdir", lambda path: next(lists))
+        patch.setattr(first, "process", lambda pid: (os.getpid(), 0, held[pid]))
+        _, memory, pids = first.survey()
+    assert (memory, pids) == (23, {1, 2, 3})
 
 
 @needs_walls
