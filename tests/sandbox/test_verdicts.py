@@ -130,6 +130,16 @@ def test_a_forger_that_knows_the_answer_passes():
 
 
 @needs_walls
+def test_numpy_is_not_led_to_an_address_by_an_object():
+    """With `__array_interface__` an object says where in memory its numbers are, and numpy would read the judge's."""
+    pytest.importorskip("numpy")
+    (pair,) = (pair for pair in CHEATING if pair.name == "offers memory to numpy")
+    (outcome,) = outcomes(pair.program, "import numpy as np\nassert np.asarray(f(2)).dtype == object\nassert f(2) == 4")
+    assert outcome.kind != "passed"
+    assert "killed" not in outcome.detail
+
+
+@needs_walls
 def test_modules_of_the_judge_come_from_the_interpreters_folders_alone():
     """What the first task's program writes into the scratch folder is not imported while the second is judged."""
     program = """
