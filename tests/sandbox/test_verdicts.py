@@ -134,9 +134,7 @@ def test_numpy_is_not_led_to_an_address_by_an_object():
     """With `__array_interface__` an object says where in memory its numbers are, and numpy would read the judge's."""
     pytest.importorskip("numpy")
     (pair,) = (pair for pair in CHEATING if pair.name == "offers memory to numpy")
-    (outcome,) = outcomes(pair.program, "import numpy as np\nassert np.asarray(f(2)).dtype == object\nassert f(2) == 4")
-    assert outcome.kind != "passed"
-    assert "killed" not in outcome.detail
+    assert outcomes(pair.program, "import numpy as np\nassert np.asarray(f(2)).dtype == object") == [Outcome("passed")]
 
 
 @needs_walls
