@@ -31,17 +31,16 @@ def certified(
     without one stand together, and are never proved. beta: of the target. reward_max: an upper bound of the reward.
     margin: by how much, relatively, each probability may be off.
 
-    Raises ValueError for a reward above its bound, and where log-probabilities are missing.
+    Raises ValueError for a reward above its bound, where log-probabilities are missing, and for drafts of masked models, whose
+    log-probabilities leave out how likely their order was.
     """
-    seen = {(draft.tokens, draft.order): row for row, draft in enumerate(population.drafts) if draft.finish is not None}
+    seen = {draft.tokens: row for row, draft in enumerate(population.drafts) if draft.finish is not None}
     mass = 0.0
     tilted: dict[str | None, float] = {}
     for row in seen.values():
         draft, reward = population.drafts[row], float(population.rewards[row])
         if reward > reward_max:
-            raise ValueError(
-                f"the reward {reward:g} is above reward_max={reward_max:g}: give a true upper bound, or nothing is proved"
-            )
+            raise ValueError(f"the reward {reward:g} is above reward_max={reward_max:g}: give a true upper bound")
         p = math.exp(_log_p(draft))
         mass += p
         found = answer(draft.text)
@@ -56,6 +55,10 @@ def certified(
 
 
 def _log_p(draft: Draft) -> float:
+    if draft.order is not None:
+        raise ValueError(
+            "the drafts are of a masked model, which does not tell how likely their order was: nothing can be proved"
+        )
     if draft.logq is None:
         raise ValueError(f"the draft {draft.text[:60]!r} carries no log-probabilities: nothing can be proved from it")
     return math.fsum(draft.logq)

@@ -76,7 +76,7 @@ def test_each_part_of_the_inequality_is_needed(forgotten: str) -> None:
         for row in rows:
             found = answer(drafts[row].text)
             if found is not None or forgotten != "what has no answer":
-                tilted[found] = tilted.get(found, 0.0) + p[row] * math.exp((rewards[row] - top) / beta)
+                tilted[found] = tilted.get(found, 0.0) + float(p[row]) * math.exp(float(rewards[row] - top) / beta)
         bound = math.exp((np.max(rewards[rows]) - top) / beta) if forgotten == "the bound of the reward" else 1.0
         unseen = 0.0 if forgotten == "what is unseen" else (1 - p[rows].sum()) * bound
         standing = sorted(((value, name) for name, value in tilted.items() if name is not None), reverse=True)
@@ -135,3 +135,6 @@ def test_what_cannot_be_proved_from_is_refused() -> None:
     silent = replace(population, drafts=[replace(draft, logq=None) for draft in population.drafts])
     with pytest.raises(ValueError, match="carries no log-probabilities"):
         certified(silent, answer, beta=1.0, reward_max=0.0)
+    masked = replace(population, drafts=[replace(draft, order=(0,)) for draft in population.drafts])
+    with pytest.raises(ValueError, match="masked model"):
+        certified(masked, answer, beta=1.0, reward_max=0.0)
