@@ -78,13 +78,13 @@ class Reader:
 
     def read(self, reply: Reply) -> dict[str, Any] | Trouble:
         """The answer, or what went wrong in passing. Raises PromptError, AnswerError and ModelError: see the overview."""
-        body = _json(reply.body)
+        body = _json(reply)
         if reply.status >= 400:
             return self._refuse(reply, body if body is not None else reply.body.decode(errors="replace"), reply.status)
         if reply.status >= 300 or not isinstance(body, dict):
             return self._unreadable(reply)
-        error = None if body.get("choices") else body.get("error")
-        return self._refuse(reply, {"error": error}, _status(error)) if error else body
+        error = _error(body)
+        return self._refuse(reply, error, _status(error)) if error else body
 
     def _refuse(self, reply: Reply, body: Any, status: int) -> Trouble:
         """What an error comes to. status: the one it tells in its body where it came with a success; 0 where it tells none."""
@@ -146,18 +146,31 @@ def _number(text: str) -> float | None:
     return None if math.isnan(value) else max(0.0, value)
 
 
-def _json(body: bytes) -> Any:
+def _json(reply: Reply) -> Any:
     """The body as JSON values; None where it is not JSON."""
+    [charset] = re.findall(r"charset=([\w-]+)", reply.headers.get("content-type", ""))[:1] or ["utf-8"]
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+        try:
+            return json.loads(reply.body)
+        except UnicodeDecodeError:  # JSON is UTF-8, whatever a header says; where it is not, the header may be right
+            return json.loads(reply.body.decode(charset))
+    except (ValueError, LookupError, RecursionError):
         return None
+
+
+def _error(answer: Mapping[str, Any]) -> Any:
+    """The error inside a status of success, in one of the forms that servers give it; None or empty where there is none."""
+    if answer.get("choices"):
+        return None
+    failed = answer.get("object") == "error" or answer.get("status") == "error" or answer.get("success") is False
+    return answer.get("error") or (answer if failed else None)
 
 
 def _said(body: Any) -> tuple[str, str]:
     """What an error says, and its code or type. Servers nest it differently, some as the only item of a list."""
     found = body[0] if isinstance(body, list) and body else body
-    error = (found.get("error") or found) if isinstance(found, dict) else found
+    error = (found.get("error") or found.get("errors") or found) if isinstance(found, dict) else found
+    error = error[0] if isinstance(error, list) and error else error
     if not isinstance(error, dict):
         return str(error)[:2000], ""
     said = error.get("message") or error.get("detail") or error

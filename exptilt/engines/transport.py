@@ -33,6 +33,7 @@ LONGEST_PAUSE = 30.0  # seconds; a server that asks for more by Retry-After gets
 LONGEST_RETRY_AFTER = 300.0  # seconds; beyond that the request fails, or the run would seem to hang
 REST = 30.0  # seconds for which a server that cannot be reached is left alone while there are others
 LONGEST_BODY = 2**28  # bytes
+UNLISTED = (*ABSENT, 401, 403)  # a key may draw from a model and not list the models
 ENDPOINTS = ("/chat/completions", "/completions")
 URL_CURE = "Check the URL; one of OpenAI's protocol goes up to and with /v1."
 
@@ -73,7 +74,7 @@ class Transport:
                 future.cancel()
 
     def get(self, path: str, *, url: str) -> Any | None:
-        """The JSON answer of one server; None where it has no such path."""
+        """The JSON answer of one server; None where it has no such path, or not for this key."""
         return self._ask("GET", path, None, Key(0, "get", path), url)
 
     def post(self, path: str, body: dict[str, Any], key: Key) -> Any:
@@ -102,7 +103,7 @@ class Transport:
         for attempt in range(self._attempts):
             with self._server(url) as base:
                 reply = self._attempt(method, _join(base, path), body)
-                if url is not None and isinstance(reply, Reply) and reply.status in ABSENT:
+                if url is not None and isinstance(reply, Reply) and reply.status in (ABSENT if method == "POST" else UNLISTED):
                     return None
                 trouble = reply if isinstance(reply, Trouble) else self._reader(base).read(reply)
                 if not isinstance(trouble, Trouble):
@@ -139,7 +140,7 @@ class Transport:
             slow = f"did not answer within {self._timeout:g} seconds ({type(error).__name__})"
             return Trouble(slow, unreachable=isinstance(error, httpx2.ConnectTimeout))
         except httpx2.RequestError as error:  # a broken encoding is one too
-            why = self._scrub(f"{type(error).__name__}: {error}")
+            why = self.scrub(f"{type(error).__name__}: {error}")
             if isinstance(error, httpx2.ConnectError):
                 return Trouble(f"cannot be reached ({why})", unreachable=True)
             return Trouble(f"broke off ({why})")  # a connection kept open may have been closed by a server that is well
@@ -157,7 +158,7 @@ class Transport:
         return b"".join(parts)
 
     def _reader(self, base: str) -> Reader:
-        return Reader(base, self._key_name, bool(self._secret), self._scrub)
+        return Reader(base, self._key_name, bool(self._secret), self.scrub)
 
     @contextmanager
     def _server(self, url: str | None) -> Iterator[str]:
@@ -184,7 +185,8 @@ class Transport:
         factor = 0.5 + 0.5 * key.child("pause", attempt).rng().random()
         return min(LONGEST_PAUSE, self._backoff * 2**attempt) * factor
 
-    def _scrub(self, text: str) -> str:
+    def scrub(self, text: str) -> str:
+        """The text without the API key."""
         return text.replace(self._secret, "***") if self._secret else text
 
 

@@ -155,10 +155,28 @@ def test_the_key_is_sent_and_never_told(
         with pytest.raises(AnswerError) as caught:
             draw(engine, 1)
         told.append(str(caught.value))
+        answers = [{"choices": [], "sent": SECRET}, {"choices": [{"text": SECRET}]}, {"tokens": SECRET}]
+        for answer, call in zip(answers, [draw, draw, lambda engine, _: engine.start("new")], strict=True):
+            fake.failures.append((200, {}, answer))
+            with pytest.raises(AnswerError) as caught:
+                call(engine, 1)
+            told.append(str(caught.value))
     told.append(caplog.text)
     assert len(caplog.records) > 5
     assert not any(SECRET in text for text in told)
     assert "refuses the key in OPENAI_API_KEY (status 401): set OPENAI_API_KEY" in "".join(told)
+
+
+def test_a_key_that_may_not_list_models_may_draw(serve: Callable[..., Any]) -> None:
+    fake = Fake(table(), habit=lambda path, *_: (403, {}, {"error": "no scope"}) if path.endswith("/models") else None)
+    assert draw(serve(fake, make="vllm"), 1)
+
+
+@pytest.mark.parametrize("key", ["sk-\u201cquoted\u201d", "two\nlines"])
+def test_a_key_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ModelError, match="characters that no header can carry"):
+        load_from("http://localhost:1/v1")
 
 
 def test_another_variable_may_hold_the_key(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,10 @@ def test_other_refusals_are_not_taken_for_long_prompts(said: str) -> None:
         (400, error("no", type="exceed_context_size_error")),
         (413, "Request Entity Too Large"),
         (200, error("too many tokens", code=400)),
+        (200, {"object": "error", "message": "maximum context length is 9", "code": 400}),
+        (200, {"object": "error", "message": "the prompt is too long"}),
+        (200, {"success": False, "errors": [{"message": "input is too long", "code": 422}]}),
+        (200, {"status": "error", "message": "the context length is 9"}),
     ],
 )
 def test_codes_and_statuses_tell_it_too(status: int, body: Any) -> None:
@@ -148,6 +152,14 @@ def test_what_is_not_an_object_is_tried_again(body: bytes) -> None:
         assert isinstance(found, Trouble)
         assert found.unreadable
         assert "is not a JSON object" in found.what
+
+
+def test_another_charset_is_read_where_a_header_tells_it() -> None:
+    body = '{"text": "ä"}'.encode("latin-1")
+    assert READER.read(Reply(200, {"content-type": "application/json; charset=iso-8859-1"}, body)) == {"text": "ä"}
+    assert READER.read(Reply(200, {"content-type": "text/html; charset=iso-8859-1"}, '{"text": "ä"}'.encode())) == {"text": "ä"}
+    for charset in ("no-such", "utf-8"):
+        assert isinstance(READER.read(Reply(200, {"content-type": f"text/plain; charset={charset}"}, body)), Trouble)
 
 
 def test_streams_and_redirects_are_named() -> None:

@@ -155,6 +155,8 @@ def test_what_fails_in_the_end_is_an_error_of_the_prompt_and_the_run_goes_on(ser
         ({"rewards": [[1.0], [2.0]]}, r"rewards of shape \(2, 1\) for 2 responses"),
         ({"rewards": [1.0, None]}, "gives nan for the response 'b'"),
         ({"rewards": "good"}, "is not of the protocol"),
+        ({"rewards": ["1.0", "2.0"]}, "is not of the protocol"),
+        ({"rewards": {"0": 1.0, "1": 2.0}}, "is not of the protocol"),
         ({"rewards": []}, "is not of the protocol"),
         ({"scores": [1.0, 2.0]}, "is not of the protocol"),
         ('{"rewards": [1.0, NaN]}', "gives nan for the response 'b'"),

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from exptilt.engines.openai.pieces import Pieces
@@ -40,7 +41,16 @@ class Server:
 
     def each(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
         """Run jobs side by side, as many at once as the limit allows; results in their order."""
-        return self._transport.each(jobs)
+        return self._transport.each([partial(self._private, job) for job in jobs])
+
+    def _private(self, job: Callable[[], T]) -> T:
+        """Do what may quote an answer, which may quote the key."""
+        try:
+            return job()
+        except (AnswerError, PromptError) as error:
+            if (told := self._transport.scrub(str(error))) == str(error):
+                raise
+            raise type(error)(told) from None
 
     def prompt(self, prompt: str, system: str | None, template: bool, variables: Mapping[str, Any]) -> tuple[int, ...] | str:
         """What `/completions` takes for a prompt: token ids or text, with the chat template applied where wanted.
@@ -52,7 +62,8 @@ class Server:
             if wanted in self._prompts:
                 self._prompts.move_to_end(wanted)
                 return self._prompts[wanted]
-        encoded = self._encode(prompt, {"messages": turns(prompt, system), **variables} if template else None)
+        templated = {"messages": turns(prompt, system), **variables} if template else None
+        encoded = self._private(partial(self._encode, prompt, templated))
         with self._lock:
             self._prompts[wanted] = encoded
             if len(self._prompts) > KEPT_PROMPTS:
@@ -87,7 +98,8 @@ class Server:
             return ""
         if self.abilities.mode != "ids":
             return self.pieces.text(tokens)
-        return _text(self.ask("/detokenize", {"tokens": list(tokens)}, Key(0, "detokenize")), "prompt")
+        answer = self.ask("/detokenize", {"tokens": list(tokens)}, Key(0, "detokenize"))
+        return self._private(partial(_text, answer, "prompt"))
 
     def count(self, work: Work, cost: Spent, *, scored: int = 0, told: int = 0) -> None:
         """Add what an answer has cost to `work`, which several threads may share. Rated tokens count as `scored` alone.

@@ -183,6 +183,8 @@ class EndpointReward:
 def _numbers(given: Any, answer: Mapping[str, Any]) -> Floats:
     """Numbers of an answer, finite or not: whoever remembers them says what is wrong with those that are not."""
     try:
+        if np.asarray(given).dtype.kind in "US":  # texts, digits or not
+            raise TypeError
         numbers = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         raise _malformed(answer) from None
