@@ -1,6 +1,6 @@
 """How far from π is each sampler, for the tokens it spends? Measured on laws that can be enumerated.
 
-    python reproduce/exactness.py            # about 10 minutes on 2 cores; writes docs/exactness.png and .md
+    python reproduce/exactness.py            # about 10 minutes on 2 cores; writes docs/exactness.png and a section of .md
 
 Two random targets: an autoregressive one (3 symbols, up to 5 tokens) and a masked-diffusion one (3 symbols, 4
 positions, random order). For each sampler and size, many independent runs give two laws: *raw*, the law of the one
@@ -34,6 +34,7 @@ from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC  # 
 from exptilt.testing.enumeration import Law, total_variation  # noqa: E402
 from exptilt.testing.toys import Toy, autoregressive, masked, reward_of  # noqa: E402
 from exptilt.usage import Work  # noqa: E402
+from reproduce.pages import put_section  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "exactness.json"
 BETA = 0.5
@@ -175,8 +176,6 @@ def draw_figure(rows: list[Row], floors: dict[str, float], path: Path) -> None:
 def markdown(rows: list[Row], floors: dict[str, float], runs: int, seconds: float) -> str:
     """The table with its provenance."""
     lines = [
-        "# Distance to π for every sampler, by enumeration",
-        "",
         f"Written by `reproduce/exactness.py`: β = {BETA}, block {BLOCK}, K = 1, {GROUPS} groups of {runs} runs with keys 0 to",
         f"{GROUPS * runs - 1}; ± is one jackknife standard error; {platform.machine()}, 2 processes, {seconds:.0f} s.",
         "*raw* is the law of the draft that one run hands out, *weighted* the law of all runs pooled by their weights.",
@@ -223,10 +222,9 @@ def main() -> None:
     rows, runs = [Row(**row) for row in found["rows"]], found["runs"]
     floors = {name: noise_floor(make(), GROUPS * runs) for name, make in TARGETS.items()}
     docs = ROOT / "docs"
-    docs.mkdir(exist_ok=True)
     draw_figure(rows, floors, docs / "exactness.png")
-    (docs / "exactness.md").write_text(markdown(rows, floors, runs, found["seconds"]))
-    print("wrote docs/exactness.md and docs/exactness.png")
+    put_section(docs / "exactness.md", "Distance to π", markdown(rows, floors, runs, found["seconds"]))
+    print("wrote docs/exactness.png and a section of docs/exactness.md")
 
 
 if __name__ == "__main__":

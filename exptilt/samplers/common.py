@@ -18,7 +18,9 @@ from exptilt.keys import Floats, Key
 from exptilt.populations.diagnostics import log_sum
 
 Value = Callable[[str, list[Draft]], Sequence[float] | Floats]
-"""An estimate of the final reward of partial drafts, in units of the reward; the score is exp(value/β)."""
+"""An estimate of the final reward of partial drafts, in units of the reward; the score is exp(value/β).
+
+Weights are proper whatever it says. At -inf the score is zero, and a draft is chosen by the sampler's floor alone."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,6 +133,13 @@ def test_underflow(name: str, depth: float) -> None:
     check(samplers(2)[name], constrained(autoregressive(3, cap=3), 3, CONSTRAINTS["parity"], depth))
 
 
+@pytest.mark.parametrize("rule", CONSTRAINTS)
+def test_distinct_weights(rule: str) -> None:
+    for proposal in (False, True):
+        toy = constrained(autoregressive(8, cap=3, proposal=proposal), 8, CONSTRAINTS[rule])
+        check(Independent(3, batch=1, weights="distinct"), toy)
+
+
 def test_a_proposal_may_draw_what_the_reference_cannot() -> None:
     """Candidates and particles with p = 0 have weight zero, unfinished or not: no floor holds them up."""
     base = autoregressive(4, cap=3, proposal=True)

@@ -21,7 +21,7 @@ from exptilt.core import Sampler, Target
 from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.errors import AllWeightsZero
-from exptilt.keys import Key
+from exptilt.keys import Key, Stream
 from exptilt.populations.population import Population
 from exptilt.rewards import Agreement
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
@@ -153,3 +153,20 @@ def test_streams_of_siblings_differ() -> None:
     children: list[Any] = [key.child(1, 2), key.child(12), key.child("1", 2), key.child("1,2"), key.child(1).child(2, 3)]
     draws = [child.rng().random() for child in children]
     assert len(set(draws)) == len(draws)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Stands for a generator whose next uniform is known."""
+
+    value: float
+
+    def random(self) -> float:
+        return self.value
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.25, 0.5, 1 - 2**-53])
+def test_siblings_without_mass_are_never_chosen(uniform: float) -> None:
+    """Not even where the uniform falls on an edge of the cumulative weights, or the product rounds up to their sum."""
+    for weights in ([0.0, 0.5, 0.0, 0.5, 0.0], [0.0, 0.1, 0.1, 0.0, 0.1, 0.1, 0.0], [0.0, 3e-320, 0.0]):
+        assert weights[Stream(Fixed(uniform)).choose(weights)] > 0  # type: ignore[arg-type]
