@@ -256,8 +256,8 @@ class _FakeHandler(Handler):
             status, answer = fake.answer(self.path, body)
             if status == 200:
                 fake.seen.append((self.path, body, sent))
-            changed: Any = fake.habit(self.path, body, answer)
-            self.reply(*(changed or (status, {}, answer)))
+            reply: tuple[int, dict[str, str], Any] = fake.habit(self.path, body, answer) or (status, {}, answer)
+            self.reply(*reply)
         finally:
             with fake.lock:
                 fake.now -= 1
