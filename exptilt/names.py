@@ -35,13 +35,15 @@ class Registry:
     """The things of one kind that have a name.
 
     noun: what one of them is called; its plural names the group of entry points.
-    own: exptilt's own, by name. They go before those of other packages.
-    more: ways to name what no list can hold, for messages.
+    own: exptilt's own, by name; they go before those of other packages.
+    more: ways to name what no list can hold.
+    takes: what each is called with and returns; empty where some are not called.
     """
 
     noun: str
     own: Mapping[str, Any]
     more: tuple[str, ...] = ()
+    takes: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,12 +54,14 @@ class Registry:
         """What is called so. Raises UsageError where nothing is."""
         if name in self.own:
             return self.own[name]
-        if (offered := self._offered().get(name)) is not None:
-            return self._loaded(offered)
-        if ":" in name:
-            return find_object(name)
-        known = (*self.names, *self.more)
-        raise UsageError(f"there is no {self.noun} {name!r}: give {', '.join(known)}, {OWN}.{did_you_mean(name, known)}")
+        if (offered := self._offered().get(name)) is None and ":" not in name:
+            known = (*self.names, *self.more)
+            near = f" Which object of it? Write {name}:NAME." if name.endswith(".py") else did_you_mean(name, known)
+            raise UsageError(f"there is no {self.noun} {name!r}: give {', '.join(known)}, {OWN}.{near}")
+        found = find_object(name) if offered is None else self._loaded(offered)
+        if self.takes and not callable(found):
+            raise UsageError(f"the {self.noun} {name} is {found!r:.80} and cannot be called: give a function {self.takes}")
+        return found
 
     def _offered(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=f"exptilt.{self.noun.replace('y', 'ie')}s")}
@@ -73,9 +77,15 @@ class Registry:
 SAMPLERS = Registry(
     "sampler", {kind.command.name: kind for name in samplers.__all__ if (kind := vars(samplers)[name]) is not samplers.Command}
 )
-ANSWERS = Registry("answer", {name: vars(answers)[name] for name in ("number", "quantity", "latex", "choice", "code", "exact")})
+ANSWERS = Registry(
+    "answer",
+    {name: vars(answers)[name] for name in ("number", "quantity", "latex", "choice", "code", "exact")},
+    takes="(text) -> str or None",
+)
 UTILITIES = Registry("utility", {"rouge1": utilities.rouge1, "chrf": utilities.chrf, "exact": utilities.exact})
-SELECTS = Registry("select", {"draw": draw, "best": best, "vote": vote, "majority": vote, "mbr": mbr})
+SELECTS = Registry(
+    "select", {"draw": draw, "best": best, "vote": vote, "majority": vote, "mbr": mbr}, takes="(population, key) -> draft"
+)
 MODEL_REWARDS: Mapping[str, type[Any]] = {
     "classifier": rewards.ClassifierReward,
     "process": rewards.ProcessReward,

@@ -105,6 +105,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if draws is not None:
             add_settings(parsers[asked], draws)
     args, unknown = parser.parse_known_args(argv)
+    if unknown and not unknown[0].startswith("-") and vars(args).get("prompt", "") is None:
+        args.prompt = unknown.pop(0)  # a PROMPT after options, which argparse overlooks where it may be left out
     if unknown:
         raise UsageError(f"{_unknown(unknown, flags_of(parsers[args.command]))} See exptilt {args.command} --help.")
     return args

@@ -91,6 +91,8 @@ class _Request:
 def execute(args: argparse.Namespace, console: Console) -> int:
     """Run the command; what was found goes to standard output."""
     at_least_one(args, "concurrency", "pilot_prompts", "pilot_tokens", "problems")
+    if args.out and not Path(args.out).absolute().parent.is_dir():
+        raise UsageError(f"--out {args.out} cannot be written: there is no folder {Path(args.out).parent}")
     with checked(args):
         goal = Goal(args.ess, args.accuracy, args.beta, args.kl, args.ess_share)
         if args.accuracy is not None and args.task is None:

@@ -29,6 +29,7 @@ from exptilt.cli.groups import (
 )
 from exptilt.cli.terminal import counted, progress_bar, show_note, stdout
 from exptilt.cli.values import whole
+from exptilt.errors import UsageError
 from exptilt.evaluation.compare import Announce, Comparison, Point, compare, curve
 from exptilt.evaluation.cost import Parameters
 from exptilt.evaluation.evaluate import Score, paired_difference
@@ -88,7 +89,10 @@ def execute(args: argparse.Namespace, console: Console) -> int:
 
 def _write_references(task: Task, folder: Path) -> None:
     """The right answers beside the results, for `exptilt report`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be made: {error.strerror}. Give another one with --out.") from error
     pairs = zip(task.prompts, task.references, strict=True)
     lines = [json.dumps({"prompt": prompt, "reference": reference}) for prompt, reference in pairs]
     (folder / "references.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

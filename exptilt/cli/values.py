@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 from exptilt.errors import did_you_mean
 from exptilt.evaluation.cost import Parameters
@@ -33,9 +33,14 @@ def positive(text: str) -> float:
 def parameters(text: str) -> Parameters:
     """How many parameters the model, its proposal and a reward model have, such as "5e8,0,1e9"."""
     try:
-        return Parameters(*map(float, text.split(",")))
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one to three numbers of parameters ({error})") from None
+        counts = [float(part) for part in text.split(",")]
+        return Parameters(*counts) if len(counts) <= 3 else _no_parameters(text)
+    except ValueError:
+        return _no_parameters(text)
+
+
+def _no_parameters(text: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"{text!r} is not one to three numbers of parameters, such as 5e8,0,1e9")
 
 
 def one_of(*choices: str) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def vote(answer: Callable[[str], str | None], weighted: bool = True) -> Vote:
     weighted: count each draft by its weight; otherwise every draft of positive weight counts once (plain majority).
     Equally probable answers are decided between at random, by the key.
     """
+    if not callable(answer):
+        raise ValueError(f"vote({answer!r:.80}) cannot read answers: give a function (text) -> str or None")
     return Vote(answer, weighted)
 
 
@@ -130,6 +132,10 @@ def mbr(utility: Utility | Callable[[str, str], float]) -> MinimumBayesRisk:
     utility: `rouge1`, `chrf` or `exact` of `exptilt.populations.utilities`, any object with such a `matrix`, or a function
     (candidate text, reference text) -> float, which is then called for every ordered pair of distinct texts.
     """
+    if not (isinstance(utility, Utility) or callable(utility)):
+        raise ValueError(
+            f"mbr({utility!r:.80}) cannot compare texts: give a utility, or a function (candidate, reference) -> float"
+        )
     return MinimumBayesRisk(utility if isinstance(utility, Utility) else PairUtility(utility))
 
 

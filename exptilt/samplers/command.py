@@ -83,7 +83,14 @@ class Setting:
             return text.lower() == "true"
         if self.kind in (int, float):
             return self._number(self.kind, text)
-        return text if self.kind is str else find_object(text)  # such as a function of partial drafts
+        return text if self.kind is str else self._object(text)
+
+    def _object(self, text: str) -> Any:
+        """Such as a function of partial drafts."""
+        found = find_object(text)
+        if get_origin(self.kind) is Callable and not callable(found):
+            raise UsageError(f"{text} is {found!r:.80} and cannot be called: give a function")
+        return found
 
     def _chosen(self, text: str) -> Any:
         for choice in self.choices:

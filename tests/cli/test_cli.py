@@ -104,6 +104,14 @@ def test_json_output(run: Run) -> None:
     assert run(*sample("--json", "--seed", "3", "--sampler", "independent", "--n", "4", "--select", "vote"))[1][:60] == out[:60]
 
 
+@pytest.mark.parametrize("place", range(1, 6, 2))
+def test_the_prompt_may_stand_before_and_after_options(place: int, run: Run) -> None:
+    """A PROMPT that may be left out, for --messages, was one argument too many behind options."""
+    flags = ["toy", "--reward", "mine.py:eager", "--beta", "2", "--json"]
+    row = json.loads(run("sample", *flags[:place], "why?", *flags[place:])[1])
+    assert row["prompt"] == "why?"
+
+
 @pytest.mark.parametrize("name", SAMPLERS.names)
 def test_every_sampler_has_its_flags(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(*sample("--sampler", name, reward="mine.py:pair"))

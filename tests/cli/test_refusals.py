@@ -1,0 +1,127 @@
+"""Requests that are refused before any work: exit status 2, nothing on standard output, one paragraph with the cure."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from exptilt import names
+from exptilt.engines import TableEngine
+from exptilt.engines.sampling import Sampling
+from tests.cli.conftest import Program
+
+FILES = {
+    "mine.py": "number = 3\n\ndef three(a, b, c):\n    return 0.0\n",
+    "syntax.py": "x = 1\ndef f(:\n",
+    "exits.py": "import sys\n\nsys.exit(3)\n",
+    "imports.py": "import nothing_here\n",
+    "prompts.txt": "one\ntwo\n",
+    "other.jsonl": '{"a": 1}\n',
+    "chat.json": '[{"role": "user"}]',
+    "gap.jsonl": '"one"\n\n{"question": "two"}\n',
+    "torn.jsonl": '"one"\n{"prompt": "tw',
+    "folder/keep": "",
+}
+SAMPLE = "sample toy why? --reward heads.py:heads --beta 1"
+RUN = "run toy prompts.txt --reward heads.py:heads --beta 1 --out a.jsonl"
+EVAL = "eval toy --task word-problems --problems 2 --reward heads.py:heads --beta 1"
+DOCTOR = "doctor toy --reward heads.py:heads"
+
+CASES = {
+    # commands and flags
+    "smaple toy": "there is no command 'smaple': give sample, run, eval, doctor, report. Did you mean sample?",
+    "sample toy why? --reward heads.py:heads": "the following arguments are required: --beta; see exptilt sample --help.",
+    f"{SAMPLE} --betta 2": "there is no option --betta 2 here. Did you mean --beta? See exptilt sample --help.",
+    f"{SAMPLE} --budget-token=5": "there is no option --budget-token=5 here. Did you mean --budget-tokens?",
+    f"{SAMPLE} --n 3": "there is no option --n 3 here: it belongs to --sampler independent or bon or majority.",
+    f"{SAMPLE} ever": "'ever' is one argument too many: put text with spaces in quotes.",
+    f"{SAMPLE} --json=1": "--json: ignored explicit argument '1'",
+    f"{SAMPLE} --sampler": "--sampler: expected one argument",
+    f"{DOCTOR} why? --sampler ets": "there is no option --sampler ets here.",
+    # numbers and words
+    f"{SAMPLE} --beta=": "--beta: '' is not a number; see",
+    f"{SAMPLE} --beta 1e999": "--beta: 1e999 must be a positive number",
+    f"{SAMPLE} --max-tokens 1.5": "--max-tokens: '1.5' is not a whole number; see",
+    f"{SAMPLE} --max-tokens 0": "max_tokens=0 must be a whole number of 1 or more; see",
+    f"{SAMPLE} --temperature nan": "temperature=nan must be positive and finite",
+    f"{SAMPLE} --top-p 2": "top_p=2.0 must be above 0 and at most 1",
+    f"{SAMPLE} --stop ''": "stop=('',) must be a string or several, none of them empty",
+    f"{SAMPLE} --dtype float31": "--dtype: 'float31' is not one of float32, bfloat16, float16. Did you mean float32? See",
+    f"{SAMPLE} --budget-seconds nan": "budget seconds=nan must be positive",
+    f"{SAMPLE} --reward-timeout nan": "reward_timeout=nan must be a positive number of seconds",
+    # samplers
+    f"{SAMPLE} --sampler est": "there is no sampler 'est': give ets, independent,",
+    f"{SAMPLE} --returns chains": "--returns: 'chains' is not one of rollouts, chain; see",
+    f"{SAMPLE} --step-weights 1,b": "--step-weights: 'b' is not a number, or \"none\"; see",
+    f"{SAMPLE} --step-weights 1,-2": "ETS(step_weights=(1.0, -2.0)): give non-negative numbers",
+    f"{SAMPLE} --value mine.py:number": "--value: mine.py:number is 3 and cannot be called: give a function; see",
+    f"{SAMPLE} --sampler mcmc --burn-in 99": "SuffixMCMC(burn_in=99): leave out between 0 and steps=32 states",
+    f"{SAMPLE} --sampler metropolised --inner mcmc": "Metropolised needs",
+    f"{SAMPLE} --sampler metropolised --inner nobody": "there is no sampler 'nobody'",
+    f"{SAMPLE} --sampler smc --inner ets": "the sampler smc holds no other",
+    f"{SAMPLE} --sampler random:Random": "and not the class of a sampler",
+    f"{SAMPLE} --sampler mine.py": "there is no sampler 'mine.py': give ets,",
+    # selects
+    f"{SAMPLE} --select vite": "there is no select 'vite': give draw, best, vote, majority, mbr, or your own",
+    f"{SAMPLE} --select mine.py:number": "the select mine.py:number is 3 and cannot be called: give a function (population, key)",
+    f"{SAMPLE} --select vote --answer numbr": "there is no answer 'numbr': give number,",
+    f"{SAMPLE} --select vote --answer mine.py:number": "the answer mine.py:number is 3 and cannot be called",
+    f"{SAMPLE} --select mbr --utility rouge": "there is no utility 'rouge': give rouge1, chrf, exact, or your own",
+    f"{SAMPLE} --select mbr --utility mine.py:number": "mbr(3) cannot compare texts: give a utility",
+    # rewards
+    "sample toy why? --beta 1 --reward arithmetik": "there is no reward 'arithmetik'",
+    "sample toy why? --beta 1 --reward mine.py": "Which object of it? Write mine.py:NAME.",
+    "sample toy why? --beta 1 --reward mine.py:thre": "mine.py has no 'thre': it has three. Did you mean three?",
+    "sample toy why? --beta 1 --reward mine.py:three": "mine.py:three needs 3 arguments: give a function (text) -> float",
+    "sample toy why? --beta 1 --reward syntax.py:f": "syntax.py raised SyntaxError: invalid syntax (syntax.py, line 2). Correct",
+    "sample toy why? --beta 1 --reward exits.py:f": "exits.py, line 3 raised SystemExit: 3. Correct the file.",
+    "sample toy why? --beta 1 --reward imports.py:f": "imports.py, line 1 raised ModuleNotFoundError: No module named",
+    "sample toy why? --beta 1 --reward nowhere.mine:f": "nowhere.mine cannot be imported (ModuleNotFoundError",
+    "sample toy why? --beta 1 --reward classifier:some/model?votes": "'votes' in 'some/model?votes' is no option: write",
+    "sample toy why? --beta 1 --reward classifier:some/model?devise=cpu": "has no option devise: it has batch_tokens, device,",
+    # prompts and files
+    "sample toy --reward none": "give either PROMPT or --messages FILE; see exptilt sample --help.",
+    "sample toy why? --messages chat.json --reward none": "give either PROMPT or --messages FILE",
+    "sample toy --messages chat.json --reward none": "chat.json: message 1 of the chat has the content None: give a string",
+    "sample toy --messages none.json --reward none": "none.json cannot be read: No such file or directory.",
+    "sample toy '' --reward none": "the prompt '' is empty",
+    "run toy - --reward none --out a.jsonl": "standard input holds no prompts: give one per line",
+    "run toy folder --reward none --out a.jsonl": "folder cannot be read: Is a directory.",
+    "run toy gap.jsonl --reward none --out a.jsonl": "line 3 of gap.jsonl has no prompt (its keys are question): give {",
+    "run toy torn.jsonl --reward none --out a.jsonl": "line 2 of torn.jsonl is not JSON (",
+    f"{RUN} --out folder": "the results file folder cannot be opened: Is a directory.",
+    f"{RUN} --out prompts.txt": "prompts.txt is no results file of exptilt, and was not touched",
+    f"{RUN} --concurrency 0": "--concurrency 0 must be at least 1; see exptilt run --help.",
+    # tasks, examinations, reports
+    f"{EVAL} --task chess": "there is no task 'chess': give word-problems,",
+    f"{EVAL} --parameters 1,2,3,4": "--parameters: '1,2,3,4' is not one to three numbers of parameters, such as 5e8,0,1e9",
+    f"{EVAL} --out prompts.txt": "the folder prompts.txt cannot be made: File exists. Give another one with --out.",
+    f"{DOCTOR} why? --out none/a.json": "--out none/a.json cannot be written: there is no folder none",
+    f"{DOCTOR} why? --ess nan": "Goal(ess=nan): give a positive number; see exptilt doctor --help.",
+    "report other.jsonl": "other.jsonl is no results file",
+    "report folder": "the results file folder cannot be read: Is a directory.",
+}
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_refused(line: str, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, **options: object) -> TableEngine:
+        sampling = Sampling(**{"max_tokens": 5} | options)  # type: ignore[arg-type]
+        return TableEngine(lambda prefix: [0.5, 0.5], sampling.max_tokens, 1, symbols="12", name=name)
+
+    monkeypatch.setattr(names, "load", load)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
+    Path("folder").mkdir()
+    for name, content in FILES.items():
+        Path(name).write_text(content)
+    words = [word.replace("''", "") for word in line.split()]
+    code, out, err = program(*words)
+    assert (code, out) == (2, ""), err
+    assert CASES[line] in err
+    assert err.startswith("error  ")
+    assert err.count("\n") == 1
+    assert "inside exptilt" not in err
+    assert Path("prompts.txt").read_text() == FILES["prompts.txt"]
