@@ -167,10 +167,10 @@ def _timed(action: Callable[[], Any]) -> float:
 @contextmanager
 def without(part: str) -> Iterator[None]:
     """Take one thing away from engines that are loaded meanwhile."""
-    from exptilt.engines.hf import engine, network
+    from exptilt.engines.hf import fast, network
 
     place, name, other = {
-        "weights laid out for oneDNN": (engine, "pack", lambda model: None),
+        "weights laid out for oneDNN": (fast, "pack", lambda model: None),
         "shared trunks in attention": (network, "_can_share", lambda model: False),
     }[part]
     kept = getattr(place, name)

@@ -24,7 +24,7 @@ import numpy as np
 
 import exptilt as xt
 from bench.record import RESULTS, record
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.engines.scheduler import Scheduler
 from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.keys import Floats, Key
@@ -37,7 +37,7 @@ SAMPLERS: dict[str, Any] = {
     "SMC": xt.SMC(particles=8, block=16),
     "SuffixMCMC": xt.SuffixMCMC(steps=8, chains=4),
 }
-Asked = tuple[str, tuple[int, ...], Key]
+Asked = tuple[Prompt, tuple[int, ...], Key]
 
 
 def digits(prompt: str, drafts: Sequence[Draft]) -> list[float]:
@@ -134,7 +134,10 @@ class Engine:
     def metered(self, work: Work) -> Engine:
         return replace(self, work=work)
 
-    def start(self, prompt: str) -> Draft:
+    def prompt_tokens(self, prompt: Any) -> tuple[int, ...]:
+        return self.inner.prompt_tokens(prompt)
+
+    def start(self, prompt: Any) -> Draft:
         return Draft(prompt)
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import CapabilityError, ExptiltError, RewardError, TargetError, raised_at
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
@@ -66,8 +66,12 @@ class Engine(Protocol):
         """The same engine, adding what it does to `work`."""
         ...
 
-    def start(self, prompt: str) -> Draft:
-        """The empty draft of a prompt. Raises PromptError where the prompt is empty or too long."""
+    def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """The token ids that come before the response, those of a prefill last. Raises PromptError as `start` does."""
+        ...
+
+    def start(self, prompt: Prompt) -> Draft:
+        """The empty draft of a prompt. Raises PromptError where the prompt is empty, too long, or a chat it cannot take."""
         ...
 
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:

@@ -51,7 +51,7 @@ def load(
     device: such as "cpu" or "cuda:1"; None takes CUDA where there is one.
     system: a text for the system turn of the model's chat template; template=False feeds prompts without template.
     weights: for "openai:", where the server is and how to ask it: base_url, mode, seeds, concurrency, timeout and more
-        (see `exptilt.engines.openai.connect` and `OpenAIEngine`). For the others: max_rows and
+        (see `exptilt.engines.openai.connect` and `OpenAIBackend`). For the others: max_rows and
         rows_memory, how many rows decode at once and how many bytes of key-values they may take; memory, bytes for the
         key-values of prefixes (see `Weights`).
         For "llamacpp:": max_rows, memory, threads, tokenizer, ends (see `exptilt.engines.llamacpp.loading.read_weights`).
@@ -99,11 +99,11 @@ def _served(
     **connection: Any,
 ) -> Engine:
     require(name, "openai", ("httpx2",))
-    from exptilt.engines.openai import OpenAIEngine, connect
+    from exptilt.engines.openai import OpenAIBackend, connect
 
     server = connect(model, template=template, **connection)
     with _closed_on_error(server):
-        return OpenAIEngine(server, sampling, system, template, seeds, extra or {})
+        return LanguageEngine(OpenAIBackend(server, seeds=seeds, extra=extra, template=template), sampling, system, template)
 
 
 def _in_llamacpp(

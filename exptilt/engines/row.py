@@ -30,15 +30,16 @@ class Context(NamedTuple):
 class Row:
     """One response that is being drawn: where it starts, its sampling parameters, its key, and how many tokens it may draw.
 
-    tokens: those drawn so far. logq: their log-probabilities (nats) under the distribution drawn from; None where the backend
-    cannot tell. finish: how the response ended. text: the whole response as text, where the backend tells it; None where it is
-    to be decoded. cost: what the row took.
+    prior_text: the text of the response before, where the draft carries it. tokens: those drawn so far. logq: their
+    log-probabilities (nats) under the distribution drawn from; None where the backend cannot tell. finish: how the response
+    ended. text: the whole response as text, where the backend tells it; None where it is to be decoded. cost: what it took.
     """
 
     context: Context
     sampling: Sampling
     key: Key
     room: int
+    prior_text: str = ""
     tokens: list[int] = field(default_factory=list)
     logq: list[float] | None = field(default_factory=list)
     finish: Finish | None = None
@@ -119,7 +120,7 @@ class LeftToRight:
     def row(self, draft: Draft, prompt: tuple[int, ...], sampling: Sampling, key: Key, tokens: int | None) -> Row:
         left = max(0, sampling.max_tokens - len(draft.tokens))
         room = left if tokens is None else min(left, tokens)
-        return Row(_context(draft, prompt), sampling, key, room, finish=None if left else "length")
+        return Row(_context(draft, prompt), sampling, key, room, draft.text, finish=None if left else "length")
 
     def response(self, row: Row, ends: frozenset[int]) -> list[int]:
         return row.response

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from exptilt.describe import describe
-from exptilt.draft import MASK, Draft
+from exptilt.draft import MASK, Draft, Prompt
 from exptilt.engines.certainty import Certainty
 from exptilt.errors import PromptError
 from exptilt.keys import Floats, Key, Stream
@@ -50,8 +50,8 @@ def _text(tokens: Sequence[int], symbols: Sequence[str] | None) -> str:
     return " ".join(map(str, tokens)) if symbols is None else "".join(symbols[token] for token in tokens)
 
 
-def _start(prompt: str) -> Draft:
-    if not prompt.strip():
+def _start(prompt: Prompt) -> Draft:
+    if isinstance(prompt, str) and not prompt.strip():
         raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
     return Draft(prompt)
 
@@ -101,7 +101,11 @@ class TableEngine:
     def metered(self, work: Work) -> TableEngine:
         return replace(self, work=work)
 
-    def start(self, prompt: str) -> Draft:
+    def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """None: the prompt does not change the table."""
+        return ()
+
+    def start(self, prompt: Prompt) -> Draft:
         return _start(prompt)
 
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
@@ -218,7 +222,11 @@ class MaskedTableEngine:
     def metered(self, work: Work) -> MaskedTableEngine:
         return replace(self, work=work)
 
-    def start(self, prompt: str) -> Draft:
+    def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """None: the prompt does not change the table."""
+        return ()
+
+    def start(self, prompt: Prompt) -> Draft:
         return replace(_start(prompt), tokens=(MASK,) * self.length, order=())
 
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:

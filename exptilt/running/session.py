@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import Engine, PromptReward, Reward, Sampler, Target, rate, reward_name
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.errors import BudgetSpent, CapabilityError, ExptiltError, RewardError, TargetError
@@ -73,7 +73,10 @@ class MeteredEngine:
         """Count in `work` too: what a session has seen stays counted in the session."""
         return replace(self, works=(*self.works, work))
 
-    def start(self, prompt: str) -> Draft:
+    def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        return self.engine.prompt_tokens(prompt)
+
+    def start(self, prompt: Prompt) -> Draft:
         return self.engine.start(prompt)
 
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:

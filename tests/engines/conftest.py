@@ -69,7 +69,7 @@ def serve() -> Iterator[Callable[..., Any]]:
 
         def start(fake: Fake, **parts: Any) -> Any:
             engine = load_from(stack.enter_context(serving(fake)), **parts)
-            stack.callback(engine.server.close)
+            stack.callback(engine.close)
             return engine
 
         yield start

@@ -45,6 +45,8 @@ class Fake:
     processed: bool | str = False  # "temperature": after the temperature, but before truncation
     completions: bool = True
     chat: bool = True
+    template: bool = True  # whether the model has a chat template
+    continues: bool = True  # whether a last turn of the assistant can be continued
     key: str | None = None
     delay: float = 0.0
     context: int = CONTEXT
@@ -72,7 +74,7 @@ class Fake:
         if self.make == "vllm":
             routes |= {"/tokenize": self._tokenize, "/detokenize": self._detokenize}
         if self.make == "llamacpp":
-            routes |= {"/apply-template": lambda body: {"prompt": self._template(body["messages"])}}
+            routes |= {"/apply-template": lambda body: {"prompt": self._template(body)}}
         if self.completions:
             routes |= {"/v1/completions": self._complete}
         if self.chat:
@@ -81,13 +83,19 @@ class Fake:
             return 404, {"error": {"message": f"no {path}"}}
         if len(body.get("prompt") or "") + _cap(body) > self.context:
             return 400, {"error": {"message": f"maximum context length is {self.context}", "code": "context_length_exceeded"}}
+        if "messages" in body and not self.template:
+            return 400, {"error": {"message": "this model has no chat template"}}
         return 200, routes[path](body)
 
-    def _template(self, messages: Sequence[dict[str, str]]) -> str:
-        return "".join(f"<{turn['role'].upper()}>{turn['content']}" for turn in messages) + "<:>"
+    def _template(self, body: dict[str, Any]) -> str:
+        """A chat as text. A last turn of the assistant is closed, unless the server continues it and is asked to."""
+        messages = body["messages"]
+        text = "".join(f"<{turn['role'].upper()}>{turn['content']}" for turn in messages)
+        asked = body.get("continue_final_message") or self.make == "llamacpp"
+        return text if self.continues and asked and messages[-1]["role"] == "assistant" else f"{text}<:>"
 
     def _tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
-        text = self._template(body["messages"]) if "messages" in body else body["prompt"]
+        text = self._template(body) if "messages" in body else body["prompt"]
         return {"tokens": [PROMPT + ord(letter) for letter in text], "max_model_len": self.context}
 
     def _detokenize(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +189,7 @@ class Fake:
             {"index": i, "message": {"role": "assistant", "content": draw["text"]}, "finish_reason": draw["finish"]}
             for i, draw in enumerate(drawn)
         ]
-        return {"choices": choices, "usage": self._usage(len(self._template(body["messages"])), drawn)}
+        return {"choices": choices, "usage": self._usage(len(self._template(body)), drawn)}
 
     def _usage(self, prompt: int, drawn: Sequence[dict[str, Any]]) -> dict[str, Any]:
         generated = sum(len(draw["tokens"]) for draw in drawn)

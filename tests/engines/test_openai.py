@@ -42,7 +42,7 @@ def test_draws_follow_the_law_block_by_block(serve: Callable[..., Any], seeds: b
 
 def test_logq_is_the_score_and_the_law(serve: Callable[..., Any]) -> None:
     engine = serve(Fake(table()))
-    assert engine.can == {"continue", "logq", "score", "seed"}
+    assert engine.can == {"continue", "logq", "score"}
     half = draw(engine, 20, 2)
     drafts = engine.extend(half, [Key(1, i) for i in range(20)])
     law = table().enumerate()
@@ -75,7 +75,7 @@ def test_other_laws_are_sent_whole_and_their_logq_needs_processed_log_probabilit
 ) -> None:
     """vLLM tells log-probabilities before temperature and truncation unless started otherwise: weights of another law."""
     raw = serve(Fake(table()), **changes)
-    assert raw.can == {"continue", "seed"}
+    assert raw.can == {"continue"}
     assert all(draft.logq is None for draft in draw(raw, 3))
     fake = Fake(table(), processed=True)
     processed = serve(fake, seeds=False, **changes)
@@ -211,7 +211,7 @@ def test_strings_as_tokens_are_the_same_in_every_process_and_know_their_text(ser
     assert one.can == {"continue"}
     drafts = draw(one, 20)
     assert drafts == draw(two, 20)
-    assert all(draft.logq is None and one.server.text(draft.tokens) == draft.text for draft in drafts)
+    assert all(draft.logq is None and one.backend.text.decode([draft.tokens]) == [draft.text] for draft in drafts)
     stranger = Draft("Q?", (12345,), None)
     with pytest.raises(ValueError, match="12345 was not drawn by this engine"):
         one.extend([stranger], [Key(0)])

@@ -109,7 +109,7 @@ def test_parameters_are_checked(serve: Callable[..., Any]) -> None:
             load_from("http://localhost:1/v1", **parts)
     with pytest.raises(ValueError, match="extra holds seed, stop"):
         serve(Fake(table()), extra={"seed": 1, "stop": "x"})
-    with pytest.raises(ValueError, match="a system text needs the chat template"):
+    with pytest.raises(ValueError, match="a system text needs a chat template"):
         serve(Fake(table()), system="x", template=False)
     with pytest.raises(ValueError, match="server's own choice"):
         load_from("http://localhost:1/v1", dtype="bfloat16")

@@ -40,7 +40,7 @@ def test_a_server_that_refuses_seeds_is_asked_without(
     """The first request failed, and with it the run."""
     fake = Fake(table(), make=make, habit=refusing_seeds)
     engine = serve(fake, seeds=seeds)
-    assert "seed" not in engine.can
+    assert not engine.backend.server.abilities.seed
     assert "refuses seeds" in caplog.text
     fake.seen.clear()
     assert len(draw(engine, 6)) == 6
@@ -104,7 +104,7 @@ def test_the_cap_has_the_name_and_the_size_that_a_server_takes(serve: Callable[.
 
     fake = Fake(table(), make="other", habit=habit, context=2000)
     engine = serve(fake, max_tokens=max(CAP, lowest))
-    assert engine.server.abilities.cap == cap
+    assert engine.backend.server.abilities.cap == cap
     assert draw(engine, 1)
 
 

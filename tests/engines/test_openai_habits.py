@@ -114,7 +114,7 @@ def test_one_odd_answer_fails_its_prompt_and_can_be_asked_again(kind: str, tmp_p
             draw(engine, 1, prompt="odd")
         fake.habit = lambda *_: None
         again = xt.run(target, PROMPTS, xt.Independent(2), store=store, retry=True)
-        engine.server.close()
+        engine.close()
     assert all(isinstance(outcome, xt.Result) for outcome in again)
     assert sum(line.count('"error"') for line in store.read_text().splitlines()) == 1
 
@@ -154,7 +154,7 @@ def test_other_ways_of_saying_it_are_read(kind: str) -> None:
     with serving(Fake(table(), make="other", habit=on(CHAT, change))) as url:
         engine = load_from(url, attempts=1)
         assert [draft.text for draft in draw(engine, 2, prompt="odd")] == [text] * 2
-        engine.server.close()
+        engine.close()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_without_usage_the_tokens_told_are_counted(usage: Any, caplog: pytest.Lo
     with serving(Fake(table(), make="llamacpp", habit=lambda *seen: (200, {}, seen[2] | {"usage": usage}))) as url:
         engine = load_from(url).metered(work)
         drafts = draw(engine, 5)
-        engine.server.close()
+        engine.close()
     known = isinstance(usage, dict) and usage.get("prompt_tokens") in (2, 2.0)
     assert work.generated == sum(len(draft.tokens) for draft in drafts)
     assert work.prompt == (2 * 5 if known else 0)
@@ -191,7 +191,7 @@ def test_what_concerns_every_prompt_ends_the_run(status: int, said: str, tmp_pat
             xt.run(target, PROMPTS, xt.Independent(2), store=tmp_path / "a.jsonl", concurrency=1)
         fake.habit = lambda *_: None
         outcomes = xt.run(target, PROMPTS, xt.Independent(2), store=tmp_path / "a.jsonl")
-        target.engine.server.close()  # pyright: ignore
+        target.engine.close()  # pyright: ignore
     assert all(isinstance(outcome, xt.Result) for outcome in outcomes), "no prompt is blamed"
 
 
@@ -214,7 +214,7 @@ def test_a_server_whose_answers_are_all_odd_ends_the_run_early() -> None:
         asked = len(fake.seen)
         with pytest.raises(AnswerError, match="the first 10 prompts all failed"):
             xt.run(target, [f"prompt {number}" for number in range(400)], xt.Independent(1), concurrency=2)
-        target.engine.server.close()  # pyright: ignore
+        target.engine.close()  # pyright: ignore
     assert len(fake.seen) - asked < 30
 
 
@@ -222,7 +222,7 @@ def test_half_a_character_fails_its_prompt() -> None:
     with serving(Fake(table(), make="other")) as url:
         target = Target(load_from(url), lambda _, drafts: [0.0] * len(drafts), 1.0)
         bad, good = xt.run(target, ["half \ud83d", "one"], xt.Independent(1))
-        target.engine.server.close()  # pyright: ignore
+        target.engine.close()  # pyright: ignore
     assert isinstance(bad, Failure)
     assert (bad.error, "half of a character" in bad.message) == ("PromptError", True)
     assert isinstance(good, xt.Result)
@@ -234,4 +234,4 @@ def test_a_slow_body_counts_as_slow() -> None:
         engine = load_from(url, attempts=1, timeout=0.3)
         with pytest.raises(AnswerError, match=r"did not answer within 0\.3 seconds"):
             draw(engine, 1, prompt="odd")
-        engine.server.close()
+        engine.close()

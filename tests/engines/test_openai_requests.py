@@ -35,7 +35,6 @@ SECRET = "sk-very-secret-0123456789"
 def test_copies_of_a_prefix_are_one_request_without_seeds(serve: Callable[..., Any]) -> None:
     fake = Fake(table())
     engine = serve(fake, seeds=False)
-    assert "seed" not in engine.can
     before = len(fake.requests("/v1/completions"))
     drafts = engine.extend([engine.start("Q?")] * 5 + [engine.start("R?")] * 3, [Key(0, i) for i in range(8)])
     bodies = fake.requests("/v1/completions")[before:]
@@ -77,7 +76,7 @@ def test_several_servers_share_the_load_and_a_dead_one_is_reported(caplog: pytes
         stack.enter_context(dying)
         urls = [first.enter_context(serving(one)), dying.enter_context(serving(two))]
         engine = load_from(",".join(urls))
-        stack.callback(engine.server.close)
+        stack.callback(engine.close)
         expected = draw(engine, 40)
         shares = [len(fake.requests("/v1/completions")) for fake in (one, two)]
         assert min(shares) >= 0.3 * sum(shares)
@@ -99,8 +98,8 @@ def test_a_server_that_dies_during_a_run_costs_nothing_and_repeats_nothing(tmp_p
     with ExitStack() as stack, ExitStack() as life:
         urls = [stack.enter_context(serving(kept)), life.enter_context(serving(dying))]
         engine, alone = load_from(urls), load_from(urls[:1])
-        stack.callback(engine.server.close)
-        stack.callback(alone.server.close)
+        stack.callback(engine.close)
+        stack.callback(alone.close)
         for fake in (kept, dying):
             fake.seen.clear()  # of the loading
 
@@ -194,7 +193,7 @@ def test_settings_name_the_law_and_views_share_the_server(serve: Callable[..., A
     engine = serve(Fake(table()), extra={"min_tokens": 0})
     assert isinstance(cast(object, engine), Engine)
     colder = engine.with_sampling(temperature=0.5)
-    assert colder.server is engine.server
+    assert colder.backend is engine.backend
     assert colder.settings == {**engine.settings, "temperature": 0.5}
     assert engine.settings["mode"] == "ids"
     assert not any("127.0.0.1" in str(value) for value in engine.settings.values())

@@ -16,14 +16,14 @@ from exptilt.usage import Work
 class Oracle:
     """An engine whose whole response is a function of the prompt and the key. seen: every prompt it answered."""
 
-    says: Callable[[str, Key], str]
+    says: Callable[[Any, Key], str]
     finish: Literal["stop", "length"] = "stop"
     room: int = 10**6
     name: str = "oracle"
     max_tokens: int = 10
     alphabet: str = "oracle"
     work: Work = field(default_factory=Work, compare=False)
-    seen: list[str] = field(default_factory=list, compare=False)
+    seen: list[Any] = field(default_factory=list, compare=False)
     can = frozenset[str]()
 
     @property
@@ -36,7 +36,10 @@ class Oracle:
     def metered(self, work: Work) -> Oracle:
         return replace(self, work=work)
 
-    def start(self, prompt: str) -> Draft:
+    def prompt_tokens(self, prompt: Any) -> tuple[int, ...]:
+        return ()
+
+    def start(self, prompt: Any) -> Draft:
         if len(prompt) > self.room:
             raise PromptError("too long")
         return Draft(prompt)

@@ -211,7 +211,10 @@ class Handless:
     def metered(self, work: Work) -> Engine:
         return self
 
-    def start(self, prompt: str) -> Draft:
+    def prompt_tokens(self, prompt: Any) -> tuple[int, ...]:
+        return ()
+
+    def start(self, prompt: Any) -> Draft:
         raise AssertionError("nothing may be started before the request is checked")
 
     def extend(self, drafts: Sequence[Draft], keys: Sequence[xt.Key], tokens: int | None = None) -> list[Draft]:

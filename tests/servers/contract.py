@@ -44,7 +44,7 @@ def check_logq(drafts: Sequence[Draft], scores: Sequence[np.ndarray], tolerance:
 
 
 def test_it_can_all_that_samplers_need(engine: Engine) -> None:
-    assert engine.can >= {"continue", "logq", "score", "seed"}
+    assert engine.can >= {"continue", "logq", "score"}
 
 
 def test_recorded_log_probabilities_are_its_scores_and_those_of_transformers(engine: Engine, reference: Engine) -> None:

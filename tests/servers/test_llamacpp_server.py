@@ -53,7 +53,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def engine(url: str) -> Iterator[Any]:
     found: Any = load("openai:tiny", base_url=url, max_tokens=CAP, concurrency=SLOTS)
     yield found
-    found.server.close()
+    found.close()
 
 
 def keys(count: int, *path: int) -> list[Key]:
@@ -67,8 +67,8 @@ def draw(engine: Engine, count: int, **changes: Any) -> list[Draft]:
 
 
 def test_what_the_server_can_is_measured(engine: Any) -> None:
-    assert (engine.server.abilities.mode, engine.server.abilities.make) == ("text", "llamacpp")
-    assert engine.can == {"continue", "seed"}
+    assert (engine.backend.server.abilities.mode, engine.backend.server.abilities.make) == ("text", "llamacpp")
+    assert engine.can == {"continue"}
 
 
 def test_seeds_repeat_and_copies_differ(engine: Engine) -> None:

@@ -21,11 +21,11 @@ pytestmark = pytest.mark.servers
 def engine(vllm_url: str) -> Iterator[Engine]:
     found: Any = load("openai:tiny", base_url=vllm_url, max_tokens=CAP, concurrency=32)
     yield found
-    found.server.close()
+    found.close()
 
 
 def test_what_the_server_can_is_measured(engine: Any) -> None:
-    abilities = engine.server.abilities
+    abilities = engine.backend.server.abilities
     assert (abilities.mode, abilities.make, abilities.processed, abilities.context) == ("ids", "vllm", True, 512)
     with pytest.raises(CapabilityError, match="temperature 1 and no truncation"):
         engine.with_sampling(temperature=0.7).score(draw(engine, 1))
@@ -36,4 +36,4 @@ def test_without_seeds_copies_of_a_prefix_are_one_request(engine: Engine, vllm_u
     drafts = draw(bare, 16)
     assert len({draft.tokens for draft in drafts}) > 4
     assert all(draft.logq is not None and len(draft.logq) == len(draft.tokens) for draft in drafts)
-    bare.server.close()
+    bare.close()

@@ -1,19 +1,15 @@
-"""A model behind one or several servers: prompts to what they take, drafts' tokens to text, and what it all cost."""
+"""A model behind one or several servers: connections, what they can do, and what answers cost."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from exptilt.engines.openai.pieces import Pieces
 from exptilt.engines.openai.probe import Abilities, Probe, Wanted
-from exptilt.engines.openai.wire import MAKES, Make, Spent, malformed
+from exptilt.engines.openai.wire import MAKES, Make, Spent
 from exptilt.engines.transport import Transport
 from exptilt.errors import AnswerError, ModelError, PromptError
 from exptilt.keys import Key
@@ -22,18 +18,14 @@ from exptilt.usage import Work
 LOGGER = logging.getLogger("exptilt")
 T = TypeVar("T")
 HOSTED = "https://api.openai.com/v1"
-KEPT_PROMPTS = 4096
-Turns = list[dict[str, str]]
 
 
 class Server:
     """A model that servers offer, with what they can do. Many engines may share it."""
 
     def __init__(self, transport: Transport, model: str, abilities: Abilities) -> None:
-        self.model, self.abilities, self.pieces = model, abilities, Pieces()
+        self.model, self.abilities = model, abilities
         self._transport = transport
-        self._prompts: OrderedDict[str, tuple[int, ...] | str] = OrderedDict()
-        self._lock = threading.Lock()
         self._untold = False  # whether an answer without usage was reported
 
     def ask(self, path: str, body: dict[str, Any], key: Key) -> dict[str, Any]:
@@ -41,9 +33,9 @@ class Server:
 
     def each(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
         """Run jobs side by side, as many at once as the limit allows; results in their order."""
-        return self._transport.each([partial(self._private, job) for job in jobs])
+        return self._transport.each([partial(self.private, job) for job in jobs])
 
-    def _private(self, job: Callable[[], T]) -> T:
+    def private(self, job: Callable[[], T]) -> T:
         """Do what may quote an answer, which may quote the key."""
         try:
             return job()
@@ -52,84 +44,20 @@ class Server:
                 raise
             raise type(error)(told) from None
 
-    def prompt(self, prompt: str, system: str | None, template: bool, variables: Mapping[str, Any]) -> tuple[int, ...] | str:
-        """What `/completions` takes for a prompt: token ids or text, with the chat template applied where wanted.
+    def cost(self, told: Spent, *, scored: int = 0, drawn: int = 0) -> Work:
+        """What an answer has cost. Rated tokens are left out, and so counted once.
 
-        variables: further fields that the template reads.
+        drawn: the tokens that the answer holds, which count where the server says nothing of those generated.
         """
-        wanted = json.dumps([prompt, system, template, variables], sort_keys=True)
-        with self._lock:
-            if wanted in self._prompts:
-                self._prompts.move_to_end(wanted)
-                return self._prompts[wanted]
-        templated = {"messages": turns(prompt, system), **variables} if template else None
-        encoded = self._private(partial(self._encode, prompt, templated))
-        with self._lock:
-            self._prompts[wanted] = encoded
-            if len(self._prompts) > KEPT_PROMPTS:
-                self._prompts.popitem(last=False)
-        return encoded
-
-    def _encode(self, prompt: str, templated: dict[str, Any] | None) -> tuple[int, ...] | str:
-        """templated: the request that applies the template; None to take the prompt as it is."""
-        if self.abilities.mode == "text":
-            return prompt if templated is None else _text(self._templated("/apply-template", templated), "prompt")
-        given = {"prompt": prompt} if templated is None else templated | {"add_generation_prompt": True}
-        answer = self._templated("/tokenize", given)
-        tokens = answer.get("tokens")
-        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
-            raise malformed(answer, "tokens is not a list of whole numbers")
-        return tuple(tokens)
-
-    def _templated(self, path: str, given: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return self.ask(path, given, Key(0, path))
-        except AnswerError as error:
-            if not error.status:  # the server is at fault, not the prompt
-                raise
-            raise PromptError(
-                f"the server cannot encode the prompt ({error.said or error.status}). If its model has no chat template, or "
-                "one that refuses a system text, load with template=False."
-            ) from error
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of a draft's tokens, as the server decodes them."""
-        if not tokens:
-            return ""
-        if self.abilities.mode != "ids":
-            return self.pieces.text(tokens)
-        answer = self.ask("/detokenize", {"tokens": list(tokens)}, Key(0, "detokenize"))
-        return self._private(partial(_text, answer, "prompt"))
-
-    def count(self, work: Work, cost: Spent, *, scored: int = 0, told: int = 0) -> None:
-        """Add what an answer has cost to `work`, which several threads may share. Rated tokens count as `scored` alone.
-
-        told: the tokens that the answer holds, which count where the server says nothing of those generated.
-        """
-        prompt, cached = cost.prompt or 0, cost.cached
-        generated = told if cost.generated is None else cost.generated
-        with self._lock:
-            if cost.prompt is None and not self._untold:
-                self._untold = True
-                LOGGER.warning("the server of %s tells no usage: what a prompt costs is not counted", self.model)
-            work.add(
-                prompt=max(0, prompt - cached - scored), cached=cached, generated=generated, scored=scored, forwards=generated
-            )
+        if told.prompt is None and not self._untold:
+            self._untold = True
+            LOGGER.warning("the server of %s tells no usage: what a prompt costs is not counted", self.model)
+        prompt, generated = told.prompt or 0, drawn if told.generated is None else told.generated
+        return Work(max(0, prompt - told.cached - scored), told.cached, generated=generated, forwards=generated)
 
     def close(self) -> None:
         """Drop the connections once the requests under way are answered."""
         self._transport.close()
-
-
-def _text(answer: Mapping[str, Any], field: str) -> str:
-    if not isinstance(answer.get(field), str):
-        raise malformed(answer, f"{field} is not a text")
-    return answer[field]
-
-
-def turns(prompt: str, system: str | None) -> Turns:
-    asked = [{"role": "user", "content": prompt}]
-    return asked if system is None else [{"role": "system", "content": system}, *asked]
 
 
 def _measured(probe: Probe, mode: Wanted, make: Make | None, processed: bool | None) -> Abilities:
