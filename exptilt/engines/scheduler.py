@@ -3,7 +3,8 @@
 Callers hand over *rows* (responses to be decoded). A single worker thread owns the engine's batch and repeats: let
 waiting rows join while there is room, decode one token for all rows, hand finished rows back. A call returns when its
 own rows are done, whatever the others do. The worker exists only while there is work: a call starts it, it sleeps on a
-condition when nothing is to be done, and ends after `linger` seconds of that, or with the program.
+condition when nothing is to be done, and ends after `linger` seconds of that, or with the program. A forked process starts a
+worker of its own, unless the fork came in the middle of work: then calls there raise ModelError.
 
 Rows wait, and never fail, while the batch has no room for them: it takes a number of rows, and of what they hold at most
 (`size`, such as bytes of key-values). Waiting rows join in turns, a few from each waiting call, so a small call is never
@@ -14,10 +15,13 @@ rows have ended: small rows cannot starve it. A row larger than the whole cap ru
 from __future__ import annotations
 
 import atexit
+import os
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -60,20 +64,13 @@ class _Call(Generic[Row]):
 
 
 class _Errand:
-    """A function to run on the worker thread between two steps."""
+    """A function that the worker thread calls between two steps."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
         self.result: Any = None
         self.error: BaseException | None = None
         self.done = threading.Event()
-
-    def run(self) -> None:
-        try:
-            self.result = self.function()
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
-            self.error = error
-        self.done.set()
 
 
 Wanted = TypeVar("Wanted", bound=_Call[Any] | _Errand)
@@ -120,7 +117,8 @@ class Scheduler(Generic[Row]):
         self._dropped: list[Row] = []  # rows in the batch that nobody waits for any more
         self._errands: deque[_Errand] = deque()
         self._worker: threading.Thread | None = None
-        self._closed = False
+        self._inside = False  # whether the worker is in a function of the batch or of a caller
+        self._closed: str | None = None  # why it is closed
         self._ended = False  # by the exit of the program
         _schedulers[id(self)] = self
 
@@ -145,7 +143,7 @@ class Scheduler(Generic[Row]):
     def close(self) -> None:
         """Stop: calls under way and calls to come raise ModelError. Returns when the worker has ended."""
         with self._changed:
-            self._closed = True
+            self._closed = "is closed"
             error = ModelError(f"{self.name} was closed while a call was under way")
             self._fail([*self._queue, *self._owner.values()], error)
             for errand in self._errands:
@@ -163,7 +161,7 @@ class Scheduler(Generic[Row]):
         if worker is None or not worker.is_alive():  # it does not live on in a forked process, whose locks may be held for ever
             return
         with self._changed:
-            self._closed = self._ended = True
+            self._closed, self._ended = "is closed", True
             self._changed.notify_all()
         worker.join(seconds)
 
@@ -187,7 +185,7 @@ class Scheduler(Generic[Row]):
     def _wake(self) -> None:
         """See that a worker is there, and awake; it sees what is new when the lock is released."""
         if self._closed:
-            raise ModelError(f"{self.name} is closed: load the engine again")
+            raise ModelError(f"{self.name} {self._closed}: load the engine again")
         if self._worker is None:
             worker = threading.Thread(target=self._work, name=f"exptilt {self.name}", daemon=True)
             worker.start()
@@ -200,9 +198,9 @@ class Scheduler(Generic[Row]):
         while (turn := self._next_turn()) is not None:
             dropped, errand, joining = turn
             if errand is not None:
-                errand.run()
+                self._run(errand)
             if dropped:
-                self._guard(lambda rows=dropped: self.batch.leave(rows))
+                self._guard(lambda rows=dropped: self._leave(rows))
             if joining:
                 self._join(joining)
             if self._owner:
@@ -256,18 +254,28 @@ class Scheduler(Generic[Row]):
         if not by_call:
             return
         try:
-            self.batch.join([row for some in by_call.values() for row in some])
+            with self._in_batch():
+                self.batch.join([row for some in by_call.values() for row in some])
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for these rows
             if len(by_call) == 1:
                 with self._changed:
                     self._fail(by_call, error)
                 return
-            self._guard(lambda: self.batch.leave(rows))
+            self._guard(lambda: self._leave(rows))
             for some in by_call.values():
                 self._join(some)
 
+    def _run(self, errand: _Errand) -> None:
+        try:
+            with self._in_batch():
+                errand.result = errand.function()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
+            errand.error = error
+        errand.done.set()
+
     def _step(self) -> None:
-        finished = self.batch.step()
+        with self._in_batch():
+            finished = self.batch.step()
         with self._changed:
             for row in finished:
                 call = self._owner.pop(row, None)
@@ -276,6 +284,18 @@ class Scheduler(Generic[Row]):
                     call.left -= 1
                     if not call.left:
                         call.done.set()
+
+    def _leave(self, rows: Sequence[Row]) -> None:
+        with self._in_batch():
+            self.batch.leave(rows)
+
+    @contextmanager
+    def _in_batch(self) -> Iterator[None]:
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Do something that concerns all rows in the batch: where it raises, their callers get the error."""
@@ -301,6 +321,19 @@ class Scheduler(Generic[Row]):
             self._held -= self._owner.pop(row).sizes[row]
         self._changed.notify_all()
 
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked process, where the worker does not live on and locks may be held for ever.
+
+        Calls of the parent's other threads are not made here. What was being changed at that moment is of no use: closed.
+        """
+        if self._inside or self._owner:
+            self._closed = self._closed or "was at work when this process was forked from another"
+        self._changed = threading.Condition()
+        self._queue.clear()
+        self._errands.clear()
+        self._owner.clear()
+        self._held, self._inside, self._worker = 0, False, None
+
 
 _schedulers: WeakValueDictionary[int, Scheduler[Any]] = WeakValueDictionary()
 
@@ -312,3 +345,13 @@ def _end_all() -> None:
     for reference in _schedulers.valuerefs():
         if (scheduler := reference()) is not None:
             scheduler.end(max(0.0, deadline - time.monotonic()))
+
+
+def _begin_all_in_child() -> None:
+    for reference in _schedulers.valuerefs():
+        if (scheduler := reference()) is not None:
+            scheduler.begin_in_child()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_begin_all_in_child)

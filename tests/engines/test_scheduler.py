@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -394,3 +396,58 @@ def test_nothing_is_kept_for_the_exit():
     used[0].run([Countdown(1)])
     reference = weakref.ref(used.pop())
     wait_for(lambda: gc.collect() >= 0 and reference() is None)
+
+
+def forked(function: Callable[[], object]) -> str:
+    """What becomes of a call in a forked process: "done", the words of its ModelError, or "hung"."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        try:
+            function()
+            os.write(writing, b"done")
+        except ModelError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        words = told.read()
+    os.waitpid(child, 0)
+    return words or "hung"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+@pytest.mark.parametrize("linger", [0.0, 60.0], ids=["worker gone", "worker waiting"])
+def test_a_forked_process_has_a_worker_of_its_own(linger: float):
+    """A child waited for ever for a worker that only its parent had: with a pool of processes, an evaluation stood still."""
+    scheduler = Scheduler(CountingBatch(), max_rows=8, linger=linger)
+    for _ in range(5):
+        scheduler.run([Countdown(2)])
+        assert forked(lambda: scheduler.run([Countdown(2)])) == "done"
+        assert forked(lambda: scheduler.call(lambda: None)) == "done"
+    scheduler.run([Countdown(2)])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+@pytest.mark.parametrize("work", ["step", "call"])
+def test_a_process_forked_in_the_midst_of_work_is_told_so(work: str):
+    gate, inside = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        inside.set()
+        gate.wait()
+
+    scheduler = Scheduler(CountingBatch(before=wait), max_rows=8, name="model")
+    running, errors = in_thread(lambda: scheduler.run([Countdown(2)]) if work == "step" else scheduler.call(wait))
+    inside.wait()
+    assert forked(lambda: scheduler.run([Countdown(1)])) == (
+        "model was at work when this process was forked from another: load the engine again"
+    )
+    gate.set()
+    running.join()
+    assert not errors
+    scheduler.run([Countdown(1)])
