@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -13,6 +14,8 @@ import transformers
 from exptilt.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CAUSAL = "a causal language model"
+BUFFERS = re.compile(r"(attn|attention)\.(masked_)?bias$|inv_freq$|position_ids$")  # in old files, and no weights
 DIGEST_VALUES = 64  # values of each tensor that go into the digest of the weights
 
 
@@ -29,7 +32,7 @@ def device_or_default(device: str | None) -> str:
 
 
 @contextmanager
-def reading(name: str, kind: str = "a causal language model") -> Iterator[None]:
+def reading(name: str, kind: str = CAUSAL) -> Iterator[None]:
     """Read files of transformers without progress bars and notices, and turn whatever it raises into one ModelError.
 
     name: what the user calls the model. kind: what it must be.
@@ -47,6 +50,37 @@ def reading(name: str, kind: str = "a causal language model") -> Iterator[None]:
             f"{name} cannot be read by transformers: {type(error).__name__}: {reason} "
             f"Check the name, the files and, for a hub id, the connection; the model must be {kind}."
         ) from error
+
+
+def read_whole(kind: Any, source: Any, name: str, words: str, *, device: str, spare: bool = False, **options: Any) -> Any:
+    """The model that `kind.from_pretrained` reads from a hub id or a folder, with every weight from there and none left over.
+
+    transformers draws what is missing at random, a whole output layer for instance, and leaves out what it does not know, with a
+    log line at most. words: what the model must be. spare: whether weights may be left over, as those of another head beside the
+    one wanted. Raises ModelError.
+    """
+    with reading(name, words):
+        model, report = kind.from_pretrained(source, output_loading_info=True, **options)
+    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    buffers = {key for key, _ in model.named_buffers()}
+    unknown = sorted(key for key in report["unexpected_keys"] if key not in buffers and not BUFFERS.search(key))
+    saved = " and ".join(model.config.architectures or ["something else"])
+    if missing:
+        raise ModelError(
+            f"{name} has no weights for {_some(missing)}, which {type(model).__name__} needs and which would be drawn at random. "
+            f"Its files were saved as {saved}: give a model that was saved with all its weights."
+        )
+    if unknown and not spare:
+        raise ModelError(
+            f"{name} has weights that {type(model).__name__} does not know: {_some(unknown)}. Its files were saved as {saved}, "
+            f"and without these it may be another model. If they do not matter, read it with {kind.__name__} and save it anew."
+        )
+    with reading(name, words):
+        return model.to(device)
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 @contextmanager

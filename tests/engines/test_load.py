@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,33 @@ def test_how_threads_wait_is_set_unless_it_is_given(given: dict[str, str]):
     environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given
     ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == str(given or WAITING)
+
+
+def with_weights(folder: Path, there: Path, add: Sequence[str] = (), drop: Sequence[str] = ()) -> Path:
+    """A copy of a model whose files have some weights more, or fewer."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    shutil.copytree(folder, there)
+    weights = safetensors.load_file(there / "model.safetensors")
+    some = next(iter(weights.values()))
+    kept = {name: tensor for name, tensor in weights.items() if name not in drop} | {name: some.clone() for name in add}
+    safetensors.save_file(kept, there / "model.safetensors", metadata={"format": "pt"})
+    return there
+
+
+def test_weights_that_the_files_lack_are_named(model_folder: Path, tmp_path: Path):
+    """A folder without lm_head, such as a reward model's, got a random one, another at every load, without a word."""
+    folder = with_weights(model_folder, tmp_path / "m", drop=["lm_head.weight", "model.norm.weight"])
+    with pytest.raises(ModelError, match=r"no weights for lm_head.weight, model.norm.weight.*LlamaForCausalLM"):
+        load(f"hf:{folder}")
+
+
+def test_weights_that_the_model_does_not_know_are_named(model_folder: Path, tmp_path: Path):
+    """Weights of an adapter, or of a layer more, were left out without a word."""
+    extra = "model.layers.0.self_attn.q_proj.lora_A.weight"
+    with pytest.raises(ModelError, match=rf"does not know: {extra}.*save it anew"):
+        load(f"hf:{with_weights(model_folder, tmp_path / 'm', add=[extra])}")
+
+
+def test_buffers_of_old_files_are_no_weights(model_folder: Path, tmp_path: Path):
+    folder = with_weights(model_folder, tmp_path / "m", add=["model.layers.0.self_attn.rotary_emb.inv_freq", "h.0.attn.bias"])
+    assert load(f"hf:{folder}", max_tokens=9).name == f"hf:{folder}"

@@ -7,12 +7,13 @@ from typing import Any
 
 import transformers
 
-from exptilt.engines.checkpoints import device_or_default, dtype_named, reading
+from exptilt.engines.checkpoints import device_or_default, dtype_named, read_whole, reading
 from exptilt.engines.diffusion.backend import MaskedWeights
 from exptilt.engines.scheduler import ROWS_MEMORY
 from exptilt.engines.text import end_ids
 from exptilt.errors import ModelError
 
+MASKED = "a masked language model; models with code of their own, such as LLaDA, need trust_remote_code=True"
 SHIFTED = ("Dream",)  # config.model_type of models whose logits stand one position early
 
 
@@ -37,13 +38,13 @@ def read_masked_weights(
     Raises ModelError where the model cannot be read or used.
     """
     number, place = dtype_named(dtype), device_or_default(device)
-    with reading(name, "a masked language model; models with code of their own, such as LLaDA, need trust_remote_code=True"):
+    with reading(name, MASKED):
         config: Any = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         own_code = "auto_map" in config.to_dict()
         kind = transformers.AutoModel if own_code else transformers.AutoModelForMaskedLM
-        model: Any = kind.from_pretrained(source, dtype=number, trust_remote_code=trust_remote_code)
-        model = model.to(place)
+    options = {"dtype": number, "trust_remote_code": trust_remote_code}
+    model = read_whole(kind, source, name, MASKED, device=place, spare=True, **options)
     return MaskedWeights(
         model,
         tokenizer,

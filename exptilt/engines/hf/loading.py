@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from exptilt.engines.checkpoints import device_or_default, dtype_named, reading
+from exptilt.engines.checkpoints import CAUSAL, device_or_default, dtype_named, read_whole, reading
 from exptilt.engines.files import file_digest
 from exptilt.engines.hf.backend import MEMORY, Weights
 from exptilt.engines.scheduler import ROWS_MEMORY
@@ -44,8 +44,7 @@ def read_weights(
     kind, place = dtype_named(dtype), device_or_default(device)
     with reading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=kind)
-        model = model.to(place)
+    model = read_whole(transformers.AutoModelForCausalLM, source, name, CAUSAL, device=place, dtype=kind)
     return Weights(model, tokenizer, name=name, max_rows=max_rows, rows_memory=rows_memory, memory=memory, fast=fast, ours=True)
 
 
