@@ -17,7 +17,7 @@ from exptilt.draft import Draft  # noqa: E402
 from exptilt.engines.hf import Weights  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
-from exptilt.errors import ModelError  # noqa: E402
+from exptilt.errors import ModelError, PromptError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
 from exptilt.usage import Work  # noqa: E402
 
@@ -153,3 +153,58 @@ def test_the_trial_leaves_nothing_behind(tokenizer: Any):
     assert network.prefixes.used == 0
     assert network.vocabulary == 260
     assert network.token_bytes == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, size, bytes
+
+
+# ------------------------------------------------------------------------------------------------- position scaling
+
+
+BORDER = 40
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0, 4.0, 9.0, 20.0],
+    "original_max_position_embeddings": BORDER, "factor": 6.4,
+}  # fmt: skip
+
+
+def longrope() -> Any:
+    return small(
+        "phi3", sliding_window=None, num_key_value_heads=4, original_max_position_embeddings=BORDER, rope_parameters=LONGROPE
+    )
+
+
+def test_texts_on_both_sides_of_a_border_of_position_scaling(tokenizer: Any):
+    """Phi-3 reads a long text by other frequencies than a short one: rows changed their neighbours, and a response that crossed
+    the border had log-probabilities of neither."""
+    model = longrope()
+    engine = engine_of(model, tokenizer)
+    assert engine.backend.network.border == BORDER
+    lengths = [5, BORDER - 12, BORDER - 1, BORDER + 30]  # with 12 tokens of response: two short texts, one across, one beyond
+    drafts = [engine.start("x" * (length - 1)) for length in lengths]  # and the token that begins a text
+    keys = [Key(0, i) for i in range(4)]
+    together = engine.extend(engine.extend(drafts, keys, 4), [key.child("more") for key in keys])
+    for draft, key, scores, begun in zip(together, keys, engine.score(together), drafts, strict=True):
+        [alone] = engine.extend(engine.extend([begun], [key], 4), [key.child("more")])
+        assert alone.tokens == draft.tokens
+        assert len(draft.tokens) > 2, "or the text does not cross the border"
+        expected = whole(engine, model, draft)
+        np.testing.assert_allclose(np.array(draft.logq), expected, atol=2e-4)
+        np.testing.assert_allclose(scores, expected, atol=2e-4)
+
+
+def test_a_border_that_cannot_be_crossed_is_the_end_of_the_context(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Rotary embeddings of another make do not let their frequencies be fixed."""
+    monkeypatch.setattr("exptilt.engines.hf.scaling.freeze_positions", lambda model, last: None)
+    with caplog.at_level(logging.WARNING, "exptilt"):
+        engine = engine_of(longrope(), tokenizer)
+    assert engine.backend.context == BORDER
+    assert f"takes {BORDER} tokens and no more" in caplog.text
+    with pytest.raises(PromptError, match=f"has {BORDER}"):
+        engine.start("x" * BORDER)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "yarn", "linear"])
+def test_scaling_that_does_not_change_within_the_context_has_no_border(kind: str, tokenizer: Any):
+    scaling = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 256}
+    network = engine_of(small("llama", rope_parameters=scaling), tokenizer).backend.network
+    assert (network.border, network.beyond, network.caches) == (None, None, True)

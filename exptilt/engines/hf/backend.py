@@ -18,7 +18,7 @@ from torch import Tensor
 from exptilt.engines.checkpoints import digest
 from exptilt.engines.distribution_torch import Laws, certainty, log_probability
 from exptilt.engines.hf import fast as fast_paths
-from exptilt.engines.hf.decode import Decoder
+from exptilt.engines.hf.decode import Decoder, Lanes
 from exptilt.engines.hf.network import Network, groups
 from exptilt.engines.hf.slots import SPARE_COLUMNS
 from exptilt.engines.hf.tree import own_tree
@@ -64,9 +64,11 @@ class Weights:
         if fast:
             fast_paths.prepare(self.model)
         self.network = Network(self.model, memory, name=name, fast=fast)
-        fast_paths.settle(self.model)
+        for network in (self.network, self.network.beyond):
+            if network is not None:
+                fast_paths.settle(network.model)
         self.text = Text(tokenizer, _ends(model, tokenizer))
-        self.decoder = Decoder(self.network, self.text)
+        self.decoder = (Decoder if self.network.beyond is None else Lanes)(self.network, self.text)
         token = self.network.token_bytes
         self.scheduler: Scheduler[Row] = Scheduler(
             self.decoder,
@@ -105,16 +107,20 @@ class Weights:
     def rate(self, rows: Sequence[Rated]) -> None:
         """Measure given tokens: blocks of rows take turns with the rows that are drawn."""
         measure = self._measure(rows[0].sampling, rows[0].measure)
-        sizes = [(len(row.targets), len(row.context.tokens) + len(row.targets) - 1) for row in rows]
-        for group in groups(sizes):
-            members = [rows[i] for i in group]
-            found, costs = self.scheduler.call(
-                lambda members=members: self.network.rate(
-                    [row.context for row in members], [row.targets for row in members], measure
+        lanes: dict[Network, list[Rated]] = {}
+        for row in rows:
+            lanes.setdefault(self.network.of(row.context.prompt, row.sampling), []).append(row)
+        for network, some in lanes.items():
+            sizes = [(len(row.targets), len(row.context.tokens) + len(row.targets) - 1) for row in some]
+            for group in groups(sizes):
+                members = [some[i] for i in group]
+                found, costs = self.scheduler.call(
+                    lambda network=network, members=members: network.rate(
+                        [row.context for row in members], [row.targets for row in members], measure
+                    )
                 )
-            )
-            for row, values, cost in zip(members, found, costs, strict=True):
-                row.values, row.cost = values, cost
+                for row, values, cost in zip(members, found, costs, strict=True):
+                    row.values, row.cost = values, cost
 
     def _measure(self, sampling: Sampling, measure: Measure) -> Callable[[Tensor, Tensor], Tensor]:
         """What to compute of logits [positions, vocabulary] and tokens int64 [positions]: float64 [positions, values]."""

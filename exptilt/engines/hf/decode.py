@@ -123,3 +123,30 @@ class Decoder:
         self.rows = [self.rows[i] for i in self.slots.leave(indices)]
         self._laws = None
         return removed
+
+
+class Lanes:
+    """Rows of a network and of the one for longer texts, as one batch: each row in the lane of what it may grow to."""
+
+    def __init__(self, network: Network, text: Text) -> None:
+        self.network = network
+        self.decoders = {each: Decoder(each, text) for each in (network, network.beyond) if each is not None}
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for decoder in self.decoders.values() for row in decoder.rows]
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Take rows in, each lane its own."""
+        for network, decoder in self.decoders.items():
+            if mine := [row for row in rows if self.network.of(row.context.prompt, row.sampling) is network]:
+                decoder.join(mine)
+
+    def step(self) -> list[Row]:
+        """Draw one token for every row; rows that are done leave and are returned."""
+        return [row for decoder in self.decoders.values() if decoder.rows for row in decoder.step()]
+
+    def leave(self, rows: Sequence[Row]) -> None:
+        """Drop rows that nobody waits for."""
+        for decoder in self.decoders.values():
+            decoder.leave(rows)

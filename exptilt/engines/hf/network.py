@@ -19,9 +19,11 @@ from torch import Tensor
 from exptilt.engines.hf.fast.attention import NAME, sharing
 from exptilt.engines.hf.fast.private import attends_by_interface
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
+from exptilt.engines.hf.scaling import beside, beyond_border, find_border
 from exptilt.engines.hf.slots import Slots
-from exptilt.engines.hf.trial import LONG, SHORT, Texts, read_plainly, try_rows
+from exptilt.engines.hf.trial import Texts, count_layers, read_plainly, trial_ids, try_rows, words
 from exptilt.engines.row import Context
+from exptilt.engines.sampling import Sampling
 from exptilt.usage import Work
 
 BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
@@ -52,11 +54,12 @@ class Network:
 
     name: what errors call the model. memory: bytes for those key-values. fast: whether rows may share trunks. What the model can
     do is found out by a trial (`exptilt.engines.hf.trial`): `shares`, whether rows may share trunks, and `caches`, whether
-    key-values may be kept at all; `why` tells what was switched off and for what reason. Not thread-safe: the scheduler's worker
-    calls it. Raises ModelError where the model is no causal language model.
+    key-values may be kept at all; `border`, the length at which position scaling changes, with `beyond`, a network for texts that
+    may be longer; `why` tells what was switched off and for what reason. scales: whether to look for such a border. Not
+    thread-safe: the scheduler's worker calls it. Raises ModelError where the model is no causal language model.
     """
 
-    def __init__(self, model: Any, memory: int, *, name: str, fast: bool = True) -> None:
+    def __init__(self, model: Any, memory: int, *, name: str, fast: bool = True, scales: bool = True) -> None:
         config = model.config.get_text_config(decoder=True)
         self.model = model
         self.device: torch.device = model.device
@@ -64,18 +67,53 @@ class Network:
         self._accepted = _accepted(model)
         self.why: dict[str, str] = {}
         self.prefixes = Prefixes(memory)
-        ids = _trial_ids(config)
-        texts = read_plainly(self.plain, ids, model.dtype, name)
+        texts = read_plainly(self.plain, trial_ids(config), model.dtype, name)
         self.vocabulary = texts.logits[0].shape[-1]
-        self.layers, self.token_bytes = self._count_layers(ids[:2])
+        self._try_rows(texts, fast, name)
+        self.prefixes = Prefixes(memory)  # without those of the trial
+        self.border: int | None = None
+        self.beyond: Network | None = None
+        if scales:
+            self._try_positions(texts, name, fast)
+
+    def of(self, prompt: Sequence[int], sampling: Sampling) -> Network:
+        """The network for the responses to a prompt: by what they and the prompt may grow to."""
+        short = self.border is None or len(prompt) + sampling.max_tokens <= self.border
+        return self if short or self.beyond is None else self.beyond
+
+    @torch.inference_mode()
+    def _try_positions(self, texts: Texts, name: str, fast: bool) -> None:
+        """Find out whether position scaling changes at some length; texts beyond it get a network, or are refused."""
+        if self.context is None or "position_ids" not in self._accepted:
+            return
+        read = beside(self.model, texts)
+        try:
+            self.border = find_border(read, texts, self.context)
+        except Exception as error:  # noqa: BLE001 - some models take no positions of two texts, or none that far away
+            self.why["border"] = words(error)
+        if self.border is None:
+            return
+        model = beyond_border(self.model, name, read, texts, self.border, self.context)
+        if model is None:
+            self.why["context"] = f"how positions are scaled changes at {self.border} tokens, for the whole text"
+            logger.warning("%s takes %d tokens and no more: %s", name, self.border, self.why["context"])
+            self.context = self.border
+        else:
+            self.beyond = Network(model, self.prefixes.memory, name=name, fast=fast, scales=False)
+
+    def _try_rows(self, texts: Texts, fast: bool, name: str) -> None:
+        """Find out whether rows of unlike length may be evaluated together, and over trunks."""
+        found = count_layers(self.model, texts.tokens[0][:2])
+        self.layers, self.token_bytes = (0, 0) if isinstance(found, str) else found
         self.caches, self.shares = self.layers > 0, False
-        if self.caches and fast and _can_share(model):
+        if isinstance(found, str):
+            self.why["caches"] = found
+        if self.caches and fast and _can_share(self.model):
             self._try_sharing(texts)
         if self.caches and not self.shares:
             self._try_caching(texts)
         if not self.caches:
             logger.warning("%s is read whole for every token, which is slow: %s", name, self.why["caches"])
-        self.prefixes = Prefixes(memory)  # without those of the trial
 
     def _try_sharing(self, texts: Texts) -> None:
         self.shares = True
@@ -90,25 +128,6 @@ class Network:
         reason = try_rows(self, texts, share=False)
         if reason is not None:
             self.caches, self.why["caches"] = False, f"with key-values kept {reason}"
-
-    @torch.inference_mode()
-    def _count_layers(self, ids: Sequence[int]) -> tuple[int, int]:
-        """How many layers keep keys and values, and the bytes they take for one token: as the model's own cache has it.
-
-        No layers where it keeps none, or something else besides, such as the state of a recurrent layer.
-        """
-        given = torch.tensor([list(ids)], device=self.device)
-        try:
-            cache = getattr(self.model(input_ids=given, use_cache=True), "past_key_values", None)
-        except Exception as error:  # noqa: BLE001 - that a model cannot keep a cache is what the trial finds out
-            self.why["caches"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            return 0, 0
-        layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", [])
-        pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
-        if not pairs or any(keys is None or keys.shape[-2] != len(ids) for keys, _ in pairs):
-            self.why["caches"] = "it keeps no key-values, or a state besides them"
-            return 0, 0
-        return len(pairs), sum(states.nbytes for pair in pairs for states in pair) // len(ids)
 
     def plain(self, ids: Tensor, keep: int = 0) -> Tensor:
         """Logits [rows, tokens, vocabulary] of whole texts int64 [rows, tokens], of one length, as the plain model has them.
@@ -285,15 +304,6 @@ def _accepted(model: Any) -> frozenset[str]:
     """The arguments that a model takes; an adapter around it hands on what it does not know."""
     inner = getattr(model, "get_base_model", None)  # of peft
     return frozenset(inspect.signature(model.forward if inner is None else inner().forward).parameters)
-
-
-def _trial_ids(config: Any) -> list[int]:
-    """Token ids of all over the vocabulary for the trial, padding and the end of text among them: some models mind those."""
-    ids = [(11 + 131 * i + 7 * i * i) % config.vocab_size for i in range(LONG + SHORT)]
-    for place, token in ((LONG // 2 - 1, config.pad_token_id), (LONG // 2 + 2, config.eos_token_id)):
-        if isinstance(token, int) and 0 <= token < config.vocab_size:
-            ids[place] = token
-    return ids
 
 
 def _can_share(model: Any) -> bool:

@@ -79,13 +79,40 @@ def read_plainly(read: Callable[[Tensor], Tensor], ids: Sequence[int], dtype: to
     return Texts([long, middle, short], logits, tolerance * spread + 4 * ahead)
 
 
+def trial_ids(config: Any) -> list[int]:
+    """Token ids of all over the vocabulary for the trial, padding and the end of text among them: some models mind those."""
+    ids = [(11 + 131 * i + 7 * i * i) % config.vocab_size for i in range(LONG + SHORT)]
+    for place, token in ((LONG // 2 - 1, config.pad_token_id), (LONG // 2 + 2, config.eos_token_id)):
+        if isinstance(token, int) and 0 <= token < config.vocab_size:
+            ids[place] = token
+    return ids
+
+
+@torch.inference_mode()
+def count_layers(model: Any, ids: Sequence[int]) -> tuple[int, int] | str:
+    """How many layers keep keys and values, and the bytes they take for one token: as the model's own cache has it.
+
+    A reason instead where it keeps none, or something else besides, such as the state of a recurrent layer.
+    """
+    given = torch.tensor([list(ids)], device=model.device)
+    try:
+        cache = getattr(model(input_ids=given, use_cache=True), "past_key_values", None)
+    except Exception as error:  # noqa: BLE001 - that a model cannot keep a cache is what the trial finds out
+        return words(error)
+    layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", [])
+    pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
+    if not pairs or any(keys is None or keys.shape[-2] != len(ids) for keys, _ in pairs):
+        return "it keeps no key-values, or a state besides them"
+    return len(pairs), sum(states.nbytes for pair in pairs for states in pair) // len(ids)
+
+
 @torch.inference_mode()
 def try_rows(network: Evaluates, texts: Texts, *, share: bool) -> str | None:
     """Decode and score texts of unlike length together; returns why that is not as the plain model has it, or None."""
     try:
         off = max(_decoded(network, texts, share), _scored(network, texts))
     except Exception as error:  # noqa: BLE001 - that a model fails in this way is what the trial finds out
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return words(error)
     return f"log-probabilities were off by {off:.2g} nats" if not off <= texts.bound else None
 
 
@@ -125,3 +152,8 @@ def difference(found: Tensor, wanted: Tensor) -> float:
 def _near(logits: Tensor) -> Tensor:
     """Log-probabilities relative to that of the likeliest token, but not below -NEAR: [tokens, vocabulary]."""
     return (logits - logits.amax(-1, keepdim=True)).clamp(min=-NEAR)
+
+
+def words(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -59,3 +59,16 @@ def register(name: str, attend: Any) -> None:
     """Make `attend` known to transformers as an implementation of attention whose masks are those of torch's own."""
     transformers.AttentionInterface.register(name, attend)
     transformers.AttentionMaskInterface.register(name, sdpa_mask)
+
+
+def freeze_positions(model: Any, last: int) -> None:
+    """Fix, in place, the frequencies of a model's rotary embeddings as they are for a text whose last position is this."""
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        if kinds is None:
+            continue
+        states = torch.zeros(1, 1, 1, device=model.device, dtype=model.dtype)
+        place = torch.tensor([[last]], device=model.device)
+        for more in [{}] if isinstance(kinds, str) else [{"layer_type": layer} for layer in kinds]:
+            module(states, place, **more)
+        module.rope_type = "fixed" if isinstance(kinds, str) else dict.fromkeys(kinds, "fixed")
