@@ -100,10 +100,11 @@ def count_layers(model: Any, ids: Sequence[int]) -> tuple[int, int] | str:
     except Exception as error:  # noqa: BLE001 - that a model cannot keep a cache is what the trial finds out
         return words(error)
     layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", [])
-    pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
-    if not pairs or any(keys is None or keys.shape[-2] != len(ids) for keys, _ in pairs):
+    kept: list[Tensor | None] = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
+    states = [each for each in kept if each is not None and each.shape[-2] == len(ids)]
+    if not kept or len(states) < len(kept):
         return "it keeps no key-values, or a state besides them"
-    return len(pairs), sum(states.nbytes for pair in pairs for states in pair) // len(ids)
+    return len(layers), sum(each.nbytes for each in states) // len(ids)
 
 
 @torch.inference_mode()
