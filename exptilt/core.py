@@ -202,6 +202,20 @@ class Target:
             raise TargetError(f"reward {reward_name(self.reward)} must be bound to a prompt first: call target.bind(prompt, key)")
         return rate(self.reward, prompt, drafts)
 
+    def tilt(self, values: Floats) -> Floats:
+        """Rewards, or estimates of them, divided by β: float64 of the same shape, in nats; -inf stays.
+
+        Raises RewardError where a finite value divided by β is too large for a float: no weight could be computed.
+        """
+        with np.errstate(over="ignore"):
+            tilted = values / self.beta
+        if np.any(np.isinf(tilted) & np.isfinite(values)):
+            raise RewardError(
+                f"the reward {values[np.isinf(tilted)][0]:g} divided by beta={self.beta:g} is beyond the range of floats: scale "
+                "the reward down, or raise beta; -inf excludes a draft"
+            )
+        return tilted
+
 
 class Sampler(Protocol):
     """An algorithm that yields populations for a target: anytime, each better than the last, the last is the answer.

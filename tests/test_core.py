@@ -9,12 +9,12 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from exptilt.core import Engine, Target, check_capabilities, rate
+from exptilt.core import Engine, Sampler, Target, check_capabilities, rate
 from exptilt.draft import MASK, Draft
 from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError, RewardError, TargetError
 from exptilt.keys import Key
-from exptilt.samplers import ETS, Independent, SuffixMCMC
+from exptilt.samplers import ETS, SMC, Independent, SuffixMCMC
 from exptilt.testing.toys import autoregressive, random_table
 from exptilt.usage import Budget, Usage
 
@@ -89,6 +89,17 @@ def test_target_refuses_a_proposal_over_other_tokens() -> None:
         replace(target, proposal=TableEngine(random_table(1, 3), 3, 2))
     with pytest.raises(TargetError, match="max_tokens"):
         replace(target, proposal=target.engine.with_sampling(max_tokens=2))
+
+
+@pytest.mark.parametrize("sampler", [Independent(2), ETS(2, 1, 1), SMC(2, 1), SuffixMCMC(2)])
+def test_rewards_beyond_floats_beside_beta_are_named(sampler: Sampler) -> None:
+    """1e300/1e-20 is inf: weights of inf or NaN, or of zero for -1e300, which only -inf itself should be."""
+    toy = autoregressive(0)
+    for reward in (1e300, -1e300):
+        target = replace(toy.target, reward=lambda prompt, drafts, reward=reward: [reward for _ in drafts], beta=1e-20)
+        with pytest.raises(RewardError, match="beyond the range of floats"):
+            list(sampler(target, "x", Key(0)))
+    assert target.tilt(np.array([-math.inf, 1e-20])).tolist() == [-math.inf, 1.0]
 
 
 @pytest.mark.parametrize(

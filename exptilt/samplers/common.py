@@ -52,7 +52,7 @@ def look_ahead(target: Target, prompt: str, drafts: Sequence[Draft], rollouts: i
         keys += [key.child(number, copy) for copy in range(copies)]
     finished = target.law.extend([drafts[number] for number in owner], keys)
     rewards = target.rate(prompt, finished)
-    log_h = rewards / target.beta + log_ratio(target, finished, [drafts[number].decided for number in owner])
+    log_h = target.tilt(rewards) + log_ratio(target, finished, [drafts[number].decided for number in owner])
     owners = np.array(owner, dtype=np.intp)
     return LookAhead(finished, owners, rewards, log_h, -np.log(np.bincount(owners, minlength=len(drafts))[owners]))
 

@@ -177,7 +177,7 @@ class ETS:
         ahead = replace(ahead, owner=np.array(done, dtype=np.intp)[ahead.owner])
         log_energies = np.empty(len(candidates))
         log_energies[done] = ahead.log_h
-        log_energies[partial] = rate(self.value, prompt, [candidates[number] for number in partial]) / target.beta
+        log_energies[partial] = target.tilt(rate(self.value, prompt, [candidates[number] for number in partial]))
         return ahead, log_energies
 
 

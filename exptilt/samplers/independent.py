@@ -89,7 +89,7 @@ class Independent:
             rated = target.rate(prompt, fresh)
             drafts += fresh
             rewards = np.concatenate([rewards, rated])
-            log_h = np.concatenate([log_h, rated / target.beta + log_ratio(target, fresh, [0] * count)])
+            log_h = np.concatenate([log_h, target.tilt(rated) + log_ratio(target, fresh, [0] * count)])
             if len(drafts) == self.n or log_h.max() > -math.inf:
                 yield self._population(drafts, log_h, rewards)
 

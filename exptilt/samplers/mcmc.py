@@ -153,9 +153,9 @@ class SuffixMCMC:
 
     def _states(self, target: Target, prompt: str, drafts: list[Draft]) -> list[State]:
         """Log density relative to p, less log n: the place of the cut is uniform over the n tokens."""
-        states = []
-        for draft, reward in zip(drafts, target.rate(prompt, drafts).tolist(), strict=True):
-            tilt = reward / target.beta - math.log(draft.decided)
+        states, rewards = [], target.rate(prompt, drafts)
+        for draft, reward, tilt in zip(drafts, rewards.tolist(), target.tilt(rewards).tolist(), strict=True):
+            tilt -= math.log(draft.decided)
             if self.power != 1:
                 tilt += (self.power - 1) * math.fsum(known_logq(draft))
             states.append(State(draft, reward, tilt))

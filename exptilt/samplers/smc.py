@@ -109,7 +109,7 @@ class SMC:
             if drafts[row].finish is not None:
                 rewards[row] = ahead.rewards[ahead.owner == place][0]
         if self.value is not None and guessed:
-            log_v[guessed] = rate(self.value, prompt, [drafts[row] for row in guessed]) / target.beta
+            log_v[guessed] = target.tilt(rate(self.value, prompt, [drafts[row] for row in guessed]))
         return log_v, rewards
 
 

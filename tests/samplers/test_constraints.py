@@ -21,7 +21,7 @@ from exptilt.engines.table import Order
 from exptilt.errors import AllWeightsZero
 from exptilt.keys import Key
 from exptilt.populations.population import Population
-from exptilt.samplers import ETS, SMC, Independent, Metropolised
+from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection
 from exptilt.samplers.picks import log_picks
 from exptilt.samplers.trace import Tree
 from exptilt.testing.enumeration import Law, distance, draw_law, expected_weights, gamma, paths
@@ -83,6 +83,7 @@ def samplers(block: int) -> dict[str, Sampler]:
         "ets, other floor": ETS(2, 1, block, floor=0.7),
         "ets, value": ETS(2, 1, 1, value=some_hope),
         "ets, hopeless value": ETS(2, 1, 1, value=no_hope, returns="chain"),
+        "rejection": Rejection(2, 4, 2.5),
         "smc": SMC(2, block, 1, threshold=1.0),
         "smc, N = 1": SMC(1, 1, 1, threshold=1.0),
         "smc, adaptive": SMC(2, block, 1, threshold=0.7),
@@ -94,7 +95,8 @@ def samplers(block: int) -> dict[str, Sampler]:
 
 
 def proposed(block: int) -> dict[str, Sampler]:
-    return samplers(block) | {
+    those = {name: sampler for name, sampler in samplers(block).items() if not isinstance(sampler, Rejection)}
+    return those | {
         "ets, candidates": ETS(2, 1, block, propose_candidates=True),
         "ets, candidates, chain": ETS(2, 1, block, propose_candidates=True, temper=0.7, returns="chain"),
         "ets, candidates, value": ETS(2, 1, 1, propose_candidates=True, value=some_hope),

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import exptilt as xt
+from exptilt import samplers
 from exptilt.core import Sampler, Target
 from exptilt.draft import Draft
 from exptilt.engines import TableEngine
@@ -24,7 +25,8 @@ from exptilt.errors import AllWeightsZero
 from exptilt.keys import Key, Stream
 from exptilt.populations.population import Population
 from exptilt.rewards import Agreement
-from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
+from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC
+from exptilt.samplers.command import Command
 from exptilt.samplers.trace import Generations
 
 
@@ -55,6 +57,7 @@ SAMPLERS: dict[str, Sampler] = {
     "smc, value": SMC(5, 2, value=ones, threshold=1.0),
     "chains": SuffixMCMC(8, chains=3),
     "power chain": SuffixMCMC(8, power=2.0),
+    "rejection": Rejection(3, 90, 3.5, batch=4),
     "metropolised independent": Metropolised(Independent(4, batch=2), 5),
     "metropolised ets": Metropolised(ETS(2, 2, 2), 5),
     "metropolised smc": Metropolised(SMC(3, 2), 4),
@@ -67,6 +70,11 @@ PROPOSED: dict[str, Sampler] = {
     "metropolised ets": Metropolised(ETS(2, 1, 2, propose_candidates=True), 4),
 }
 CASES = [(name, None) for name in SAMPLERS] + [(name, PROPOSAL) for name in PROPOSED]
+
+
+def test_no_sampler_is_left_out() -> None:
+    kinds = {type(sampler) for sampler in (*SAMPLERS.values(), *PROPOSED.values())}
+    assert kinds == {getattr(samplers, name) for name in samplers.__all__} - {Command}
 
 
 @pytest.fixture
@@ -123,7 +131,7 @@ def test_engine_calls_share_no_key(name: str) -> None:
 @pytest.mark.parametrize(("name", "proposal"), CASES)
 def test_rewards_stay_with_their_drafts(name: str, proposal: TableEngine | None) -> None:
     """Through resampling, pooling and repeats; rewards that were not permuted with the particles went unnoticed."""
-    target = Target(ENGINE, lambda prompt, drafts: [float(hash(draft.tokens) % 1000) / 1000 for draft in drafts], 0.3, proposal)
+    target = Target(ENGINE, lambda prompt, drafts: [float(hash(draft.tokens) % 1000) / 300 for draft in drafts], 1.0, proposal)
     sampler, resampled = SAMPLERS[name] if proposal is None else PROPOSED[name], 0
     for seed in range(5):
         for population in sampler(target, "x", Key(seed)):
