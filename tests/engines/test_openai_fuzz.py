@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exptilt.errors import AnswerError, PromptError
+from exptilt.errors import AnswerError, ModelError, PromptError
 from exptilt.keys import Key
 from exptilt.usage import Work
-from tests.engines.fake_server import Fake
-from tests.engines.served import CAP, table
+from tests.engines.fake_server import Fake, serving
+from tests.engines.served import CAP, load_from, table
 
 pytest.importorskip("httpx2")
 
@@ -78,3 +78,21 @@ def test_no_answer_raises_anything_else(serve: Callable[..., Any], make: str, se
                 assert all(not math.isnan(value) and value <= 0 for score in engine.score(good) for value in score)
     assert REPLACED / 10 < read < REPLACED, "some of it matters, some does not"
     assert all(type(value) is int and value >= 0 for value in vars(work).values())
+
+
+@pytest.mark.parametrize("make", ["vllm", "llamacpp", "other"])
+def test_a_server_that_is_odd_from_the_start_is_loaded_or_refused(make: str) -> None:
+    """What a list of models or a trial held came through as TypeErrors and AttributeErrors."""
+    random = np.random.default_rng(3)
+    fake = Fake(table(), make=make)
+
+    def habit(path: str, body: dict[str, Any], answer: Any) -> Any:
+        return (200, {}, altered(answer, random)) if random.random() < 0.5 else None
+
+    fake.habit, loaded = habit, 0
+    with serving(fake) as url:
+        for _ in range(REPLACED):
+            with suppress(ModelError):
+                load_from(url, attempts=1, backoff=0.0, concurrency=1, max_tokens=1).server.close()
+                loaded += 1
+    assert REPLACED / 10 < loaded < REPLACED

@@ -24,6 +24,7 @@ from hashlib import blake2b
 from itertools import product
 from typing import Any, Literal
 
+from exptilt.engines.log_probs import ROUNDING
 from exptilt.engines.openai.wire import Make, choices, law_fields
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.transport import Transport
@@ -197,15 +198,18 @@ class Probe:
 
 
 def _make(cards: Mapping[str, Mapping[str, Any]]) -> Make:
-    owners = {card.get("owned_by") for card in cards.values()}
+    owners = {str(card.get("owned_by")) for card in cards.values()}
     found: list[Make] = [make for make in ("vllm", "sglang", "llamacpp") if make in owners]
     return found[0] if len(found) == 1 else "other"
 
 
 def _likeliest(answer: Mapping[str, Any]) -> list[float]:
     """Log-probabilities (nats) of the two likeliest tokens of the first position; fewer where they are not told."""
-    told = (answer["choices"][0].get("logprobs") or {}).get("top_logprobs")
-    return sorted((told[0] or {}).values(), reverse=True)[:2] if told else []
+    try:
+        told = [float(value) for value in answer["choices"][0]["logprobs"]["top_logprobs"][0].values()]
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        return []
+    return sorted(told, reverse=True)[:2] if all(-math.inf < value <= ROUNDING for value in told) else []
 
 
 def _processed(plain: list[float], colder: list[float]) -> bool:
@@ -217,4 +221,4 @@ def _processed(plain: list[float], colder: list[float]) -> bool:
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if type(value) is int and value > 0 else None
