@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from exptilt import answers, rewards, samplers
@@ -21,58 +20,11 @@ from exptilt.answers import Answer
 from exptilt.core import Engine, PromptReward, Reward, Sampler, Target
 from exptilt.engines.load import load
 from exptilt.errors import UsageError, did_you_mean
-from exptilt.objects import find_object
+from exptilt.objects import Registry
 from exptilt.populations import utilities
 from exptilt.populations.select import Select, best, draw, mbr, vote
 from exptilt.rewards.rules import as_reward
 from exptilt.samplers.command import Setting, is_sampler, own_command, settings
-
-OWN = "or your own as FILE.py:NAME or package.module:NAME"
-
-
-@dataclass(frozen=True)
-class Registry:
-    """The things of one kind that have a name.
-
-    noun: what one of them is called; its plural names the group of entry points.
-    own: exptilt's own, by name; they go before those of other packages.
-    more: ways to name what no list can hold.
-    takes: what each is called with and returns; empty where some are not called.
-    """
-
-    noun: str
-    own: Mapping[str, Any]
-    more: tuple[str, ...] = ()
-    takes: str = ""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All short names, exptilt's own first."""
-        return tuple(dict.fromkeys((*self.own, *self._offered())))
-
-    def find(self, name: str) -> Any:
-        """What is called so. Raises UsageError where nothing is."""
-        if name in self.own:
-            return self.own[name]
-        if (offered := self._offered().get(name)) is None and ":" not in name:
-            known = (*self.names, *self.more)
-            near = f" Which object of it? Write {name}:NAME." if name.endswith(".py") else did_you_mean(name, known)
-            raise UsageError(f"there is no {self.noun} {name!r}: give {', '.join(known)}, {OWN}.{near}")
-        found = find_object(name) if offered is None else self._loaded(offered)
-        if self.takes and not callable(found):
-            raise UsageError(f"the {self.noun} {name} is {found!r:.80} and cannot be called: give a function {self.takes}")
-        return found
-
-    def _offered(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=f"exptilt.{self.noun.replace('y', 'ie')}s")}
-
-    def _loaded(self, point: EntryPoint) -> Any:
-        try:
-            return point.load()
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            raise UsageError(f"the {self.noun} {point.name!r}, which is {point.value}, cannot be imported ({why})") from error
-
 
 SAMPLERS = Registry(
     "sampler", {kind.command.name: kind for name in samplers.__all__ if (kind := vars(samplers)[name]) is not samplers.Command}

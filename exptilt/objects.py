@@ -1,6 +1,6 @@
-"""Objects of the user's own, named as FILE.py:NAME or package.module:NAME.
+"""Objects by name: exptilt's own, those of installed packages by their entry points, and anybody's as FILE.py:NAME.
 
-Code of one's own for exptilt needs no registration: a reward, a sampler, a select or an engine is named by where it is.
+Code of one's own needs no registration: a reward, a sampler or a select is named by where it is.
 """
 
 from __future__ import annotations
@@ -9,13 +9,62 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from exptilt.errors import UsageError, did_you_mean
 from exptilt.keys import digest
+
+OWN = "or your own as FILE.py:NAME or package.module:NAME"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The things of one kind that have a name.
+
+    noun: what one of them is called; its plural names the group of entry points.
+    own: exptilt's own, by name; they go before those of other packages.
+    more: ways to name what no list can hold.
+    takes: what each is called with and returns; empty where some are not called.
+    """
+
+    noun: str
+    own: Mapping[str, Any]
+    more: tuple[str, ...] = ()
+    takes: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All short names, exptilt's own first."""
+        return tuple(dict.fromkeys((*self.own, *self._offered())))
+
+    def find(self, name: str) -> Any:
+        """What is called so. Raises UsageError where nothing is."""
+        if name in self.own:
+            return self.own[name]
+        if (offered := self._offered().get(name)) is None and ":" not in name:
+            known = (*self.names, *self.more)
+            near = f" Which object of it? Write {name}:NAME." if name.endswith(".py") else did_you_mean(name, known)
+            raise UsageError(f"there is no {self.noun} {name!r}: give {', '.join(known)}, {OWN}.{near}")
+        found = find_object(name) if offered is None else self._loaded(offered)
+        if self.takes and not callable(found):
+            raise UsageError(f"the {self.noun} {name} is {found!r:.80} and cannot be called: give a function {self.takes}")
+        return found
+
+    def _offered(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=f"exptilt.{self.noun.replace('y', 'ie')}s")}
+
+    def _loaded(self, point: EntryPoint) -> Any:
+        try:
+            return point.load()
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise UsageError(f"the {self.noun} {point.name!r}, which is {point.value}, cannot be imported ({why})") from error
 
 
 def find_object(spec: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 from rich.text import Text
 
-from exptilt.cli.terminal import clock, counted, describe_sampler, stdout
+from exptilt.cli.terminal import clock, counted, describe_sampler, labelled, stdout
 from exptilt.doctor import Examination, Goal, Plan
 from exptilt.doctor.pilot import PLACES
 from exptilt.doctor.tilt import Estimate
@@ -23,7 +23,7 @@ def show_examination(found: Examination, goal: Goal, problems: int, model: str, 
     spent = f"{speed.tokens:,} tokens in {speed.seconds:.1f} s"
     console.print(Text.assemble("\n", (model, "bold"), f"  {reward} · {drawn} · {spent}\n"))
     for name, text in _facts(found):
-        console.print(_line(Text(name, style="dim cyan"), Text(text)))
+        console.print(labelled(name, Text(text)))
     if found.plan is not None:
         prompts = "the prompt" if problems == 1 else f"each of {problems:,} prompts"
         wanted = f"an accuracy of {goal.accuracy:.0%}" if _reaching(found, goal) else f"{goal.ess:g} effective draws of π"
@@ -34,16 +34,9 @@ def show_examination(found: Examination, goal: Goal, problems: int, model: str, 
         console.print(_curve(found, goal))
     console.print()
     if found.why:
-        console.print(_line(Text("choice", style="dim cyan"), Text(found.why)))
+        console.print(labelled("choice", Text(found.why)))
     for sentence in found.warnings:
-        console.print(_line(Text("warning", style="yellow"), Text(sentence, style="yellow")))
-
-
-def _line(name: Text, text: Text) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(width=10)
-    table.add_row(name, text)
-    return table
+        console.print(labelled("warning", Text(sentence), "yellow", "yellow"))
 
 
 def _facts(found: Examination) -> Iterator[tuple[str, str]]:

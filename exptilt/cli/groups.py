@@ -23,6 +23,7 @@ from exptilt.engines.load import KNOWN
 from exptilt.errors import UsageError
 from exptilt.evaluation.tasks import NAMED, OFFLINE
 from exptilt.names import Chosen
+from exptilt.objects import OWN
 from exptilt.running.run import Select
 from exptilt.samplers.command import Setting
 from exptilt.usage import Budget
@@ -164,13 +165,13 @@ def _add_sampler(parser: argparse.ArgumentParser, chosen: Chosen) -> argparse._A
     lines = {name: each.help if isinstance(each, Chosen) else f"cannot be used: {each}" for name, each in known.items()}
     lines = lines if chosen.name in lines else {**lines, chosen.name: chosen.help}
     listed = "\n".join(f"  {'*' if name == chosen.name else ' '} {name:<13} {line}" for name, line in lines.items())
-    below = f"{names.OWN[0].upper()}{names.OWN[1:]}. The flags below are those of *;\n--sampler NAME --help shows another's."
+    below = f"{OWN[0].upper()}{OWN[1:]}. The flags below are those of *;\n--sampler NAME --help shows another's."
     group = parser.add_argument_group("sampler", f"{listed}\n\n{below}")
     group.add_argument("--sampler", metavar="NAME", default="ets", help="default ets")
     parser.set_defaults(chosen=chosen)
     if chosen.holds is not None and chosen.inner is not None:
         proper = [name for name in names.SAMPLERS.names if isinstance(each := known[name], Chosen) and each.kind.weighted]
-        text = f"{chosen.holds.help}: {', '.join(proper)}, {names.OWN} (now {chosen.inner.name})"
+        text = f"{chosen.holds.help}: {', '.join(proper)}, {OWN} (now {chosen.inner.name})"
         group.add_argument("--inner", metavar="NAME", help=text)
     return group
 
@@ -234,7 +235,7 @@ def add_parameters(group: argparse._ActionsContainer, **more: Any) -> None:
 
 
 def add_answer(group: argparse._ActionsContainer, default: str) -> None:
-    known = f"{', '.join(names.ANSWERS.names)}, {names.OWN}"
+    known = f"{', '.join(names.ANSWERS.names)}, {OWN}"
     group.add_argument("--answer", metavar="NAME", help=f"what counts as an answer: {known}; default {default}")
 
 
@@ -245,14 +246,14 @@ def add_select(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
         metavar="NAME",
         default=chosen.alias.select,
         help="how the answer is picked: draw, by weight; best, by reward; vote, by the weight of equal answers; majority, by "
-        f"their number; mbr, by agreement of texts; {names.OWN}; default {chosen.alias.select}",
+        f"their number; mbr, by agreement of texts; {OWN}; default {chosen.alias.select}",
     )
     add_answer(group, "number")
     group.add_argument(
         "--utility",
         metavar="NAME",
         default="rouge1",
-        help=f"how texts are compared by mbr: {', '.join(names.UTILITIES.names)}, {names.OWN}; default rouge1",
+        help=f"how texts are compared by mbr: {', '.join(names.UTILITIES.names)}, {OWN}; default rouge1",
     )
 
 

@@ -114,17 +114,22 @@ def show_note(console: Console, message: str) -> None:
 
 def show_result(console: Console, result: Result, beta: float) -> None:
     """The numbers behind an answer, a line for each kind."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim cyan", no_wrap=True)
-    table.add_column(style="dim", overflow="fold")
-    for name, text in _facts(result, beta):
-        table.add_row(name, text)
-    for row, line in enumerate(_posterior(result.posterior or {})):
-        table.add_row("answers" if row == 0 else "", line)
-    for sentence in result.warnings:
-        table.add_row(Text("warning", style="yellow"), Text(sentence, style="yellow"))
     console.print()
-    console.print(table)
+    for name, text in _facts(result, beta):
+        console.print(labelled(name, text, "dim"))
+    for row, line in enumerate(_posterior(result.posterior or {})):
+        console.print(labelled("answers" if row == 0 else "", line, "dim"))
+    for sentence in result.warnings:
+        console.print(labelled("warning", sentence, "yellow", "yellow"))
+
+
+def labelled(name: str, text: str | Text, style: str = "", name_style: str = "dim cyan") -> Table:
+    """A line with a name before it, under which it does not run where it is broken."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=10, style=name_style)
+    table.add_column(style=style, overflow="fold")
+    table.add_row(name, text)
+    return table
 
 
 def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
@@ -171,7 +176,7 @@ def _parameters(sampler: Sampler) -> Iterator[str]:
         value = getattr(sampler, item.name)
         if is_dataclass(value):
             yield f"of ({describe_sampler(value)})"  # type: ignore[arg-type]
-        elif value != item.default:
+        elif item.init and value != item.default:
             yield f"{item.name.replace('_', ' ')} {value}"
 
 
