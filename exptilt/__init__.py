@@ -12,11 +12,12 @@ A *target* is the mathematics, a *sampler* yields weighted *populations* for it,
 
 from exptilt import answers, engines, rewards, testing
 from exptilt.core import Target
-from exptilt.draft import Chat, Draft
+from exptilt.draft import Chat, Draft, Turn
 from exptilt.engines.load import load
 from exptilt.errors import (
     AllWeightsZero,
     BudgetSpent,
+    Cancelled,
     CapabilityError,
     ClusterError,
     ExptiltError,
@@ -32,8 +33,9 @@ from exptilt.populations.calibrate import choose_beta
 from exptilt.populations.population import Population
 from exptilt.populations.select import best, draw, mbr, vote
 from exptilt.running.cluster import Cluster
-from exptilt.running.result import Failure, Result
-from exptilt.running.run import run, sample
+from exptilt.running.result import Failure, Partial, Result
+from exptilt.running.run import asample, run, sample, stream
+from exptilt.running.stream import Stream
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC
 from exptilt.usage import Budget
 
@@ -45,6 +47,7 @@ __all__ = [
     "AllWeightsZero",
     "Budget",
     "BudgetSpent",
+    "Cancelled",
     "CapabilityError",
     "Chat",
     "Cluster",
@@ -56,17 +59,21 @@ __all__ = [
     "Key",
     "Metropolised",
     "ModelError",
+    "Partial",
     "Population",
     "PromptError",
     "Rejection",
     "Result",
     "RewardError",
     "StoreError",
+    "Stream",
     "SuffixMCMC",
     "Target",
     "TargetError",
+    "Turn",
     "WeightsError",
     "answers",
+    "asample",
     "best",
     "choose_beta",
     "draw",
@@ -76,6 +83,7 @@ __all__ = [
     "rewards",
     "run",
     "sample",
+    "stream",
     "testing",
     "vote",
 ]

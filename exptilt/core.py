@@ -24,6 +24,7 @@ from exptilt.proposals import check_cover
 from exptilt.usage import Work
 
 # ------------------------------------------------------------------------------------------------------- protocols
+# A prompt is a `Prompt`, a string or a Chat; it is typed Any where others implement, who may take strings alone.
 
 
 @runtime_checkable
@@ -89,7 +90,7 @@ class Engine(Protocol):
         ...
 
 
-Reward = Callable[[str, list[Draft]], Sequence[float] | Floats]
+Reward = Callable[[Any, list[Draft]], Sequence[float] | Floats]
 """r(x, y): takes a prompt and drafts, returns one float for each. -inf excludes a draft; NaN and +inf are errors."""
 
 
@@ -108,7 +109,7 @@ class PromptReward(Protocol):
         """What the engine must be able to do, as in `Engine.can`."""
         ...
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> Reward: ...
+    def bind(self, engine: Engine, prompt: Any, key: Key) -> Reward: ...
 
 
 # ---------------------------------------------------------------------------------------------------------- target
@@ -119,7 +120,7 @@ def reward_name(reward: object) -> str:
     return getattr(reward, "__qualname__", None) or type(reward).__qualname__
 
 
-def rate(reward: Reward, prompt: str, drafts: Sequence[Draft]) -> Floats:
+def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
     """Call the reward and check what it returns: float64 of shape [len(drafts)], or a RewardError naming it."""
     if not drafts:
         return np.zeros(0)
@@ -190,13 +191,13 @@ class Target:
         """Whether the reward is a fixed function, so that π exists and weights mean something."""
         return not isinstance(self.reward, PromptReward) or self.reward.fixed
 
-    def bind(self, prompt: str, key: Key) -> Target:
+    def bind(self, prompt: Prompt, key: Key) -> Target:
         """This target with its reward made a function for `prompt`; itself where the reward is one already."""
         if not isinstance(self.reward, PromptReward):
             return self
         return replace(self, reward=self.reward.bind(self.engine, prompt, key))
 
-    def rate(self, prompt: str, drafts: Sequence[Draft]) -> Floats:
+    def rate(self, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
         """Rewards r(x, y) of the drafts, checked; float64 of shape [len(drafts)]."""
         if not callable(self.reward):
             raise TargetError(f"reward {reward_name(self.reward)} must be bound to a prompt first: call target.bind(prompt, key)")
@@ -229,7 +230,7 @@ class Sampler(Protocol):
         """What the target's engine must be able to do. Raises TargetError where the target has parts it cannot use."""
         ...
 
-    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]: ...
+    def __call__(self, target: Target, prompt: Any, key: Key) -> Iterator[Population]: ...
 
 
 def check_capabilities(sampler: Sampler, target: Target) -> None:

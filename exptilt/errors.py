@@ -68,6 +68,10 @@ class BudgetSpent(ExptiltError):
     """The budget ended before the first complete population."""
 
 
+class Cancelled(ExptiltError):
+    """The run was cancelled before it had an answer."""
+
+
 class StoreError(ExptiltError):
     """The results file is corrupt, or belongs to a run with other settings."""
 

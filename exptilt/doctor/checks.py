@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exptilt.core import Engine, PromptReward, Reward, rate
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import RewardError
 from exptilt.keys import Floats, Key
 
@@ -31,7 +31,7 @@ class Checks:
     partial: bool | None
 
 
-def check_reward(engine: Engine, reward: Reward | PromptReward, prompt: str, drafts: Sequence[Draft], key: Key) -> Checks:
+def check_reward(engine: Engine, reward: Reward | PromptReward, prompt: Prompt, drafts: Sequence[Draft], key: Key) -> Checks:
     """Rate up to 8 drafts twice, and each alone; a PromptReward is bound to the prompt first. Raises RewardError."""
     bound = reward.bind(engine, prompt, key.child("bind")) if isinstance(reward, PromptReward) else reward
     some = list(drafts[:_SOME])
@@ -44,7 +44,7 @@ def _gap(one: Floats, other: Floats) -> float:
     return float(np.max(np.where(one == other, 0.0, np.abs(one - np.where(one == other, 0.0, other))), initial=0.0))
 
 
-def _rates_partial(engine: Engine, reward: Reward, prompt: str, drafts: Sequence[Draft], key: Key) -> bool | None:
+def _rates_partial(engine: Engine, reward: Reward, prompt: Prompt, drafts: Sequence[Draft], key: Key) -> bool | None:
     longest = max(drafts, key=lambda draft: draft.decided)
     if "continue" not in engine.can or longest.decided < 2:
         return None

@@ -15,6 +15,7 @@ from exptilt.doctor.findings import Findings
 from exptilt.doctor.pilot import PLACES, Pilot, Sounding, piloted
 from exptilt.doctor.tilt import Estimate, Tilt, attainable_kl, best_of, common_beta, heavy_tails, measure, resample
 from exptilt.doctor.warnings import warn
+from exptilt.draft import Prompt
 from exptilt.errors import TargetError, error_named
 from exptilt.evaluation.compare import Comparison, curve, head
 from exptilt.evaluation.tasks.task import Task
@@ -171,7 +172,7 @@ def _why(explained: Sequence[Estimate]) -> str:
 
 def _solve(examination: Examination, results: Sequence[Result], task: Task, goal: Goal) -> Examination:
     """The accuracy of 1, 2, 4, ... of the pilot's draws; the fewest that reach the goal by best-of-n or a weighted vote."""
-    references = dict(zip(task.prompts, task.references, strict=True))
+    references: dict[Prompt, str] = dict(zip(task.prompts, task.references, strict=True))
     some = replace(
         task,
         prompts=tuple(result.prompt for result in results),

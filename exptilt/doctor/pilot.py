@@ -22,7 +22,7 @@ from typing import ClassVar
 import numpy as np
 
 from exptilt.core import Target
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.running.result import Result
@@ -51,7 +51,7 @@ class Pilot:
         """Nothing: without "continue" there are no moves and forks."""
         return frozenset()
 
-    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+    def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         desk = _Desk(target, prompt)
         drafts: list[Draft] = []
         rewards = np.zeros(0)
@@ -105,7 +105,7 @@ class _Desk:
     """Finishes and rates the drafts of one prompt, and keeps account in `trace`."""
 
     target: Target
-    prompt: str
+    prompt: Prompt
     trace: Piloted = field(default_factory=Piloted)
 
     def finish(self, drafts: Sequence[Draft], keys: Sequence[Key]) -> tuple[list[Draft], Floats]:

@@ -25,7 +25,8 @@ from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from exptilt.errors import ExptiltError, ModelError
+from exptilt.cancelling import Flag, current
+from exptilt.errors import Cancelled, ExptiltError, ModelError
 
 Row = TypeVar("Row", bound=Hashable)
 Result = TypeVar("Result")
@@ -52,10 +53,14 @@ class Batch(Protocol[Row]):
 
 
 class _Call(Generic[Row]):
-    """One caller's rows with their sizes: `waiting` have not joined yet, `left` are not done yet, `turn` joined in this turn."""
+    """One caller's rows with their sizes: `waiting` have not joined yet, `left` are not done yet, `turn` joined in this turn.
 
-    def __init__(self, sizes: Mapping[Row, int]) -> None:
+    cancel: tells that the caller's run was cancelled.
+    """
+
+    def __init__(self, sizes: Mapping[Row, int], cancel: Flag | None) -> None:
         self.sizes = sizes
+        self.cancel = cancel
         self.waiting = deque(sizes)
         self.left = len(sizes)
         self.turn = 0
@@ -125,10 +130,14 @@ class Scheduler(Generic[Row]):
     # ------------------------------------------------------------------------------------------ the callers' side
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Decode rows to their ends; returns when the last of them is done. Raises ModelError."""
+        """Decode rows to their ends; returns when the last of them is done. Raises ModelError.
+
+        Where the run that this thread computes for is cancelled meanwhile (`exptilt.cancelling`), the rows leave the batch
+        after the step under way, and this raises Cancelled.
+        """
         if not rows:
             return
-        call = _Call({row: self._size(row) if self._size else 0 for row in rows})
+        call = _Call({row: self._size(row) if self._size else 0 for row in rows}, current())
         self._await(call, self._queue)
 
     def call(self, function: Callable[[], Result]) -> Result:
@@ -213,6 +222,7 @@ class Scheduler(Generic[Row]):
                 if self._closed or (not self._changed.wait(self.linger) and self._idle()):
                     self._worker = None
                     return None
+            self._drop_cancelled()
             dropped, self._dropped = self._dropped, []
             errand = self._errands.popleft() if self._errands else None
             return dropped, errand, self._admit()
@@ -304,6 +314,12 @@ class Scheduler(Generic[Row]):
         except BaseException as error:  # noqa: BLE001 - raised again in the threads that wait for these rows
             with self._changed:
                 self._fail(self._owner.values(), error)
+
+    def _drop_cancelled(self) -> None:
+        """End the calls whose runs were cancelled."""
+        calls = {*self._queue, *self._owner.values()}
+        cancelled = [call for call in calls if call.cancel is not None and call.cancel.is_set()]
+        self._fail(cancelled, Cancelled(f"the run was cancelled while {self.name} was drawing: its rows were given up"))
 
     def _fail(self, calls: Iterable[_Call[Row]], error: BaseException) -> None:
         for call in set(calls):

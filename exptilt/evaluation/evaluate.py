@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from exptilt.core import Sampler, Target
+from exptilt.draft import prompt_digest, prompt_text
 from exptilt.errors import error_named
 from exptilt.evaluation.cost import Cost, mean_cost
-from exptilt.keys import Floats, Key, digest
+from exptilt.keys import Floats, Key
 from exptilt.running.result import Failure, Outcome, Result
 from exptilt.running.run import Progress, Select, run
 
@@ -143,7 +144,7 @@ def all_results(outcomes: Sequence[Outcome]) -> list[Result]:
     """The results, if every prompt has one."""
     for outcome in outcomes:
         if isinstance(outcome, Failure):
-            said = f"no accuracy without an answer to {outcome.prompt[:60]!r}: {outcome.error}: {outcome.message}"
+            said = f"no accuracy without an answer to {prompt_text(outcome.prompt)[:60]!r}: {outcome.error}: {outcome.message}"
             raise error_named(outcome.error, said)
     return [outcome for outcome in outcomes if isinstance(outcome, Result)]
 
@@ -152,7 +153,7 @@ def judge(result: Result, reference: str, select: Select | None, correct: Correc
     """1 or 0 for the draft that the select picks, the one that `run` with this seed would; for None the share of right drafts."""
     if select is None:
         return float(np.mean([correct(draft.text, reference) for draft in result.population.drafts]))
-    key = Key(seed, digest(result.prompt), 0).child("select")
+    key = Key(seed, prompt_digest(result.prompt), 0).child("select")
     return float(correct(select(result.population, key).text, reference))
 
 

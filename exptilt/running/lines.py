@@ -15,7 +15,7 @@ import numpy as np
 
 from exptilt.core import Sampler
 from exptilt.describe import describe
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt, as_prompt, prompt_json
 from exptilt.populations.population import Population
 from exptilt.running.result import Failure, Outcome, Result
 from exptilt.running.traces import stored_trace, trace_line
@@ -50,10 +50,10 @@ def _plain(value: Any) -> Any:
 def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str, Any]:
     """An outcome as the values of its line; without `population` only the chosen draft is kept of it."""
     if isinstance(outcome, Failure):
-        return {"id": name, "prompt": outcome.prompt, "error": outcome.error, "message": outcome.message}
+        return {"id": name, "prompt": prompt_json(outcome.prompt), "error": outcome.error, "message": outcome.message}
     line = {
         "id": name,
-        "prompt": outcome.prompt,
+        "prompt": prompt_json(outcome.prompt),
         "text": outcome.text,
         "reward": outcome.reward,
         "log_z": outcome.log_z,
@@ -72,7 +72,7 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
 
 def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
     """The outcome that a line tells of. Without its population, the chosen draft stands for it alone."""
-    prompt = line["prompt"]
+    prompt = as_prompt(line["prompt"])
     if "error" in line:
         return Failure(prompt, line["error"], line["message"])
     draft = _draft(prompt, line["draft"])
@@ -112,7 +112,7 @@ def stored_population(line: Mapping[str, Any], trace: object = None) -> Populati
     """The weighted drafts of a result's line; None where the file keeps only the chosen ones."""
     if "population" not in line:
         return None
-    return _population(line["prompt"], line["population"], trace)
+    return _population(as_prompt(line["prompt"]), line["population"], trace)
 
 
 def _draft_line(draft: Draft) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _draft_line(draft: Draft) -> dict[str, Any]:
     return line if draft.order is None else line | {"order": draft.order}
 
 
-def _draft(prompt: str, line: Mapping[str, Any]) -> Draft:
+def _draft(prompt: Prompt, line: Mapping[str, Any]) -> Draft:
     logq, order = (None if values is None else tuple(values) for values in (line["logq"], line.get("order")))
     return Draft(prompt, tuple(line["tokens"]), logq, line["text"], line["finish"], order)
 
@@ -133,7 +133,7 @@ def _population_line(population: Population) -> dict[str, Any]:
     return {"proper": population.proper, "drafts": [*map(_draft_line, places)], "rows": rows, "log_w": log_w, "rewards": rewards}
 
 
-def _population(prompt: str, line: Mapping[str, Any], trace: object) -> Population:
+def _population(prompt: Prompt, line: Mapping[str, Any], trace: object) -> Population:
     drafts = [_draft(prompt, draft) for draft in line["drafts"]]
     if any(row < 0 for row in line["rows"]):
         raise IndexError(f"rows={line['rows']}")

@@ -1,22 +1,24 @@
 """What `run` is asked to do, apart from where it is done: the parts of a run checked, and its prompts as jobs.
 
 A request answers one job at a time and keeps nothing between them, so threads, processes and machines can share the
-jobs out among them as they like. The random stream of a job hangs on the seed, the prompt's text, and how often the
-same text came before it in the list: its answer is the same wherever and beside whatever else it is computed.
+jobs out among them as they like. The random stream of a job depends on the seed, the prompt, and how often the same
+prompt came before it in the list: its answer is the same wherever and beside whatever else it is computed.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from threading import Event
+from functools import partial
 from typing import Any
 
+from exptilt.cancelling import Flag
 from exptilt.core import Sampler, Target, check_capabilities
 from exptilt.describe import describe
-from exptilt.draft import Draft
+from exptilt.draft import Chat, Draft, Prompt, Turn, as_prompt, prompt_digest
 from exptilt.errors import (
     AllWeightsZero,
     AnswerError,
@@ -29,12 +31,12 @@ from exptilt.errors import (
     WeightsError,
     raised_at,
 )
-from exptilt.keys import Key, digest
+from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.populations.warnings import warnings
 from exptilt.proposals import cover_warning
-from exptilt.running.result import Failure, Outcome, Posterior, Result
-from exptilt.running.session import Session
+from exptilt.running.result import Failure, Outcome, Partial, Posterior, Result
+from exptilt.running.session import Session, Until
 from exptilt.usage import Budget
 
 Select = Callable[[Population, Key], Draft]
@@ -46,36 +48,39 @@ _OF_ONE_PROMPT = (PromptError, AnswerError, RewardError, SelectError, AllWeights
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt, and how many of the same text come before it."""
+    """A prompt, and how many equal ones come before it."""
 
-    prompt: str
+    prompt: Prompt
     occurrence: int
 
     @property
     def name(self) -> str:
-        return f"{digest(self.prompt)}-{self.occurrence}"
+        return f"{prompt_digest(self.prompt)}-{self.occurrence}"
 
 
-def number_jobs(prompts: Sequence[str]) -> list[Job]:
-    """The prompts as jobs, in their order. Raises TargetError for what is no text."""
-    if isinstance(prompts, str):
-        raise TargetError("run takes a list of prompts and was given one string: use sample, or put it into a list")
-    seen: Counter[str] = Counter()
+def number_jobs(prompts: Sequence[Any]) -> list[Job]:
+    """The prompts as jobs, in their order. Raises TargetError for one prompt alone, PromptError for what is no prompt."""
+    if isinstance(prompts, str | Chat) or any(map(_is_message, prompts)):
+        raise TargetError("run takes a list of prompts and was given one prompt: use sample, or put it into a list")
+    seen: Counter[Prompt] = Counter()
     jobs = []
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise TargetError(f"the prompt {prompt!r} is no text: give a list of strings")
+    for prompt in map(as_prompt, prompts):
         jobs.append(Job(prompt, seen[prompt]))
         seen[prompt] += 1
     return jobs
 
 
+def _is_message(given: Any) -> bool:
+    return isinstance(given, Turn) or (isinstance(given, Mapping) and "role" in given)
+
+
 @dataclass(frozen=True)
 class Request:
-    """What `sample` and `run` share: everything but the prompts. Checked when it is made.
+    """What `sample`, `stream` and `run` share: everything but the prompts. Checked when it is made.
 
-    reward_timeout: seconds that one call of the reward may take. It decides nothing that is drawn, so it is no setting:
-    a run that hung goes on from its file with a limit.
+    until: a stop rule, asked after every population; None to let the sampler come to its end. reward_timeout: seconds that one
+    call of the reward may take. It decides nothing that is drawn, so it is no setting: a run that hung goes on from its file
+    with a limit.
     """
 
     target: Target
@@ -84,12 +89,17 @@ class Request:
     seed: int
     budget: Budget | None
     reward_timeout: float | None = None
+    until: Until | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.sampler, type):
             raise TargetError(f"the sampler is the class {self.sampler.__name__}: give an instance, with its parameters")
         if isinstance(self.select, type) or not callable(self.select):
             raise TargetError(f"the select {self.select!r} cannot be called: give draw, best, vote(...), mbr(...) or a function")
+        if self.until is not None and (isinstance(self.until, type) or not callable(self.until)):
+            raise TargetError(
+                f"until={self.until!r} cannot be called: give a function of a population that returns True or False"
+            )
         if self.reward_timeout is not None and not 0 < self.reward_timeout < math.inf:
             raise TargetError(f"reward_timeout={self.reward_timeout} must be a positive number of seconds, or None for no limit")
         check_capabilities(self.sampler, self.target)
@@ -98,6 +108,7 @@ class Request:
     def settings(self) -> Mapping[str, Any]:
         """Everything that decides what is drawn, as JSON values."""
         target = self.target
+        rule = {} if self.until is None else {"until": describe(self.until)}  # files from before stop rules have no such line
         return {
             "engine": describe(target.engine),
             "proposal": describe(target.proposal),
@@ -107,13 +118,18 @@ class Request:
             "select": describe(self.select),
             "seed": self.seed,
             "budget": describe(self.budget),
+            **rule,
         }
 
-    def answer(self, prompt: str, occurrence: int, halt: Event | None = None) -> Result:
-        """The result of one prompt; raises what went wrong. `halt` ends it at its next call, with `Halted`."""
-        key = Key(self.seed, digest(prompt), occurrence)
-        session = Session(self.target, prompt, key, self.budget, halt, self.reward_timeout)
-        population = session.run(self.sampler, key.child("sampler"))
+    def partials(self, prompt: Prompt, occurrence: int, cancel: Flag | None = None) -> Generator[Partial, None, Result]:
+        """What is known after each population, and then the result. `cancel` ends it within a step, with `Cancelled`."""
+        key = Key(self.seed, prompt_digest(prompt), occurrence)
+        session = Session(self.target, prompt, key, self.budget, cancel, self.reward_timeout)
+        population: Population | None = None
+        for population in session.populations(self.sampler, key.child("sampler"), self.until):
+            select = partial(self._selected, population, key.child("select"))
+            yield Partial(prompt, population, deepcopy(session.usage), session.trace, select)
+        assert population is not None  # without one the session raises
         draft, posterior = self._selected(population, key.child("select"))
         return Result(
             prompt=prompt,
@@ -123,11 +139,20 @@ class Request:
             trace=session.trace,
             sampler=self.sampler,
             seed=self.seed,
-            stopped="done" if session.limit is None else "budget",
+            stopped=session.stopped,
             limit=session.limit,
             warnings=(*self._of_target(), *warnings(population, self.target.beta)),
             posterior=posterior,
         )
+
+    def answer(self, prompt: Prompt, occurrence: int, cancel: Flag | None = None) -> Result:
+        """The result of one prompt; raises what went wrong."""
+        partials = self.partials(prompt, occurrence, cancel)
+        while True:
+            try:
+                next(partials)
+            except StopIteration as end:
+                return end.value
 
     def _of_target(self) -> list[str]:
         """What speaks against trusting any population of this target."""
@@ -153,9 +178,9 @@ class Request:
             raise SelectError(f"select {name} returned {draft!r:.80}: return one of population.drafts")
         return draft, posterior
 
-    def outcome(self, job: Job, halt: Event | None = None) -> Outcome:
+    def outcome(self, job: Job, cancel: Flag | None = None) -> Outcome:
         """The result, or what was wrong with this one prompt."""
         try:
-            return self.answer(job.prompt, job.occurrence, halt)
+            return self.answer(job.prompt, job.occurrence, cancel)
         except _OF_ONE_PROMPT as error:
             return Failure(job.prompt, type(error).__name__, str(error))

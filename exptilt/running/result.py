@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from exptilt.core import Sampler
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.populations.population import Population
 from exptilt.usage import Usage
+
+Stopped = Literal["done", "budget", "until"]
 
 
 @runtime_checkable
@@ -26,20 +29,21 @@ class Result:
     draft: the chosen response. population: all weighted drafts it was chosen from. usage: what the run cost.
     trace: one record for each population the sampler yielded: tokens and seconds so far, n, ess, max_share, log_z,
         mean_reward. How the sampler came to the last of them is told by `population.trace`.
-    stopped: "done", or "budget" where a limit came first; then `limit` says which, in words, and the population is the
-        last complete one. Its size hangs on what was drawn, so log Ẑ is no longer exactly unbiased.
+    stopped: "done", "budget" where a limit came first, or "until" where the stop rule was met; then `limit` says which, in
+        words, and the population is the last complete one. Its size depends on what was drawn, so log Ẑ is no longer exactly
+        unbiased.
     warnings: in plain words, why these numbers may deserve less trust than they seem to.
     posterior: the weight of each answer, where the select can tell it.
     """
 
-    prompt: str
+    prompt: Prompt
     draft: Draft
     population: Population
     usage: Usage
     trace: tuple[Mapping[str, Any], ...]
     sampler: Sampler
     seed: int
-    stopped: Literal["done", "budget"] = "done"
+    stopped: Stopped = "done"
     limit: str | None = None
     warnings: tuple[str, ...] = ()
     posterior: Mapping[Any, float] | None = None
@@ -57,15 +61,64 @@ class Result:
     @property
     def reward(self) -> float | None:
         """The reward of the chosen response; None for a select that returned a draft from outside the population."""
-        rows = [row for row, draft in enumerate(self.population.drafts) if draft == self.draft]
-        return float(self.population.rewards[rows[0]]) if rows else None
+        return reward_of(self.draft, self.population)
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What a run knows of its prompt after one of its populations; the answer is selected when it is first asked for.
+
+    population: the weighted drafts so far. usage: what they cost. trace: as in `Result`.
+    select: picks the answer from the population, and tells the weight of each answer where it can.
+    """
+
+    prompt: Prompt
+    population: Population
+    usage: Usage
+    trace: tuple[Mapping[str, Any], ...]
+    select: Callable[[], tuple[Draft, Mapping[Any, float] | None]] = field(repr=False)
+
+    @property
+    def draft(self) -> Draft:
+        """The response that the run would return if it ended here."""
+        return self._selected[0]
+
+    @property
+    def posterior(self) -> Mapping[Any, float] | None:
+        """The weight of each answer, where the select can tell it."""
+        return self._selected[1]
+
+    @cached_property
+    def _selected(self) -> tuple[Draft, Mapping[Any, float] | None]:
+        return self.select()
+
+    @property
+    def text(self) -> str:
+        """That response as text."""
+        return self.draft.text
+
+    @property
+    def log_z(self) -> float | None:
+        """log Ẑ in nats; None where the sampler's weights are not proper."""
+        return self.population.log_z
+
+    @property
+    def reward(self) -> float | None:
+        """The reward of that response; None for a select that returned a draft from outside the population."""
+        return reward_of(self.draft, self.population)
+
+
+def reward_of(chosen: Draft, population: Population) -> float | None:
+    """The reward of a draft of the population; None for one from outside."""
+    rows = [row for row, draft in enumerate(population.drafts) if draft == chosen]
+    return float(population.rewards[rows[0]]) if rows else None
 
 
 @dataclass(frozen=True)
 class Failure:
     """A prompt that has no result. error: the name of the exception, such as "RewardError"; message: its words."""
 
-    prompt: str
+    prompt: Prompt
     error: str
     message: str
 

@@ -1,37 +1,39 @@
-"""From a prompt to its answer: `sample` for one prompt, `run` for many at once, with a results file to resume from.
+"""From a prompt to its answer: `sample` and `stream` for one prompt, `run` for many at once, with a results file to resume from.
 
 A request is checked first, so that what cannot work costs nothing. Then each prompt gets a session of its own, the
 sampler yields its populations, and the select picks the answer from the last of them.
 
-The random stream of a prompt hangs on the seed, the prompt's text, and how often the same text came before it in the
+The random stream of a prompt depends on the seed, the prompt, and how often the same prompt came before it in the
 list. So an answer does not depend on the other prompts, on their order, on how many run at once, or on which machine,
 and `sample(target, prompt, ...)` gives what `run(target, [..., prompt, ...], ...)` gives for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
+from exptilt.cancelling import Flag
 from exptilt.core import Sampler, Target
-from exptilt.errors import ExptiltError, StoreError, TargetError, error_named
+from exptilt.draft import Prompt, as_prompt, prompt_text
+from exptilt.errors import ExptiltError, StoreError, error_named
 from exptilt.populations.select import draw
 from exptilt.running.cluster import Cluster
 from exptilt.running.lines import from_line, to_line
+from exptilt.running.places import Build, Place, open_place
 from exptilt.running.request import Job, Request, Select, number_jobs
 from exptilt.running.result import Failure, Outcome, Result
-from exptilt.running.session import Halted
+from exptilt.running.session import Until
 from exptilt.running.store import Store
+from exptilt.running.stream import Stream
 from exptilt.usage import Budget
 
-Build = Callable[[], Target]
-"""Makes the target, where it is needed on another machine: models themselves do not travel."""
+Messages = Sequence[Mapping[str, Any]]
+"""A prompt as a list of messages {"role", "content"}."""
 
 OnError = Literal["record", "stop"]
 
@@ -44,34 +46,94 @@ Progress = Callable[[int, int, Outcome], None]
 
 def sample(
     target: Target,
-    prompt: str,
+    prompt: Prompt | Messages,
     sampler: Sampler,
     *,
     select: Select = draw,
+    until: Until | None = None,
     seed: int = 0,
     budget: Budget | None = None,
     reward_timeout: float | None = None,
+    cancel: Flag | None = None,
 ) -> Result:
     """Answer one prompt: a draw from π(y|x) ∝ p(y|x)·exp(r(x,y)/β), as exact as the sampler makes it.
 
+    prompt: a string, a `Chat`, or a list of messages {"role", "content"}; a last message of the assistant is continued.
     select: how the answer is picked from the weighted drafts; `draw` picks each with its weight's share.
+    until: a function of the population, asked after each one that the sampler yields; where it is true the run ends with
+        that population, and `stopped="until"`.
     budget: limits for this prompt. The run then stops with its last complete population, and `stopped="budget"`.
     reward_timeout: seconds that one call of the reward may take; None for any. A call that takes longer is left behind in
         a thread that nothing waits for: only `rewards.Isolated` can end it, or survive a crash of the interpreter.
+    cancel: a `threading.Event`. Once another thread sets it, the engine call under way ends within a step, and the run with
+        it, with `Cancelled`.
 
     Raises CapabilityError or TargetError before any work where the parts do not fit, PromptError for an empty or
     overlong prompt, RewardError for a reward that raises, takes too long or returns no proper numbers, AllWeightsZero
     where the reward excludes everything drawn, BudgetSpent where the budget ends before the first population.
     """
-    return Request(target, sampler, select, seed, budget, reward_timeout).answer(prompt, 0)
+    return stream(
+        target,
+        prompt,
+        sampler,
+        select=select,
+        until=until,
+        seed=seed,
+        budget=budget,
+        reward_timeout=reward_timeout,
+        cancel=cancel,
+    ).result()
+
+
+async def asample(
+    target: Target,
+    prompt: Prompt | Messages,
+    sampler: Sampler,
+    *,
+    select: Select = draw,
+    until: Until | None = None,
+    seed: int = 0,
+    budget: Budget | None = None,
+    reward_timeout: float | None = None,
+) -> Result:
+    """What `sample` returns, awaited: many prompts of one event loop share the engine's batch.
+
+    Where the task is cancelled, the prompt's rows leave the engine's batch after the step under way.
+    """
+    begun = stream(target, prompt, sampler, select=select, until=until, seed=seed, budget=budget, reward_timeout=reward_timeout)
+    return await begun.aresult()
+
+
+def stream(
+    target: Target,
+    prompt: Prompt | Messages,
+    sampler: Sampler,
+    *,
+    select: Select = draw,
+    until: Until | None = None,
+    seed: int = 0,
+    budget: Budget | None = None,
+    reward_timeout: float | None = None,
+    cancel: Flag | None = None,
+) -> Stream:
+    """The answer to one prompt as it grows: an iterator over a `Partial` for each population, for `for` and `async for`.
+
+    The parameters are those of `sample`. Each partial result has the population, what was spent so far, and the answer that
+    the select picks now (`draft`, `text`), which is computed when it is asked for. `result()` gives what `sample` returns.
+    `close()` ends the stream, also from another thread; leaving a `with` block closes it.
+    """
+    request = Request(target, sampler, select, seed, budget, reward_timeout, until)
+    asked = as_prompt(prompt)
+    return Stream(lambda flag: request.partials(asked, 0, flag), cancel)
 
 
 def run(
     target: Target | Build,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt | Messages],
     sampler: Sampler,
     *,
     select: Select = draw,
+    until: Until | None = None,
     seed: int = 0,
     store: str | Path | None = None,
     concurrency: int = 32,
@@ -88,7 +150,7 @@ def run(
     What goes wrong with one prompt (its text, a server's answer, its reward, its budget) becomes a Failure, and the others
     go on; what concerns them all is raised. So is the error of the first 10 prompts, where a server's answers, the reward
     or the select fail for every one of them. The budget holds for each prompt, reward_timeout for each call of the reward,
-    as in `sample`.
+    and `until` is asked of each population, as in `sample`.
 
     target: the target, or a function without arguments that makes it.
     store: a file that gets one JSON line per prompt as it finishes (`exptilt.running.store`). Where it exists, the prompts in
@@ -102,48 +164,37 @@ def run(
         target must then be a function, which every worker calls once. Answers and results file are those of one machine.
 
     Raises, besides what `sample` raises of the whole request, StoreError for a file that cannot be used, ModelError
-    for an engine that fails and ClusterError for a cluster that does. On KeyboardInterrupt the calls under way on this
-    machine are completed, those on others given up, and every finished prompt is kept.
+    for an engine that fails and ClusterError for a cluster that does. On KeyboardInterrupt the calls under way are given
+    up, on this machine and on others, and every finished prompt is kept.
     """
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency} must be at least 1: it is the number of prompts under way at once")
     if on_error not in get_args(OnError):
         raise ValueError(f'on_error={on_error!r}: give "record" to go on after a failure, or "stop"')
     jobs = number_jobs(prompts)
-    names = {job.name for job in jobs}
-    request = partial(Request, sampler=sampler, select=select, seed=seed, budget=budget, reward_timeout=reward_timeout)
+    request = partial(
+        Request, sampler=sampler, select=select, seed=seed, budget=budget, reward_timeout=reward_timeout, until=until
+    )
     with (
-        _open(target, request, concurrency, cluster) as place,
-        Store(store, place.settings) if store is not None else nullcontext() as kept,
+        open_place(target, request, concurrency, cluster) as place,
+        Store(store, place.settings) if store is not None else nullcontext() as file,
     ):
-        outcomes = (
-            {}
-            if kept is None
-            else {
-                name: _read_back(line, sampler, seed, kept.path)
-                for name, line in kept.lines.items()
-                if name in names and not (retry and "error" in line)
-            }
-        )
-        missing = [job for job in jobs if job.name not in outcomes]
-        stop = on_error == "stop"
-        if stop:
-            _raise_failure(outcomes.values(), store)
-        beginning = _Beginning(over=any(isinstance(outcome, Result) for outcome in outcomes.values()))
-        with closing(place.finish(missing, stop=stop)) as finished:
-            for count, (job, outcome) in enumerate(finished, len(jobs) - len(missing) + 1):
-                outcomes[job.name] = outcome
-                if kept is not None:
-                    kept.append(to_line(job.name, outcome, population=store_population))
-                if progress is not None:
-                    progress(count, len(jobs), outcome)
-                beginning.check(outcome)
-        if stop:
-            _raise_failure(outcomes.values(), store)
-    return [outcomes[job.name] for job in jobs]
+        read = {} if file is None else _lines(file, jobs, retry)
+        known = {name: _read_back(line, sampler, seed, store) for name, line in read.items()}
+        ledger = _Outcomes(known, file, store_population)
+        for count, outcome in _finish(jobs, place, ledger, stop=on_error == "stop"):
+            if progress is not None:
+                progress(count, len(jobs), outcome)
+    return [ledger.known[job.name] for job in jobs]
 
 
-def _read_back(line: Mapping[str, Any], sampler: Sampler, seed: int, store: Path) -> Outcome:
+def _lines(file: Store, jobs: Sequence[Job], retry: bool) -> dict[str, Mapping[str, Any]]:
+    """The lines that the file has of these jobs, but for failures that are to be tried again."""
+    names = {job.name for job in jobs}
+    return {name: line for name, line in file.lines.items() if name in names and not (retry and "error" in line)}
+
+
+def _read_back(line: Mapping[str, Any], sampler: Sampler, seed: int, store: str | Path | None) -> Outcome:
     try:
         return from_line(line, sampler, seed)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ExptiltError) as error:
@@ -153,12 +204,47 @@ def _read_back(line: Mapping[str, Any], sampler: Sampler, seed: int, store: Path
         ) from error
 
 
-def _raise_failure(outcomes: Iterable[Outcome], store: str | Path | None) -> None:
+@dataclass
+class _Outcomes:
+    """The outcomes of a run by the names of their jobs: those of its results file, if it has one, and new ones as they come."""
+
+    known: dict[str, Outcome]
+    file: Store | None
+    population: bool
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        self.known[job.name] = outcome
+        if self.file is not None:
+            self.file.append(to_line(job.name, outcome, population=self.population))
+
+
+def _finish(jobs: Sequence[Job], place: Place, ledger: _Outcomes, *, stop: bool) -> Iterator[tuple[int, Outcome]]:
+    """Do the jobs whose outcome is not known yet; the outcomes as they come, each with how many are known by then.
+
+    stop: raise the error of a failure, one that is known already or the first that comes.
+    """
+    missing = [job for job in jobs if job.name not in ledger.known]
+    if stop:
+        _raise_failure(ledger)
+    beginning = _Beginning(over=any(isinstance(outcome, Result) for outcome in ledger.known.values()))
+    with closing(place.finish(missing, stop=stop)) as finished:
+        for count, (job, outcome) in enumerate(finished, len(jobs) - len(missing) + 1):
+            ledger.add(job, outcome)
+            yield count, outcome
+            beginning.check(outcome)
+    if stop:
+        _raise_failure(ledger)
+
+
+def _raise_failure(ledger: _Outcomes) -> None:
     """Raise the error of the first failure among the outcomes, if there is one."""
-    for outcome in outcomes:
+    file = ledger.file
+    where = "" if file is None else f" This is recorded in {file.path}: retry=True (--retry) runs the prompt again."
+    for outcome in ledger.known.values():
         if isinstance(outcome, Failure):
-            where = "" if store is None else f" This is recorded in {store}: retry=True (--retry) runs the prompt again."
-            raise error_named(outcome.error, f"the run stopped at the prompt {outcome.prompt[:60]!r}: {outcome.message}{where}")
+            raise error_named(
+                outcome.error, f"the run stopped at the prompt {prompt_text(outcome.prompt)[:60]!r}: {outcome.message}{where}"
+            )
 
 
 @dataclass
@@ -181,67 +267,3 @@ class _Beginning:
                 f"the first {ALIKE} prompts all failed, so the run was ended before the others do. The last one: "
                 f"{outcome.message} Once that is put right, retry=True (--retry) runs failed prompts of a results file again.",
             )
-
-
-class _Place(Protocol):
-    """Where jobs are done: the threads of this process, or the workers of a cluster."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What `Request.settings` is there."""
-        ...
-
-    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
-        """Jobs with their outcomes, each once, as they finish; with `stop` no more than those that end with the first failure."""
-        ...
-
-
-def _open(
-    target: Target | Build, request: Callable[[Target], Request], concurrency: int, cluster: Cluster | None
-) -> AbstractContextManager[_Place]:
-    if cluster is None:
-        return nullcontext(_Threads(request(target if isinstance(target, Target) else target()), concurrency))
-    if isinstance(target, Target):
-        raise TargetError(
-            "a cluster's workers cannot be sent a loaded model: give a function without arguments that makes the target, "
-            'such as lambda: xt.Target(xt.load("tiny"), reward, beta=0.1)'
-        )
-    return cluster.crew(target, request, concurrency)
-
-
-@dataclass(frozen=True)
-class _Threads:
-    """This process, with a thread for each prompt under way."""
-
-    request: Request
-    concurrency: int
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return self.request.settings
-
-    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
-        """Outcomes as they come. If one raises, or the caller closes this, the others stop at their next call; so they do
-        at a failure that is to stop the run, and those that are finished nevertheless still come."""
-        halt = Event()
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="exptilt-prompt")
-        try:
-            futures = {pool.submit(self._finish, job, halt, stop): job for job in jobs}
-            for future in as_completed(futures):
-                if (outcome := future.result()) is not None:
-                    yield futures[future], outcome
-        finally:
-            halt.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _finish(self, job: Job, halt: Event, stop: bool) -> Outcome | None:
-        """None where the run was halted before."""
-        if halt.is_set():
-            return None
-        try:
-            outcome = self.request.outcome(job, halt)
-        except Halted:
-            return None
-        if stop and isinstance(outcome, Failure):
-            halt.set()  # here, before this thread takes up another prompt
-        return outcome

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from exptilt.core import Target
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.keys import Floats, Key
 from exptilt.populations.diagnostics import log_sum
 
-Value = Callable[[str, list[Draft]], Sequence[float] | Floats]
+Value = Callable[[Any, list[Draft]], Sequence[float] | Floats]
 """An estimate of the final reward of partial drafts, in units of the reward; the score is exp(value/β).
 
 Weights are proper whatever it says. At -inf the score is zero, and a draft is chosen by the sampler's floor alone."""
@@ -42,7 +43,7 @@ class LookAhead:
         return np.array([log_sum((self.log_h + self.log_share)[self.owner == draft]) for draft in range(count)])
 
 
-def look_ahead(target: Target, prompt: str, drafts: Sequence[Draft], rollouts: int, key: Key) -> LookAhead:
+def look_ahead(target: Target, prompt: Prompt, drafts: Sequence[Draft], rollouts: int, key: Key) -> LookAhead:
     """Finish each unfinished draft `rollouts` times, by the proposal if there is one; finished drafts are only rated."""
     owner: list[int] = []
     keys: list[Key] = []

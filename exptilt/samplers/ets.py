@@ -38,7 +38,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from exptilt.core import Target, rate
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
@@ -103,7 +103,7 @@ class ETS:
         steps = len(self._alphas(target))
         return frozenset(({"continue"} if steps > 1 else set()) | ({"score"} if target.proposal is not None else set()))
 
-    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+    def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         pool, tree, log_m = _Pool(), Tree(), math.log(self.candidates)
         chain, log_w = target.engine.start(prompt), 0.0
         shares = self._shares(target)
@@ -166,7 +166,7 @@ class ETS:
             return candidates, np.zeros(self.candidates)
         return candidates, log_ratio(target, candidates, [chain.decided] * self.candidates)
 
-    def _energies(self, target: Target, prompt: str, candidates: list[Draft], key: Key) -> tuple[LookAhead, Floats]:
+    def _energies(self, target: Target, prompt: Prompt, candidates: list[Draft], key: Key) -> tuple[LookAhead, Floats]:
         """Finished drafts with their weights, and log Ê of each candidate."""
         if self.value is None:
             ahead = look_ahead(target, prompt, candidates, self.rollouts, key.child("rollout"))

@@ -30,7 +30,7 @@ import numpy as np
 
 from exptilt.core import Target
 from exptilt.describe import LATER
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
@@ -79,7 +79,7 @@ class Independent:
         told = {"logq"} if self.weights == "distinct" else set()
         return frozenset(told if target.proposal is None else told | {"score"})
 
-    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+    def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         drafts: list[Draft] = []
         log_h, rewards = np.zeros(0), np.zeros(0)
         while len(drafts) < self.n:

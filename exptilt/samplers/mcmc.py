@@ -29,7 +29,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from exptilt.core import Sampler, Target
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
 from exptilt.populations.diagnostics import r_hat
@@ -125,7 +125,7 @@ class SuffixMCMC:
             raise TargetError("SuffixMCMC redraws from the engine itself and takes no proposal: leave it out of the target")
         return frozenset({"continue"} if self.power == 1 else {"continue", "logq"})
 
-    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+    def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         empty = [target.engine.start(prompt)] * self.chains
         drafts = target.engine.extend(empty, [key.child("chain", chain, "first") for chain in range(self.chains)])
         path = _Path([self._states(target, prompt, drafts)])
@@ -141,7 +141,7 @@ class SuffixMCMC:
                 "chains, or let the reward fall to a finite value instead of -inf"
             )
 
-    def transition(self, target: Target, prompt: str, states: list[State], keys: list[Key]) -> list[State]:
+    def transition(self, target: Target, prompt: Prompt, states: list[State], keys: list[Key]) -> list[State]:
         """One Metropolis-Hastings move of each chain; a rejected chain returns the very same state."""
         places = [key.child("place").choose(np.ones(state.draft.decided)) for state, key in zip(states, keys, strict=True)]
         kept = [state.draft.cut(place) for state, place in zip(states, places, strict=True)]
@@ -151,7 +151,7 @@ class SuffixMCMC:
             new if accept(new, old, key.child("accept")) else old for new, old, key in zip(proposed, states, keys, strict=True)
         ]
 
-    def _states(self, target: Target, prompt: str, drafts: list[Draft]) -> list[State]:
+    def _states(self, target: Target, prompt: Prompt, drafts: list[Draft]) -> list[State]:
         """Log density relative to p, less log n: the place of the cut is uniform over the n tokens."""
         states, rewards = [], target.rate(prompt, drafts)
         for draft, reward, tilt in zip(drafts, rewards.tolist(), target.tilt(rewards).tolist(), strict=True):
@@ -188,7 +188,7 @@ class Metropolised:
         """What the inner sampler needs."""
         return self.sampler.needs(target)
 
-    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+    def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         path = _Path([[self.propose(target, prompt, key.child("run", 0))]], runs=True)
         for step in range(self.steps + 1):
             if step:
@@ -201,7 +201,7 @@ class Metropolised:
                 "more in each, or let the reward fall to a finite value instead of -inf"
             )
 
-    def propose(self, target: Target, prompt: str, key: Key) -> State:
+    def propose(self, target: Target, prompt: Prompt, key: Key) -> State:
         """One run of the inner sampler: a draft drawn by its weights, and the run's log Ẑ as the density.
 
         A run whose weights are all zero has Ẑ = 0: an empty draft of density zero stands for it.
@@ -215,7 +215,7 @@ class Metropolised:
         row = key.child("draw").choose(population.weights)
         return State(population.drafts[row], float(population.rewards[row]), population.log_z)
 
-    def transition(self, target: Target, prompt: str, state: State, key: Key) -> State:
+    def transition(self, target: Target, prompt: Prompt, state: State, key: Key) -> State:
         """One move; a run of weight zero is a rejected proposal, unless the state is one as well."""
         proposed = self.propose(target, prompt, key)
         return proposed if accept(proposed, state, key.child("accept")) else state

@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from exptilt.core import Target
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import AllWeightsZero, RewardError, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
@@ -64,7 +64,7 @@ class Rejection:
             raise TargetError("Rejection draws from the engine itself and takes no proposal: leave it out of the target")
         return frozenset()
 
-    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+    def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         drafts: list[Draft] = []
         rewards = np.zeros(0)
         drawn = 0
@@ -86,7 +86,7 @@ class Rejection:
         """Whether the run ends with so many accepted of so many drawn."""
         return drawn == self.limit or (accepted >= self.draws and drawn % self.batch == 0)
 
-    def _accepted(self, target: Target, prompt: str, key: Key, numbers: range) -> tuple[list[Draft], Floats]:
+    def _accepted(self, target: Target, prompt: Prompt, key: Key, numbers: range) -> tuple[list[Draft], Floats]:
         """The accepted ones of a batch of draws, with their rewards."""
         start = target.engine.start(prompt)
         drafts = target.engine.extend([start] * len(numbers), [key.child("draft", number) for number in numbers])

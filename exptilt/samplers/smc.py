@@ -28,7 +28,7 @@ from typing import ClassVar
 import numpy as np
 
 from exptilt.core import Target, rate
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population, systematic
 from exptilt.samplers.command import Command
@@ -70,7 +70,7 @@ class SMC:
         more = {"continue"} if self.block is not None and self.block < target.engine.max_tokens else set()
         return frozenset(more if target.proposal is None else more | {"score"})
 
-    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+    def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         steps = 1 if self.block is None else math.ceil(target.engine.max_tokens / self.block)
         drafts = [target.law.start(prompt)] * self.particles
         log_g, log_v = np.full(self.particles, -math.log(self.particles)), np.zeros(self.particles)
@@ -96,7 +96,7 @@ class SMC:
         yield Population(drafts, log_g + log_v, rewards, trace=trace)
 
     def _potentials(
-        self, target: Target, prompt: str, drafts: list[Draft], log_v: Floats, rewards: Floats, lengths: list[int], key: Key
+        self, target: Target, prompt: Prompt, drafts: list[Draft], log_v: Floats, rewards: Floats, lengths: list[int], key: Key
     ) -> tuple[Floats, Floats]:
         """log V and the reward of each particle (0 while unfinished); particles finished before keep theirs."""
         log_v, rewards = log_v.copy(), rewards.copy()

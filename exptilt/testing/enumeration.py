@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from exptilt.core import Sampler, Target
+from exptilt.draft import Prompt
 from exptilt.errors import AllWeightsZero
 from exptilt.keys import Key
 from exptilt.populations.population import Population
@@ -70,7 +71,7 @@ def paths(run: Callable[[Key], T], limit: int = 400_000) -> Iterator[tuple[float
     raise AssertionError(f"more than {limit} paths: enumerate something smaller")
 
 
-def final(sampler: Sampler, target: Target, key: Key, prompt: str = "x") -> Population | None:
+def final(sampler: Sampler, target: Target, key: Key, prompt: Prompt = "x") -> Population | None:
     """The sampler's last population; None for a run of weight zero, which counts as zero in every expectation."""
     try:
         *_, population = sampler(target, prompt, key)

@@ -242,8 +242,13 @@ def test_mistaken_arguments_are_named() -> None:
         xt.sample(TARGET, "why?", xt.ETS)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TargetError, match="put it into a list"):
         xt.run(TARGET, "why?", xt.Independent(2))
-    with pytest.raises(TargetError, match="list of strings"):
-        xt.run(TARGET, [{"prompt": "why?"}], xt.Independent(2))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TargetError, match="put it into a list"):
+        xt.run(TARGET, [{"role": "user", "content": "why?"}], xt.Independent(2))  # pyright: ignore[reportArgumentType]
+    for wrong in ({"prompt": "why?"}, 3, None):
+        with pytest.raises(xt.PromptError, match="a string or a list of messages"):
+            xt.run(TARGET, [wrong], xt.Independent(2))  # pyright: ignore[reportArgumentType]
+        with pytest.raises(xt.PromptError, match="a string or a list of messages"):
+            xt.sample(TARGET, wrong, xt.Independent(2))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TargetError, match="cannot be called"):
         xt.sample(TARGET, "why?", xt.Independent(2), select="best")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="concurrency=0"):

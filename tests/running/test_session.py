@@ -14,10 +14,10 @@ from exptilt import answers
 from exptilt.core import Engine, Reward, Sampler, Target
 from exptilt.draft import Draft
 from exptilt.engines import MaskedTableEngine, TableEngine
-from exptilt.errors import BudgetSpent, PromptError
+from exptilt.errors import BudgetSpent, Cancelled, PromptError
 from exptilt.keys import Key
 from exptilt.rewards import Agreement, LogProb, RunningMajority
-from exptilt.running.session import Halted, Session
+from exptilt.running.session import Session
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.testing.toys import random_fill, random_table
 from exptilt.usage import Budget
@@ -199,8 +199,8 @@ def test_a_pilot_may_take_the_whole_budget() -> None:
 def test_a_halted_session_gives_up() -> None:
     halt = Event()
     halt.set()
-    metered = Session(Target(engine(), Recorder(), 1.0), "why?", KEY, halt=halt)
-    with pytest.raises(Halted):
+    metered = Session(Target(engine(), Recorder(), 1.0), "why?", KEY, cancel=halt)
+    with pytest.raises(Cancelled):
         metered.run(Independent(4), KEY)
 
 

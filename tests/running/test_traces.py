@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -48,18 +48,41 @@ def test_a_trace_comes_back_from_a_file_as_it_was(name: str, tmp_path: Path) -> 
         assert after.trace == before.trace
 
 
+def told(line: Mapping[str, Any]) -> list[Any]:
+    """What the untyped stats of a line tell, in the order of the run: steps, generations, or the last numbers of a chain."""
+    stats = [entry["stats"] for entry in line["trace"]]
+    records = [record for each in stats for record in [*each.get("earlier", ()), each] if "step" in record]
+    steps = {record["step"]: record for record in records}
+    return [steps[number] for number in sorted(steps)] or stats[-1].get("generations") or [stats[-1]]
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_file_from_before_traces_had_types_is_read_as_today(name: str) -> None:
+def test_a_file_from_before_traces_had_types_is_read_as_today(name: str, tmp_path: Path) -> None:
     """Each population's "stats" told of its own step; the tree of a run is put together from all of them."""
     settings, lines = read_store(OLD / f"{name}.jsonl")
     assert settings["sampler"]["type"] == type(SAMPLERS[name]).__name__
-    for line, now in zip(lines.values(), fresh(name), strict=True):
+    for line in lines.values():
         old = from_line(line, SAMPLERS[name], 0)
         assert isinstance(old, Result)
-        assert old.population.trace == now.population.trace
-        assert old.population.drafts == now.population.drafts
-        np.testing.assert_array_equal(old.population.log_w, now.population.log_w)
-        assert [entry.keys() for entry in old.trace] == [entry.keys() for entry in now.trace]
+        trace = old.population.trace
+        assert type(trace) is KINDS[name]
+        records = trace.steps if isinstance(trace, Tree) else trace.generations if isinstance(trace, Generations) else [trace]
+        for record, values in zip(records, told(line), strict=True):
+            known = {} if record is None else json.loads(json.dumps(asdict(record)))  # pyright: ignore[reportArgumentType]
+            assert {key: value for key, value in known.items() if key in values} == {
+                key: value for key, value in values.items() if key not in ("step", "earlier")
+            }
+        if isinstance(trace, Generations):
+            assert trace.resampled == line["trace"][-1]["stats"]["resampled"]
+        if isinstance(trace, Chain):
+            assert (trace.chains, trace.burn_in) == ((2, 2) if name == "qalign" else (1, 0))
+            assert trace.runs == (name == "pimh")
+        np.testing.assert_array_equal(old.population.log_w, line["population"]["log_w"])
+        assert all("stats" not in entry for entry in old.trace)
+    shown = Page(write_report([OLD / f"{name}.jsonl"], tmp_path / "report.html")).detail(0, 0)
+    assert ("tree" in shown, "chain" in shown) == {Tree: (True, False), Generations: (True, False), Chain: (False, True)}.get(
+        KINDS[name], (False, False)
+    )
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -72,13 +95,13 @@ def test_a_file_from_before_traces_had_types_is_resumed(name: str, tmp_path: Pat
     store.write_text(header + old + "\n")
     first, second = xt.run(target(), PROMPTS, SAMPLERS[name], select=SELECT, store=store)
     assert isinstance(first, Result)
+    assert isinstance(second, Result)
     assert first.usage.seconds == decode(old)["usage"]["seconds"]
     lines = store.read_text().splitlines()[1:]
     assert len(lines) == 2
     assert lines[0] == old
-    for result, now in zip((first, second), fresh(name), strict=True):
-        assert isinstance(result, Result)
-        assert result.population.trace == now.population.trace
+    assert type(first.population.trace) is KINDS[name]
+    assert second.population.trace == fresh(name)[1].population.trace
     Page(write_report([store], tmp_path / "report.html"))
 
 

@@ -1,0 +1,166 @@
+"""Engines and rewards that count what they do, ask before each call whether it may be done, and can be cancelled.
+
+A sampler knows nothing of budgets or counters. What a `Session` hands it looks like the user's own target, with
+
+- engines that ask the budget before every call that costs something, and count each call's work;
+- a reward that is called only for drafts it has not seen: a draft's identity is its tokens (and their order, in
+  masked diffusion), so a Markov chain's repeats and a guided chain's finished candidates cost one rating each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+from threading import Thread
+from typing import Any
+
+import numpy as np
+
+from exptilt.cancelling import Flag, cancelled_by
+from exptilt.core import Engine, Reward, rate, reward_name
+from exptilt.draft import Draft, Prompt
+from exptilt.engines.certainty import CertainEngine, Certainty
+from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
+from exptilt.errors import CapabilityError, RewardError
+from exptilt.keys import Floats, Key
+from exptilt.usage import Usage, Work
+
+
+@dataclass(frozen=True)
+class MeteredEngine:
+    """An engine that runs `check` before each call that costs something and adds what the call did to `works`.
+
+    cancel: once it is set, a call under way ends with `Cancelled`, where its engine can end it.
+    """
+
+    engine: Engine
+    works: tuple[Work, ...]
+    check: Callable[[], None]
+    cancel: Flag
+
+    @property
+    def name(self) -> str:
+        return self.engine.name
+
+    @property
+    def can(self) -> frozenset[str]:
+        return self.engine.can
+
+    @property
+    def max_tokens(self) -> int:
+        return self.engine.max_tokens
+
+    @property
+    def alphabet(self) -> str:
+        return self.engine.alphabet
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.engine.settings
+
+    def with_sampling(self, **changes: Any) -> MeteredEngine:
+        return replace(self, engine=self.engine.with_sampling(**changes))
+
+    def metered(self, work: Work) -> MeteredEngine:
+        """Count in `work` too: what a session has seen stays counted in the session."""
+        return replace(self, works=(*self.works, work))
+
+    def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        return self.engine.prompt_tokens(prompt)
+
+    def start(self, prompt: Prompt) -> Draft:
+        return self.engine.start(prompt)
+
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+        if all(draft.finish is not None for draft in drafts):
+            return list(drafts)  # nothing to decide, so nothing to refuse: what is finished may still be rated
+        with self._counted() as engine:
+            extended = engine.extend(drafts, keys, tokens)
+        check_drawn(self.name, extended, [draft.decided for draft in drafts])
+        return extended
+
+    def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
+        if not drafts:
+            return []
+        with self._counted() as engine:
+            scores = engine.score(drafts, starts)
+        check_scored(self.name, scores)
+        return scores
+
+    def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
+        with self._counted() as engine:
+            if "certainty" not in engine.can or not isinstance(engine, CertainEngine):
+                raise CapabilityError(f'{self.name} cannot measure certainty: use an engine with "certainty" in its `can`')
+            certainties = engine.certainty(drafts)
+        check_certain(self.name, certainties)
+        return certainties
+
+    @contextmanager
+    def _counted(self) -> Iterator[Engine]:
+        self.check()
+        work = Work()
+        try:
+            with cancelled_by(self.cancel):
+                yield self.engine.metered(work)
+        finally:
+            for total in self.works:
+                total.add(**vars(work))
+
+
+@dataclass(frozen=True)
+class MeteredReward:
+    """A reward that is counted in `usage`, and called only for the drafts it has not rated yet.
+
+    remember: whether it may reuse its answers; False where the reward changes while the sampler runs.
+    timeout: seconds that one call may take; None for any. cancel: known to engines that the reward calls.
+    """
+
+    reward: Reward
+    usage: Usage
+    check: Callable[[], None]
+    cancel: Flag
+    remember: bool
+    timeout: float | None = None
+    known: dict[Hashable, float] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, prompt: Prompt, drafts: list[Draft]) -> Floats:
+        if not self.remember:
+            return self._rate(prompt, drafts)
+        # A rule may read an unfinished draft in another way, and a likelihood reads a masked one in its order.
+        names = [(prompt, draft.tokens, draft.finish, draft.order) for draft in drafts]
+        fresh = {name: draft for name, draft in zip(names, drafts, strict=True) if name not in self.known}
+        if fresh:
+            self.known.update(zip(fresh, self._rate(prompt, list(fresh.values())), strict=True))
+        self.usage.reused += len(drafts) - len(fresh)
+        return np.array([self.known[name] for name in names], dtype=np.float64)
+
+    def _rate(self, prompt: Prompt, drafts: list[Draft]) -> Floats:
+        self.check()
+        self.usage.reward_calls += 1
+        self.usage.rated += len(drafts)
+        with cancelled_by(self.cancel):
+            if self.timeout is None:
+                return rate(self.reward, prompt, drafts)
+            return self._rate_in_time(self.timeout, prompt, drafts)
+
+    def _rate_in_time(self, seconds: float, prompt: Prompt, drafts: list[Draft]) -> Floats:
+        """Rate in a thread of its own. No thread can be ended from outside: one that hangs is left behind, as a daemon."""
+        answer: Future[Floats] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(rate(self.reward, prompt, drafts))
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
+                answer.set_exception(error)
+
+        Thread(target=copy_context().run, args=(work,), name="exptilt-reward", daemon=True).start()
+        try:
+            return answer.result(seconds)
+        except TimeoutError:  # of the wait: what the reward raises is a RewardError
+            raise RewardError(
+                f"reward {reward_name(self.reward)} did not return within {seconds:g} s for {len(drafts)} drafts. Make it faster "
+                "or allow more time (reward_timeout). What may hang for ever belongs into rewards.Isolated, which can end it."
+            ) from None
