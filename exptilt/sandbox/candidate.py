@@ -74,6 +74,8 @@ class Candidate:
         self.numbers: dict[int, int] = {}
         self.held: list[tuple[Any, Any]] = []  # containers of which the test has a copy, and what was in them
         self.loop: Any = None
+        self.module: dict[str, Any] = {}
+        self.told: dict[str, Any] = {}  # what the test was told that the module's names hold
         self.printed: list[Callable[[], str]] = []
         self.value: Any = None  # of the last operation
 
@@ -145,7 +147,8 @@ class Candidate:
             arguments = (*arguments, error.filename)
         writer = Writer(self.stand_in)
         fields = {name: writer.write(value) for name, value in vars(error).items() if isinstance(name, str)}
-        said = {"class": self.error_class(type(error)), "object": self.keep(error), "fields": fields}
+        cause = None if error.__cause__ is None else self.raised(error.__cause__)["raised"]
+        said = {"class": self.error_class(type(error)), "object": self.keep(error), "fields": fields, "cause": cause}
         return {"raised": said | {"arguments": writer.write(arguments), "message": str(error)[:LONGEST_REASON]}}
 
     # --------------------------------------------------------------------------------------------- what the test gives
@@ -191,9 +194,13 @@ class Candidate:
         sys.modules["program"] = module
         exec(compile(source, "program.py", "exec", dont_inherit=True), vars(module))
         found = {name: vars(module)[name] for name in names if name in vars(module)}
-        writer = Writer(self.stand_in)
-        values = {name: writer.write(value) for name, value in found.items()}
-        self.hold(writer.met)
+        values, kept = {}, []
+        for name, value in found.items():
+            writer = Writer(self.stand_in)
+            values[name] = writer.write(value)
+            kept += writer.met
+        self.hold(kept)
+        self.module, self.told = vars(module), values
         modules = [name for name, value in found.items() if isinstance(value, types.ModuleType)]
         return {"values": values, "modules": modules, "callables": [name for name, value in found.items() if callable(value)]}
 
@@ -224,7 +231,15 @@ class Candidate:
             answer = self.raised(error)
         after = self.contents(reader.made)
         changed = [[place, now] for place, (was, now) in enumerate(zip(before, after, strict=True)) if was != now]
-        return answer | {"changed": changed}
+        return answer | {"changed": changed, "globals": self.changed_globals()}
+
+    def changed_globals(self) -> dict[str, Any]:
+        """What the program's names hold that the test uses, where it is another value than when it was last told."""
+        there = [name for name in self.told if name in self.module]
+        now = {name: Writer(self.stand_in).write(self.module[name]) for name in there}
+        changed = {name: value for name, value in now.items() if value != self.told[name]}
+        self.told.update(changed)
+        return changed
 
     def update(self, updates: list[Any]) -> None:
         """Make containers hold what the test made of its copies of them."""

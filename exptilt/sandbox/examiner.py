@@ -63,7 +63,9 @@ def carry_out(invigilator: Invigilator, program: str, task: dict[str, Any]) -> s
     code, mode = task["code"], "eval" if task["wants_value"] else "exec"
     compiled = compile(code, TEST, mode, dont_inherit=True)
     module = types.ModuleType("__main__")
-    vars(module).update(names_for(uses(code), invigilator, program))
+    values, modules = names_for(uses(code), invigilator, program)
+    vars(module).update(values | modules)
+    invigilator.space, invigilator.provided = vars(module), {name: values[name] for name in values.keys() - modules.keys()}
     # Last, so that no name of the program's is in the place of these.
     vars(module).update(__builtins__=builtins, __name__="__main__")
     sys.modules["__main__"] = module
@@ -73,7 +75,7 @@ def carry_out(invigilator: Invigilator, program: str, task: dict[str, Any]) -> s
     return canonical(eval(compiled, vars(module)))
 
 
-def names_for(used: Uses, invigilator: Invigilator, program: str) -> dict[str, Any]:
+def names_for(used: Uses, invigilator: Invigilator, program: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the test's code may use: what the program has under the names in the test, and the modules it takes for granted.
 
     A built-in's name means the built-in, and a standard module's the module, whatever the program made of it. But where a test
@@ -86,10 +88,10 @@ def names_for(used: Uses, invigilator: Invigilator, program: str) -> dict[str, A
     if hidden and not used.others:
         if len(hidden) > 1:
             invigilator.refuse(f"the program defines {', '.join(sorted(hidden))}, and which of them the test means is not clear")
-        return values | modules | {name: loaded["values"][name] for name in hidden}
+        return values | {name: loaded["values"][name] for name in hidden}, modules
     for name in hidden | ((modules.keys() & loaded["values"].keys()) - loaded["modules"]):
         invigilator.doubts.append(f"the program defines {name}, by which the test means Python's own")
-    return values | modules
+    return values, modules
 
 
 def verdict(error: BaseException, invigilator: Invigilator, used: Uses) -> dict[str, Any]:
@@ -113,11 +115,23 @@ def verdict(error: BaseException, invigilator: Invigilator, used: Uses) -> dict[
     if isinstance(error, TypeError | AttributeError) and (invigilator.reduced or "Remote" in str(error)):
         what = f"a value of the program's class {invigilator.reduced}" if invigilator.reduced else "an object of the program"
         return _verdict("broken", f"the test does with {what} what it is not passed on for ({detail})")
+    if isinstance(error, TypeError | AttributeError) and invigilator.objects and _raised_by_library(error):
+        return _verdict(
+            "broken", f"the test has a library do with an object of the program what it is not passed on for ({detail})"
+        )
     if invigilator.objects and "type" in used.built_ins:
         return _verdict("broken", f"the test asks for the type of an object of the program ({detail})")
     if shared := _ONE_PROCESS.intersection(used.words):
         return _verdict("broken", f"the test uses {min(shared)}, which does not reach the program in its own process ({detail})")
     return _verdict("failed", detail)
+
+
+def _raised_by_library(error: BaseException) -> bool:
+    """Whether an error came from code that is not the test's own."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_filename != TEST
 
 
 def _verdict(kind: str, detail: str = "", value: str | None = None, any_program: bool = False) -> dict[str, Any]:

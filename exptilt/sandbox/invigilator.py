@@ -32,6 +32,14 @@ _NAMED = type | types.FunctionType | types.BuiltinFunctionType | types.MethodDes
 _STEERING = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt)
 # Containers of which both sides have a copy, watched for changes on one side; and the parts of one whose changes are sent on.
 MOST_COPIES, LONGEST_COPY = 200, 1000
+_FORGED = (
+    NotPlain,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+)  # what reading a forged message may raise
 
 
 class Lost(BaseException):
@@ -58,6 +66,8 @@ class Invigilator:
         self.seed: Any = None
         self._remotes: dict[int, Any] = {}
         self._errors: dict[int, type[BaseException]] = {}
+        self.space: dict[str, Any] = {}  # the test's names
+        self.provided: dict[str, Any] = {}  # what it was given under the program's
         self._copies: list[tuple[Any, Any]] = []  # containers of which the program holds another copy, and what was in them
         self._given: list[Any] = []  # functions and iterators of the test that the candidate knows by number
         random.seed = self._seeded
@@ -75,11 +85,13 @@ class Invigilator:
         """Have the program run; its values by those of `names` that it has, and which are modules, and which can be called."""
         loaded = self._exchange({"load": {"source": source, "names": names}})
         try:
-            reader = self._reader()
-            values = {name: reader.read(loaded["values"][name]) for name in names if name in loaded["values"]}
-            self._watch(reader.made)
+            values: dict[str, Any] = {}
+            for name in [name for name in names if name in loaded["values"]]:
+                reader = self._reader()
+                values[name] = reader.read(loaded["values"][name])
+                self._watch(reader.made)
             told = {what: {name for name in names if name in loaded[what]} for what in ("modules", "callables")}
-        except (NotPlain, LookupError, TypeError) as error:
+        except _FORGED as error:
             self._stop(Lost(f"the program forged a message: {error}"))
         return {"values": values} | told
 
@@ -103,13 +115,20 @@ class Invigilator:
                 reader = self._reader()
                 value = reader.read(answer["value"])
                 self._watch([writer.met[place] for place in answer["held"]] + (reader.made if answer["kept"] is True else []))
+                self._refresh(answer["globals"])
                 if answer["changed"] and value is None:
                     self._apply(answer["changed"], writer.met)
                 elif answer["changed"]:
                     self.kept += [writer.met[place] for place, _ in answer["changed"]]
-            except (NotPlain, LookupError, TypeError) as error:
+            except _FORGED as error:
                 self._stop(Lost(f"the program forged a message: {error}"))
             return value
+
+    def _refresh(self, changed: dict[str, Any]) -> None:
+        """Give the program's names in the test's name space the values that they have by now, where the test has not set them."""
+        for name in changed.keys() & self.provided.keys():
+            if self.space.get(name) is self.provided[name]:
+                self.space[name] = self.provided[name] = self._reader().read(changed[name])
 
     def parted(self) -> str:
         """Why a container of the program's may differ from the test's copy of it, one of them having changed since; or ""."""
@@ -158,12 +177,13 @@ class Invigilator:
                     stream.write(text)
             if "raised" not in answer:
                 return answer
+            self._refresh(answer.get("globals", {}))
             self._apply(answer.get("changed", []), met or [])
             error = self._raised(answer["raised"], operation)
             self.own.append(error)
         except (EOFError, OSError) as error:
             self._stop(Lost("the program ended its process" if isinstance(error, EOFError) else f"the program is gone: {error}"))
-        except (NotPlain, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except _FORGED as error:
             self._stop(Lost(f"the program forged a message: {error}"))
         raise self.own[-1]
 
@@ -285,6 +305,8 @@ class Invigilator:
         error = _made(kind, arguments, str(told["message"]))
         fields = {str(name): reader.read(value) for name, value in told["fields"].items()}
         vars(error).update({name: value for name, value in fields.items() if not name.startswith("__")})
+        if told["cause"] is not None:
+            error.__cause__ = self._raised(told["cause"], "")
         if isinstance(error, Standing):
             vars(error)["_said"] = (str(told["message"]), self._remote([told["object"], kind.__name__, False, True]))
         return error
@@ -350,4 +372,5 @@ def _known_errors() -> dict[tuple[str, str], type[BaseException]]:
 
 
 def _is_iterator(kind: type) -> bool:
-    return callable(getattr(kind, "__next__", None)) and kind is not Remote
+    # A file has lines to iterate over, and much else.
+    return callable(getattr(kind, "__next__", None)) and not callable(getattr(kind, "read", None)) and kind is not Remote

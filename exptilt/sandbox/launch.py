@@ -90,4 +90,5 @@ def _bubblewrap(view: View, size: int) -> list[str]:
         walls += ["--tmpfs", path, "--remount-ro", path]
     for name in _DEVICES:
         walls += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    walls += ["--symlink", SCRATCH, "/dev/shm"]
     return [*walls, "--size", str(size), "--tmpfs", SCRATCH, "--remount-ro", "/", "--chdir", SCRATCH, "--"]

@@ -100,6 +100,7 @@ def build(view: list[tuple[str, str | None]], hidden: list[str], scratch: str, s
     os.mkdir("/new/dev")
     for name in DEVICES:
         bind(f"/old/dev/{name}", f"/new/dev/{name}", ATTR_RDONLY | ATTR_NOSUID)
+    os.symlink(scratch, "/new/dev/shm")  # for semaphores, in memory that is counted
     for folder in ("/new/proc", "/new" + scratch):
         os.mkdir(folder)
     # Only the processes of this namespace, and nothing about the machine.

@@ -253,7 +253,7 @@ def mutable(kind: type, value: Any) -> str:
             return name
     numpy = sys.modules.get("numpy")
     arrays = (numpy.ndarray, numpy.datetime64, numpy.timedelta64) if numpy is not None else ()
-    return "ndarray" if issubclass(kind, arrays) and _DTYPE.fullmatch(value.dtype.str) else ""
+    return "ndarray" if kind in arrays and _DTYPE.fullmatch(value.dtype.str) else ""
 
 
 def _empty(kind: str, content: Any) -> Any:

@@ -42,11 +42,12 @@ def test_a_right_program_passes(pair: Pair):
 
 
 ONE_PROCESS = """
-import contextlib, io, sys
+import contextlib, io, sys, types
 sys.path.insert(0, {root!r})
 from tests.sandbox.pairs import RIGHT
 for pair in RIGHT:
-    names = {{"__name__": "program"}}
+    sys.modules["program"] = types.ModuleType("program")
+    names = vars(sys.modules["program"])
     try:
         exec(compile(pair.program, "program", "exec"), names)
         names["__name__"] = "__main__"
@@ -162,6 +163,7 @@ def f(x): return 4
         ("import nowhere_to_be_found\nassert f(2) == 4", "the test imports what is not there"),
         ("from solution import f\nassert f(2) == 4", "the test imports what is not there"),
         ("import re\nassert f(re.match('a', 'a'))", "the test passes a Match to the program"),
+        ("import io\nassert f(io.StringIO('a'))", "the test passes a StringIO to the program"),
         ("class A: pass\nf(A())", "the test passes a A to the program"),
         ("import sys\nassert f(2) == 4\nsys.exit()", "the test ends itself by SystemExit"),
         ("f('x' * (1 << 25))", "the test sends the program more than can be sent"),
@@ -206,6 +208,11 @@ def test_a_test_that_no_program_can_be_put_to(test: str, why: str):
             "def f(xs):\n    while xs: yield xs.pop()",
             "xs = [1]\nassert list(f(xs)) == [1] and xs == []",
             "the test holds another copy",
+        ),
+        (
+            "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int",
+            "import dataclasses\nassert dataclasses.asdict(P(1)) == {'x': 1}",
+            "has a library do",
         ),
         (
             "import warnings\ndef f(): warnings.warn('x')",
