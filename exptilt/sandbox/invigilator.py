@@ -12,34 +12,22 @@ import socket
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import RLock
 from typing import Any, NoReturn
 
 from exptilt.sandbox.plain import NotPlain, Reader, Writer, receive, send
 from exptilt.sandbox.remote import Broken, Handle, Remote, handle_of
+from exptilt.sandbox.standing import Standing, known_errors, made, new_error
 
 TEST = "the test"  # the file name of the test's code
 _INPUT = builtins.input
 _SEED = random.seed
-# Modules whose exception classes the program may raise here; not those of test frameworks, where some mean "skip this test".
-_RAISING = set(
-    "builtins json decimal asyncio re struct zlib queue socket subprocess sqlite3 configparser urllib binascii csv xml email "  # noqa: SIM905
-    "concurrent dataclasses copy pickle shutil io ipaddress graphlib zoneinfo statistics calendar numpy".split()
-)
 _NAMED = type | types.FunctionType | types.BuiltinFunctionType | types.MethodDescriptorType  # what has a module and a name
-# These steer loops, generators and groups of tasks here, so a program may not raise them at will; nor CancelledError of asyncio.
-_STEERING = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt)
 # Containers of which both sides have a copy, watched for changes on one side; and the parts of one whose changes are sent on.
 MOST_COPIES, LONGEST_COPY = 200, 1000
-_FORGED = (
-    NotPlain,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    RecursionError,
-)  # what reading a forged message may raise
+# What reading a forged message may raise.
+_FORGED = (NotPlain, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class Lost(BaseException):
@@ -134,9 +122,11 @@ class Invigilator:
         """Why a container of the program's may differ from the test's copy of it, one of them having changed since; or ""."""
         if any(self._contents(copy) != was for copy, was in self._copies):
             return "the test changed a list, dict or set that the program holds another copy of"
-        if self.ended is None and self.ask("parted", self._remote([0, "", False, True])) is True:
-            return "the program changed a list, dict or set that the test holds another copy of"
-        return ""
+        try:
+            parted = self.ended is None and self.ask("parted") is True
+        except BaseException:  # noqa: BLE001 (a program that cannot be asked any more has said nothing for itself)
+            return ""
+        return "the program changed a list, dict or set that the test holds another copy of" if parted else ""
 
     def _watch(self, copies: list[Any]) -> None:
         """Remember what containers hold of which the program has another copy."""
@@ -286,9 +276,9 @@ class Invigilator:
         """The exception class that stands for one of the program: the same, where there is one, or a new one of its kind."""
         number, (module, name) = told["number"], told["name"]
         if number not in self._errors:
-            known = _known_errors().get((module, name))
+            known = known_errors().get((module, name))
             bases = tuple(self._error_class(base) for base in told["bases"]) or (Exception,)
-            self._errors[number] = known or _new_error(str(name), bases, self.refuse)
+            self._errors[number] = known or new_error(str(name), bases, self.refuse)
         return self._errors[number]
 
     def _raised(self, told: dict[str, Any], operation: str) -> BaseException:
@@ -302,7 +292,7 @@ class Invigilator:
             return StopIteration(*arguments)
         if told["class"]["name"] == ["builtins", "StopAsyncIteration"] and operation == "anext":
             return StopAsyncIteration(*arguments)
-        error = _made(kind, arguments, str(told["message"]))
+        error = made(kind, arguments, str(told["message"]))
         fields = {str(name): reader.read(value) for name, value in told["fields"].items()}
         vars(error).update({name: value for name, value in fields.items() if not name.startswith("__")})
         if told["cause"] is not None:
@@ -310,65 +300,6 @@ class Invigilator:
         if isinstance(error, Standing):
             vars(error)["_said"] = (str(told["message"]), self._remote([told["object"], kind.__name__, False, True]))
         return error
-
-
-class Standing:
-    """What the exceptions that stand for those of the program have in common."""
-
-    refuse: Callable[..., NoReturn]
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self.refuse(f"the test makes an exception of the program's class {type(self).__name__}, which lives in another process")
-
-    def __str__(self) -> str:
-        return vars(self)["_said"][0] if "_said" in vars(self) else Exception.__str__(self)  # type: ignore[arg-type]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_said" not in vars(self):
-            raise AttributeError(name)
-        return getattr(vars(self)["_said"][1], name)
-
-
-def _made(kind: type[BaseException], arguments: tuple[Any, ...], message: str) -> BaseException:
-    """An exception with the arguments that the program's has."""
-    try:
-        if not issubclass(kind, Standing):
-            return kind(*arguments)
-    except Exception:  # noqa: BLE001, S110 (a class of the library that wants other arguments than it keeps)
-        pass
-    try:
-        error = kind.__new__(kind)
-        error.args = arguments
-    except TypeError:
-        return RuntimeError(message)
-    return error
-
-
-def _new_error(name: str, bases: tuple[type[BaseException], ...], refuse: Callable[..., NoReturn]) -> type[BaseException]:
-    """A class for exceptions of the program, whose bases are as near to the program's as can be."""
-    bases = tuple(RuntimeError if issubclass(base, _STEERING) else base for base in dict.fromkeys(bases))
-    mine = () if any(issubclass(base, Standing) for base in bases) else (Standing,)
-
-    def fill(body: dict[str, Any]) -> None:
-        body["refuse"] = staticmethod(refuse)
-
-    try:
-        return types.new_class(name, (*mine, *bases), exec_body=fill)
-    except TypeError:  # bases that do not go together in one class
-        return types.new_class(name, (*mine, bases[0]), exec_body=fill)
-
-
-def _known_errors() -> dict[tuple[str, str], type[BaseException]]:
-    """The exception classes that are loaded here, by module and name; those that steer this process become RuntimeError."""
-    found: dict[tuple[str, str], type[BaseException]] = {}
-    waiting: list[type[BaseException]] = [BaseException]
-    while waiting:
-        kind = waiting.pop()
-        waiting += type.__subclasses__(kind)
-        if kind.__module__.split(".")[0] in _RAISING:
-            steers = issubclass(kind, _STEERING) or kind.__qualname__ == "CancelledError"
-            found[kind.__module__, kind.__qualname__] = RuntimeError if steers else kind
-    return found
 
 
 def _is_iterator(kind: type) -> bool:

@@ -142,7 +142,7 @@ def _examined(program: str, tasks: Sequence[Task], limits: Limits, python: str, 
     while len(outcomes) < len(tasks):
         left = tasks[len(outcomes) :]
         finished = execute(
-            ["-I", *_started("plain", "remote", "invigilator", "names", "examiner")],
+            ["-I", *_started("plain", "remote", "standing", "invigilator", "names", "examiner")],
             stdin=json.dumps(_order(program, left, limits, isolation)).encode(),
             limits=_for_all(limits, len(left)),
             python=python,
