@@ -16,6 +16,7 @@ from exptilt.draft import Chat, Draft, Turn
 from exptilt.engines.load import load
 from exptilt.errors import (
     AllWeightsZero,
+    AnswerError,
     BudgetSpent,
     Cancelled,
     CapabilityError,
@@ -24,6 +25,7 @@ from exptilt.errors import (
     ModelError,
     PromptError,
     RewardError,
+    SelectError,
     StoreError,
     TargetError,
     WeightsError,
@@ -45,6 +47,7 @@ __all__ = [
     "ETS",
     "SMC",
     "AllWeightsZero",
+    "AnswerError",
     "Budget",
     "BudgetSpent",
     "Cancelled",
@@ -65,6 +68,7 @@ __all__ = [
     "Rejection",
     "Result",
     "RewardError",
+    "SelectError",
     "StoreError",
     "Stream",
     "SuffixMCMC",

@@ -27,7 +27,7 @@ def test_the_public_names_are_there() -> None:
 def test_the_public_surface_is_what_was_agreed() -> None:
     """Users rely on these names: one may come, none may go without an alias."""
     errors = "AllWeightsZero BudgetSpent CapabilityError ClusterError ExptiltError ModelError PromptError RewardError StoreError"
-    errors += " TargetError WeightsError"
+    errors += " AnswerError SelectError TargetError WeightsError"
     nouns = "Budget Chat Cluster Draft ETS Failure Independent Key Metropolised Population Result SMC SuffixMCMC Target"
     verbs = "answers best choose_beta draw engines load mbr rewards run sample testing vote"
     promised = f"{errors} {nouns} {verbs}".split()
