@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,7 +57,8 @@ class Registry:
         return found
 
     def _offered(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=f"exptilt.{self.noun.replace('y', 'ie')}s")}
+        found = _installed(tuple(sys.path)).select(group=f"exptilt.{self.noun.replace('y', 'ie')}s")
+        return {point.name: point for point in found}
 
     def _loaded(self, point: EntryPoint) -> Any:
         try:
@@ -65,6 +66,12 @@ class Registry:
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             raise UsageError(f"the {self.noun} {point.name!r}, which is {point.value}, cannot be imported ({why})") from error
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> EntryPoints:
+    """The entry points of all packages on the path, which take a while to read."""
+    return entry_points()
 
 
 def find_object(spec: str) -> Any:
