@@ -15,6 +15,7 @@ import numpy as np
 
 from exptilt.draft import MASK, Chat, Draft, Prompt, Turn
 from exptilt.engines.certainty import Certainty
+from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.engines.row import Measure
 from exptilt.engines.sampling import Sampling, check_count
 from exptilt.engines.text import check_cap, check_room, check_system, check_tokens
@@ -213,19 +214,25 @@ class LanguageEngine(Generic[B]):
         begun = [row for row in rows if row is not None]
         self._run(self.backend.draw, [row for row in begun if row.left])
         texts = iter(self._texts(begun))
-        grown = self.backend.layout.extended
-        return [draft if row is None else grown(draft, row, next(texts)) for draft, row in zip(drafts, rows, strict=True)]
+        grow = self.backend.layout.extended
+        grown = [draft if row is None else grow(draft, row, next(texts)) for draft, row in zip(drafts, rows, strict=True)]
+        check_drawn(self.name, grown, [draft.decided for draft in drafts])
+        return grown
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         """Log-probability (nats) of the decisions of each draft from number `starts[i]` on; -inf where p excludes one."""
-        return [values[:, 0] for values in self._rate(drafts, starts or [0] * len(drafts), "logq", 1)]
+        scores = [values[:, 0] for values in self._rate(drafts, starts or [0] * len(drafts), "logq", 1)]
+        check_scored(self.name, scores)
+        return scores
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
         """How sure the model was at every token of each draft, at this temperature and before truncation."""
         if "certainty" not in self.can:
             raise CapabilityError(f"{self.name} cannot measure certainty: use a local model, which sees whole distributions")
         rated = self._rate(drafts, [0] * len(drafts), "certainty", 3)
-        return [Certainty(*np.ascontiguousarray(values.T)) for values in rated]
+        certainties = [Certainty(*np.ascontiguousarray(values.T)) for values in rated]
+        check_certain(self.name, certainties)
+        return certainties
 
     def _asked(self, prompt: Prompt) -> Prompt:
         """The prompt as the tokenizer gets it: a text as it is, or a chat with its system turn."""

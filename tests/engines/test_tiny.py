@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import exptilt as xt
+from exptilt.errors import ModelError
 from exptilt.evaluation.tasks.word_problems import word_problems
+from exptilt.keys import Key
 
 QUESTIONS = [problem.question for problem in word_problems("test", 100, seed=3)]
 MODELS = Path(xt.__file__).parent / "models"
@@ -64,3 +70,36 @@ def test_ets_with_the_small_proposal(tiny: xt.Target) -> None:
     variances = [values.var(ddof=1) / len(values) for values in estimates]
     for other in (1, 2):
         assert abs(means[other] - means[0]) < 5 * (variances[other] + variances[0]) ** 0.5
+
+
+class Odd:
+    """A backend whose last log-probability is `value`."""
+
+    def __init__(self, backend: Any, value: float) -> None:
+        self.backend, self.value = backend, value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def draw(self, rows: Sequence[Any]) -> None:
+        self.backend.draw(rows)
+        rows[-1].logq[-1] = self.value
+
+    def rate(self, rows: Sequence[Any]) -> None:
+        self.backend.rate(rows)
+        rows[-1].values[-1, 0] = self.value
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.5, -math.inf])
+def test_impossible_log_probabilities_of_a_backend_are_refused(tiny: xt.Target, value: float) -> None:
+    """Without a session too: they are refused where they enter. Only a score may be -inf."""
+    engine = replace(tiny.engine, backend=Odd(tiny.engine.backend, value))  # type: ignore[attr-defined, type-var]
+    start = engine.start(QUESTIONS[0])
+    with pytest.raises(ModelError, match=r"tiny says .* log-probability (nan|0.5|-inf)"):
+        engine.extend([start], [Key(0)], 3)
+    [draft] = tiny.engine.extend([start], [Key(0)], 3)
+    if value == -math.inf:
+        assert engine.score([draft])[0][-1] == value
+        return
+    with pytest.raises(ModelError, match=r"tiny gives .* log-probability (nan|0.5)"):
+        engine.score([draft])
