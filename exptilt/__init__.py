@@ -31,6 +31,7 @@ from exptilt.errors import (
     WeightsError,
 )
 from exptilt.keys import Key
+from exptilt.moved import install as _install_moved
 from exptilt.populations.calibrate import choose_beta
 from exptilt.populations.population import Population
 from exptilt.populations.select import best, draw, mbr, vote
@@ -40,6 +41,8 @@ from exptilt.running.run import asample, run, sample, stream
 from exptilt.running.stream import Stream
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC
 from exptilt.usage import Budget
+
+_install_moved()
 
 __version__ = "0.1.0"
 

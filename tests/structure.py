@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors keys usage cancelling", "objects draft", "populations", "proposals", "core", "describe", "answers sandbox",
+    "errors keys usage moved cancelling", "objects draft", "populations", "proposals", "core", "describe", "answers sandbox",
     "samplers", "engines", "rewards", "names", "running", "evaluation", "train", "doctor report serve", "testing", "cli",
 )  # fmt: skip
 """The rooms from the ground up; a module imports from its own floor's rooms or from those below."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from types import ModuleType
 
+import pytest
+
 import exptilt as xt
+from exptilt.moved import MOVED
 
 
 def python(code: str) -> str:
@@ -42,3 +46,22 @@ def is_module(name: str) -> bool:
 def test_the_package_is_a_command() -> None:
     said = subprocess.run([sys.executable, "-m", "exptilt", "--version"], capture_output=True, check=True, text=True).stdout
     assert said == f"exptilt {xt.__version__}\n"
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_modules_are_found_by_the_names_they_had(old: str) -> None:
+    """Scripts that imported `exptilt.population` go on working, with a word on where it went."""
+    if old == "harness":
+        pytest.importorskip("lm_eval")
+    sys.modules.pop(f"exptilt.{old}", None)
+    new = importlib.import_module(f"exptilt.{MOVED[old]}")
+    spec = new.__spec__
+    with pytest.warns(DeprecationWarning, match=f"exptilt.{MOVED[old]} now"):
+        found = importlib.import_module(f"exptilt.{old}")
+    assert found is new
+    assert new.__spec__ is spec
+
+
+def test_a_module_that_never_was_is_not_found() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"exptilt\.populatoin"):
+        importlib.import_module("exptilt.populatoin")
