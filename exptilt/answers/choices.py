@@ -12,7 +12,7 @@ _LONGEST_LINE = 1000  # characters of a line that may be only an option
 _OPEN = r"(?:[\"'`*_$({\[<⟨⟪ ]|\\\(){0,12}"
 _NAMED = r"(?:(?:the )?(?:correct |right |best )?(?:option|choice|letter|answer|statement|alternative)s? ?(?:is |: ?)?)?"
 _ADVERB = r"(?:(?:thus|therefore|then|hence|clearly|simply|indeed|definitely|probably|most likely|likely|actually|again),? )?"
-_OPTION = re.compile(rf"{_OPEN}(?i:{_ADVERB}{_NAMED}){_OPEN}(?P<letter>[A-Ja-j])(?![A-Za-z0-9_^])(?P<rest>.*)", re.DOTALL)
+_OPTION = re.compile(rf"{_OPEN}(?i:{_ADVERB}{_NAMED}){_OPEN}(?P<letter>[A-Ja-j])(?![A-Za-z0-9_^#])(?P<rest>.*)", re.DOTALL)
 _CLOSED = re.compile(r" ?(?:[\"'`*_$)}\]>⟩⟫.:,;!?]|\\\))")
 _CLOSERS = re.compile(r"(?:[\"'`*_$)}\]>⟩⟫. ]|\\\))*")
 _ANOTHER = re.compile(rf"(?:[,/&+;]|\bor\b|\band\b|\bor/and\b|,? ?(?:and|or) )+ ?{_OPEN}(?:(?i:{_NAMED})){_OPEN}[A-J](?![\w'^])")
@@ -24,15 +24,18 @@ _GOES_ON = re.compile(  # words after a bare "A" or "I" that make it a letter an
 _SEPARATE = re.compile(r" ?(?:[)\]:]|\. |\.$| [-—] |\*\*)")
 _LINE = re.compile(
     rf"(?P<open>[*_#>\s\"'`$({{\[<⟨⟪]{{0,12}})(?i:{_NAMED})[*_\"'`$({{\[<⟨⟪]{{0,12}}(?P<letter>[A-J])"
-    r"(?P<rest>(?:[)\]}>:.*_`\"'⟩⟫$]| - | — ).*|\s*)",
+    r"(?P<rest>(?:[)\]}>:.*_`⟩⟫$]|[\"'](?![a-z])| - | — |,? (?:because|since|as)\b).*|\s*)",
     re.DOTALL,
 )
+_ALONE = r"(?= [^\w\n]{0,4}[A-J][^\w\n]{0,4}$)"
 _CLAIMS = re.compile(
-    r"\b(?:(?i:(?:correct|right|best|final|chosen|true) (?:option|choice|letter|alternative|statement|one)|option|choice)"
-    r" ?(?i:is|would be|must be|should be|:)"
-    r"|(?i:i(?:'d| would|'ll| will)? (?:choose|pick|select|go with|say|opt for)"
-    r"|(?:we |therefore,? |so,? |thus,? )(?:choose|pick|select)|choose|pick|select)"
-    r"(?! between| from| among)|选择?|選択肢は?)[: ]*(?P<after>[^\n]{1,80})"
+    r"(?:\b(?i:(?:correct|right|best|final|chosen|selected|true) (?:option|choice|letter|alternative|statement|one)"
+    r"|option|choice)[\"']? ?(?i:is|would be|must be|should be|:)"
+    r"|\b(?i:i(?:'d| would|'ll| will)? (?:choose|pick|select|go with|say|opt for))(?! between| from| among)"
+    r"|\b(?i:(?:(?:we |therefore,? |so,? |thus,? )(?:choose|pick|select)|choose|pick|select))(?! between| from| among)"
+    rf"|\b(?i:it(?:'s| is| must be| has to be)|therefore,?|thus,?|hence,?){_ALONE}"
+    r"|(?:选项|选择?|選択肢)[是为は]?)[: ]*(?P<after>[^\n]{1,80})",
+    re.MULTILINE,
 )
 _IS_RIGHT = re.compile(
     rf"{_OPEN}(?P<letter>[A-J])[\"'`*_$)}}\]>⟩⟫]* (?i:is|must be|should be|seems|would be)"

@@ -46,6 +46,8 @@ def form(read: Any, *, any_of: bool = False) -> str:
         return " ∪ ".join(sorted(map(form, read.args)))
     if isinstance(read, sympy.Tuple):
         return f"({_listed(read.args)})"
+    if isinstance(read, sympy.MatrixExpr):
+        read = read.doit()
     if isinstance(read, sympy.MatrixBase):
         return f"[{'; '.join(_listed(row) for row in read.tolist())}]"
     if isinstance(read, sympy.Set):

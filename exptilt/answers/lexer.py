@@ -13,7 +13,7 @@ _TEXT = re.compile(
 _DEGREES = re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))|\\degree(?:s|Celsius|Fahrenheit)?(?![A-Za-z])")
 _SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\(?:q?quad|thinspace|thickspace|medspace|enspace|hspace\{[^{}]*\}|,)(?![A-Za-z])")
 _NOTHING = re.compile(
-    r"\\!|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|phantom\{[^{}]*\}|ensuremath)(?![A-Za-z])"
+    r"\\! ?|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|phantom\{[^{}]*\}|ensuremath)(?![A-Za-z])"
 )
 _COMMANDS = {
     "dfrac": "\\frac ", "tfrac": "\\frac ", "cfrac": "\\frac ", "times": " × ", "ast": "*", "cdot": " · ", "div": " / ",
@@ -35,7 +35,7 @@ _TOKEN = re.compile(
     r"(?P<gap>\s+)"
     r"|(?P<number>0[xX][0-9A-Fa-f]+(?![0-9A-Za-z])|0[bB][01]+(?![0-9A-Za-z])|0[oO][0-7]+(?![0-9A-Za-z])"
     r"|(?>[0-9]+(?:['_][0-9]{3}(?![0-9]))*(?:[.,][0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+(?![0-9A-Za-z.]))?)"
-    r"|(?P<word>(?<=[0-9])[A-Za-zµ]+|[A-Za-zµ]+(?:[0-9]+[A-Za-z0-9]*)?|[^\W\d_A-Za-z]+)"
+    r"|(?P<word>(?<=[0-9])[A-Za-zµΩ]+|[A-Za-zµΩ]+(?:[0-9]+[A-Za-z0-9]*)?|[^\W\d_A-Za-zΩ]+)"
     r"|(?P<command>\\[A-Za-z]+|\\.)"
     r"|(?P<mark>\.\.\.|\*\*|[^\s])",
     re.DOTALL,

@@ -15,8 +15,10 @@ _FORMS = (  # a pattern of a whole literal, what parts its groups, and its decim
     (re.compile(r"[0-9]*(?:\.[0-9]+)?"), "", "."),
     (re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?"), ",", "."),
     (re.compile(r"[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?"), ",", "."),  # lakhs and crores
+    (re.compile(r"[1-9][0-9]{3,},[0-9]{1,2}"), "", ","),
     (re.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,}(?:,[0-9]+)?|[1-9][0-9]{0,2}\.[0-9]{3},[0-9]+"), ".", ","),
 )
+_DECIMAL_COMMA = re.compile("[0-9]{1,3},[0-9]+")
 _PREFIXED = {"0x": 16, "0b": 2, "0o": 8}
 _BARS = ("\\overline", "\\bar", "\\dot", "\\overset")
 _PERIOD = re.compile(r"([0-9]*)\.([0-9]*?)(?:([0-9])\3{2,}|([0-9]{2,}?)\4+)[0-9]*")
@@ -40,7 +42,15 @@ def digits_at(tokens: Sequence[Token], at: int) -> tuple[Fraction, int]:
         return _in_base(written, tokens, at + 1, braced=True)
     if found := _named_base(tokens, at):
         return _in_base(written, tokens, found, braced=False)
+    if _DECIMAL_COMMA.fullmatch(written) and ((tokens[at - 1].prose and written[0] == "0") or _is_price(tokens, at)):
+        written = written.replace(",", ".")
     return literal(written), at
+
+
+def _is_price(tokens: Sequence[Token], at: int) -> bool:
+    """Whether the literal before a place has two digits after its comma and stands beside a sign of currency."""
+    beside = {token_at(tokens, at).text, token_at(tokens, at - 2).text}
+    return len(tokens[at - 1].text.partition(",")[2]) == 2 and bool(beside & {"$", "€", "£", "¥"})
 
 
 def _joined(tokens: Sequence[Token], at: int) -> tuple[str, int]:

@@ -54,6 +54,9 @@ _NOTHING = re.compile(
     r"|none|empty set",
     re.I,
 )
+_WORD_FORMS = {"infinity": "∞", "dne": "does not exist", "true": "true", "false": "false"}
+_BECAUSE = re.compile(r",? (?:because|since|as)\b|(?<=^[YyNn]o),|(?<=^[Yy]es),", re.IGNORECASE)
+_CONCLUDED = re.compile(r"(?:\b(?:is|are|get|gets|gives|equals|obtain|becomes|have|be)\b|[=:]) +([^\n]{1,80}?)[.!]?$")
 _NAME = r"(?:\\(?!frac|sqrt)[A-Za-z]+|[A-Za-z])(?:_(?:\{[^{}]*\}|[0-9A-Za-z]))?'*(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z])* ?\))?"
 _ASSIGNED = re.compile(rf"\s*{_NAME}\s*(?:=|\\approx|≈)(?![^=]*=)(.*)", re.DOTALL)
 _SEVERAL = re.compile(
@@ -78,6 +81,9 @@ def latex(text: str) -> str | None:
         return expression(text)
     if formulas:
         return expression(next(filter(None, formulas[-1])))
+    line = text.rpartition("\n")[2]
+    if (concluded := list(_CONCLUDED.finditer(line[-_BARE:]))) and not _is_prose(concluded[-1][1]):
+        return expression(concluded[-1][1])
     return find(text, number_form)
 
 
@@ -90,7 +96,7 @@ def reference(text: str) -> str | None:
 
 def _in_passage(passage: Passage) -> str | None:
     if passage.place in ("box", "brackets"):
-        return expression(passage.text)
+        return expression(", ".join((*passage.joined, passage.text)))
     if passage.place == "hashes":
         heading = re.match(r"[0-9]{1,2}[.):] ?[A-Za-z]", passage.text) or (
             _is_prose(passage.text) and not re.match(r"[-$€£\\0-9.]", passage.text)
@@ -112,9 +118,19 @@ def _stated(passage: str) -> str | None:
     if not _is_prose(passage):
         return expression(passage)
     try:
-        return first(passage, number_form) or exact(passage)
+        return first(passage, number_form) or _said(_BECAUSE.split(passage, maxsplit=1)[0])
     except Unreadable:
         return expression(passage)
+
+
+def _said(words: str) -> str | None:
+    """The form of an answer in words."""
+    words = words.strip()
+    if len(words) == 1:
+        return words
+    if _NOTHING.fullmatch(words):
+        return "∅"
+    return _WORD_FORMS.get(words.lower()) or exact(words)
 
 
 def _is_prose(text: str) -> bool:
@@ -130,9 +146,25 @@ def expression(content: str) -> str | None:
     content = content if content.endswith("...") else content.rstrip(".,;").strip()
     if len(content) > _LONGEST:
         return as_written(content)
-    if content.count("=") > 1 and not _SEVERAL.search(content):
-        content = content.rpartition("=")[2].strip()  # of a chain of equations what it arrives at
+    content = _arrived_at(content)
     return _plainly(content) or (POOL.read(content) if content else None) or as_written(content) or None
+
+
+def _arrived_at(content: str) -> str:
+    """Of a chain of equations what it arrives at, of a value and its approximation the value."""
+    before, approximately, after = re.sub(r"\\(?:approx|simeq)(?![A-Za-z])", "≈", content).partition("≈")
+    if approximately and before.strip():
+        content = after if re.fullmatch(rf"\s*{_NAME}\s*", before) else before
+    if "=" not in content or _SEVERAL.search(content):
+        return content.strip()
+    depth, sides = 0, [""]
+    for sign in content:
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        if sign == "=" and depth == 0 and sides[-1][-1:] not in ("<", ">", "!"):
+            sides.append("")
+        else:
+            sides[-1] += sign
+    return (sides[-1] if len(sides) > 2 else content).strip()
 
 
 def _plainly(content: str) -> str | None:
@@ -147,8 +179,5 @@ def _plainly(content: str) -> str | None:
     except Unreadable:
         pass
     if words := _WORDS.fullmatch(content):
-        said = (words[1] if words[1] is not None else words[0]).strip()
-        if len(said) == 1:
-            return said
-        return "∅" if _NOTHING.fullmatch(said) else "∞" if said.lower() == "infinity" else exact(said)
+        return _said(words[1] if words[1] is not None else words[0])
     return None

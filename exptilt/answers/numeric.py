@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from exptilt.answers.candidates import Found
 from exptilt.answers.clean import answering, clean
 from exptilt.answers.lexer import Token, token_at
 from exptilt.answers.literals import canonical
 from exptilt.answers.numerals import number_at
-from exptilt.answers.readings import Found, find
+from exptilt.answers.readings import find
 from exptilt.answers.units import unit_at
 
 

@@ -20,10 +20,12 @@ _STATEMENTS = 50  # of "answer is" in one response that are looked at, the last 
 _PASSAGE = 400  # characters of a statement that are looked at
 _FORMULA = 2000  # characters of a formula that a statement begins with
 
-_TAG = re.compile(r"<(?:final_?)?answer>", re.IGNORECASE)
-_TAG_END = re.compile(r"</(?:final_?)?answer>", re.IGNORECASE)
+_TAG = re.compile(r"<(?:(?:final_?)?answer|choice)>", re.IGNORECASE)
+_TAG_END = re.compile(r"</(?:(?:final_?)?answer|choice)>", re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#) ?([^\n]{1,400})")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z]) ?")
+_JOINED_BOXES = 20
+_JOINT = re.compile(r"(?:\\(?:q?quad|text ?\{ ?(?:and|or) ?\}|[,;() \[\]])|[$,; .]|\b(?:and|or)\b|(?<![A-Za-z])[a-z] ?=){0,12}")
 _BRACKETS = re.compile(r"\[\[ ?([^\[\]\n]{1,100}?) ?\]\]")
 _NOUN = (
     r"(?<![A-Za-z])(?:answers?|ans|final (?:result|total|sum|value|solution|amount)|respuesta|réponse|resposta|risposta|antwort)"
@@ -33,7 +35,7 @@ _NOUN = (
 _ADVERB = r"(?:,? (?:therefore|thus|then|hence|so|now|simply|just|indeed|clearly|finally),?)?"
 _VERB = (
     r"(?: (?:is|are|was|equals|(?:would|will|must|should|can only|has to|may|might|could) be|comes (?:out )?to|es|est|ist|è|é)"
-    r"(?=n't|[^A-Za-z]|$)|(?<= )(?:is|are|was)(?![A-Za-z])| ?(?:[:=]|->|→|⇒)| ?(?:是|为|為|は|은|는|هي|هو|है|это|là))"
+    r"(?=n't|[^A-Za-z]|$)|(?<= )(?:is|are|was)(?![A-Za-z])| ?(?:[:=]|->|→|⇒)| - | ?(?:是|为|為|は|은|는|هي|هو|है|это|là))"
 )
 _MARKS = r"[\"'`*_)}\]]{0,4}"
 _OF = r"(?: (?:to|of|for|in)\b[^\n.:=]{0,80}?| \([^()\n]{0,40}\))?"
@@ -42,7 +44,12 @@ _HEADING = re.compile(rf"^[#>*_ ]{{0,8}}(?:(?:the|my) )?(?:(?:final|correct) )?(
 _LETTER_A = re.compile(r"^A: ?(?=\S)", re.M)
 _LETTER_B = re.compile(r"^B: ?(?=\S)", re.M)
 _DENIAL = re.compile(r"(?:is|are|was)?(?:n't| ?not)\b|anything but\b|neither\b|never\b", re.IGNORECASE)
-_LEAD = re.compile(r"(?:[\s:>*_`=→]|->)*")
+_LEAD = re.compile(r"(?:[\s:*_`=→]|[-=]>|(?<=\n)(?:>|- (?=\S)))*")
+_SUBJECT = re.compile(  # "Final answer: the largest n is 34"
+    r"(?:the|this|that|there|our|its|her|his|their|each)\b(?:[^.\n]|\.(?=[0-9])){0,150}?"
+    r" (?:is|are|was|equals|will be|must be)(?= )",
+    re.IGNORECASE,
+)
 _OPENERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}
 _END = re.compile(
     r"\$\$[^$]{1,400}\$\$|\$[^$\n]{1,300}\$|\\\((?:[^\\]|\\(?!\))){1,300}\\\)"  # no sentence ends within a formula
@@ -64,29 +71,37 @@ class Passage:
     place: "tag", "hashes", "box", "brackets", "stated", or "A" after an "A:" that answers a "Q:".
     text: what stands there.
     binding: whether there is no answer at all where none is found here.
+    joined: what stands in the boxes before this one that only "and", "or" or a comma parts from it.
     """
 
     place: str
     text: str
     binding: bool = False
+    joined: tuple[str, ...] = ()
 
 
 def passages(text: str) -> Iterator[Passage]:
     """The marked passages of a cleaned text, the most binding first."""
-    if tags := [tag.end() for tag in _TAG.finditer(text)]:
-        inside = text[tags[-1] :]
-        end = _TAG_END.search(inside)
-        inside = (inside[: end.start()] if end else inside).strip()
+    if (inside := tagged(text)) is not None:
         yield from passages(inside)
         yield Passage("tag", inside, binding=True)
         return
     yield from (Passage("hashes", _BOX.split(found[1], maxsplit=1)[0].strip()) for found in _HASHES.finditer(text))
     if _BOX.search(text):
-        content = boxed(text)
-        yield Passage("box", content or "", binding=True)
+        *joined, content = _boxes(text)
+        yield Passage("box", content or "", True, tuple(filter(None, joined)))
     if brackets := _BRACKETS.findall(text):
         yield Passage("brackets", brackets[-1])
     yield from _statements(text)
+
+
+def tagged(text: str) -> str | None:
+    """What stands in the last <answer>...</answer>, or after the last <answer>; None where there is none."""
+    tags = [tag.end() for tag in _TAG.finditer(text)]
+    if not tags:
+        return None
+    end = _TAG_END.search(text, tags[-1])
+    return text[tags[-1] : end.start() if end else len(text)].strip()
 
 
 def final(text: str, read: Callable[[Passage], str | None]) -> tuple[str | None, bool]:
@@ -111,18 +126,33 @@ def final(text: str, read: Callable[[Passage], str | None]) -> tuple[str | None,
 def boxed(text: str) -> str | None:
     """The content of the last \\boxed{...} or \\fbox{...}, braces balanced; None where there is none or it was cut off."""
     boxes = [box.end() for box in _BOX.finditer(text)]
-    if not boxes:
-        return None
-    begin = boxes[-1]
+    return _content(text, boxes[-1])[0] if boxes else None
+
+
+def _boxes(text: str) -> list[str | None]:
+    """What stands in the last boxes of a text, those that only a joint parts from the next."""
+    found: list[str | None] = []
+    following = None
+    for box in reversed(list(_BOX.finditer(text))[-_JOINED_BOXES:]):
+        content, end = _content(text, box.end())
+        if following is not None and not _JOINT.fullmatch(text[end:following]):
+            break
+        found.insert(0, content)
+        following = box.start()
+    return found
+
+
+def _content(text: str, begin: int) -> tuple[str | None, int]:
+    """What stands in the box whose braces begin at a place, and the place after it; None where it was cut off."""
     if text[begin : begin + 1] != "{":  # "\boxed 5" and "\boxed\pi"
         bare = re.compile(r"[0-9]+(?:[.,][0-9]+)*|\\[A-Za-z]+|[^\s{}\\$]").match(text, begin)
-        return None if bare is None else bare[0]
+        return (None, begin) if bare is None else (bare[0], bare.end())
     depth = 0
     for brace in _BRACES.finditer(text, begin):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
-            return text[begin + 1 : brace.start()]
-    return None
+            return text[begin + 1 : brace.start()], brace.end()
+    return None, len(text)
 
 
 def _statements(text: str) -> Iterator[Passage]:
@@ -137,8 +167,9 @@ def _statements(text: str) -> Iterator[Passage]:
 
 def _following(text: str, start: int) -> str:
     """A sentence from `start` on; it may begin on a later line, and a formula that it begins with may run over lines."""
-    lead = _LEAD.match(text, start)
-    start = start if lead is None else lead.end()
+    for pattern in (_LEAD, _SUBJECT, _LEAD):
+        lead = pattern.match(text, start)
+        start = start if lead is None else lead.end()
     opener = next((mark for mark in _OPENERS if text.startswith(mark, start)), "")
     closed = text.find(_OPENERS[opener], start + len(opener), start + _FORMULA) if opener else -1
     begin = start if closed < 0 else closed + len(opener)

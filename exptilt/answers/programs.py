@@ -8,6 +8,7 @@ import textwrap
 from dataclasses import dataclass
 
 from exptilt.answers.clean import answering
+from exptilt.answers.places import tagged
 
 _LONGEST = 100_000  # characters of code that are parsed; longer code is compared as it stands
 _LONGEST_FENCE = 300  # characters of a line that may open a block
@@ -17,6 +18,7 @@ _NOT_CODE = {
     "bash", "sh", "shell", "console", "zsh", "cmd", "powershell", "terminal", "text", "txt", "plaintext", "output", "out",
     "stdout", "none", "log", "markdown", "md", "diff", "json", "yaml", "csv", "toml", "xml",
 }  # fmt: skip
+_WRAPPERS = {"", "markdown", "md", "text"}
 _LIST_MARKS = " \t-*+0123456789.)"
 _INVISIBLE = re.compile("[\ufeff\u200b\u2060\u00ad]")
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -41,11 +43,15 @@ def code(text: str) -> str | None:
     indentation and the spaces at the ends of its lines.
     """
     text = _INVISIBLE.sub("", answering(text)).replace("\r\n", "\n").replace("\r", "\n")
+    inside = tagged(text)
+    text = text if inside is None else inside
     blocks = [block for block in fenced(text) if block.text.strip() and (block.closed or _parsed(block.text))]
     if not blocks:
         return _unfenced(text)
     ranks = [_rank(block) for block in blocks]
     best = blocks[max(range(len(blocks)), key=lambda number: (ranks[number], number))]
+    if "```" in best.text and best.language in _WRAPPERS and (within := code(best.text)) is not None:
+        return within
     if best.language in _PYTHON:
         return _as_python(best.text)
     return _as_it_stands(best.text) if best.language else _form(best.text)

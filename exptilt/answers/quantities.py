@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from exptilt.answers.candidates import Found
 from exptilt.answers.clean import answering, clean
 from exptilt.answers.lexer import Token, token_at
 from exptilt.answers.literals import canonical, literal
 from exptilt.answers.numerals import CURRENCIES, CURRENCY_WORDS, number_at
 from exptilt.answers.numeric import clock_at
 from exptilt.answers.places import Unreadable
-from exptilt.answers.readings import Found, find
+from exptilt.answers.readings import find
 from exptilt.answers.unit_table import Unit, lookup
 from exptilt.answers.units import unit_at
 
@@ -59,7 +60,8 @@ def _part(tokens: Sequence[Token], start: int) -> tuple[Fraction, Unit | None, i
     )
     if feet := _marked(tokens, start, at):
         return size, feet, at + 1
-    after = unit_at(tokens, at)
+    of_a = token_at(tokens, at).text == "of" and token_at(tokens, at + 1).text in ("a", "an")
+    after = unit_at(tokens, at + 2 * of_a)  # "three quarters of an hour"
     if money is None:
         return (size, None, at) if after is None else (size, after[0], after[1])
     unit = lookup(money)

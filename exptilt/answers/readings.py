@@ -1,21 +1,18 @@
-"""How numbers are found in passages: where one may begin, what around it makes it a part of something else.
+"""How numbers are found in passages: which of those in it a statement, a formula or an unmarked text means.
 
-A reader gives the form of what begins at a token: `(tokens, start) -> (form, after) | None`. It is used by `number` and
-`quantity`, whose forms differ.
+`number` and `quantity` look in the same way; they differ in the form that they give to what begins at a token (`Reading`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from exptilt.answers.candidates import Reading, candidate_at, candidates_of
 from exptilt.answers.lexer import Token, plain, token_at, tokens
-from exptilt.answers.numerals import CURRENCIES, is_currency
+from exptilt.answers.numerals import CURRENCIES
 from exptilt.answers.places import Passage, Unreadable, final
-from exptilt.answers.surroundings import check_after, check_before, is_aside, is_label
-
-Found = tuple[str, int]
-Reading = Callable[[Sequence[Token], int], Found | None]
+from exptilt.answers.surroundings import check_after, is_aside, is_label
 
 _EQUATIONS = 50  # of a response that are looked at, the last ones
 _SIDE = 300  # characters of the right side of one
@@ -23,10 +20,11 @@ _WHOLE = 300  # characters of a text that may be nothing but a number
 _LINE = 2000  # characters of an unmarked line in which a number is looked for, the last ones
 
 _HEADING = re.compile(r"[^.)\n]{1,12}[.):] ?[A-Za-z*\\]")  # "#### 1. Compute"
-_HENCE = re.compile(r"i\.e\.|\bthat is,|\bnamely\b|\bwhich (?:is|equals|makes|gives)\b|⇒|→", re.I)
+_HENCE = re.compile(r"i\.e\.|\bthat is,|\bnamely\b|\bwhich (?:is|equals|makes|gives)(?= [-$\\0-9])|⇒|→", re.I)
 _EQUALS = re.compile(r"(?<![=<>!:])(?:=|≈|\\approx)(?![=>])")
 _CONSTANTS = re.compile(r"√|π|\\sqrt|\\pi|\^|_")
-_SO = re.compile(r"\b(?:so|hence|thus|therefore|giving|leaving|making)\b[^\n]*?[0-9]", re.I)
+_SO = re.compile(r"\b(?:so|hence|thus|therefore|giving|leaving|making)\b[^\n]{0,200}?[0-9]", re.I)
+_ANOTHER_NAME = re.compile(r"(?:[,;]|\bor\b|\band\b) ?\$?[A-Za-z](?:_\{?[0-9A-Za-z]\}?)? ?=$")
 _DIGIT = re.compile("[0-9]")
 _REFUSAL = re.compile(
     r"\b(?:can ?not|can't|could ?n[o']t|unable to|not able to|won't|will not) (?:[a-z]+ ){0,2}(?:answer|determine|solve|say|tell|"
@@ -90,6 +88,8 @@ def _formula(found: list[Token], read: Reading) -> str | None:
     """The number that a formula is: what is left of it must be a name before "=" and words around it."""
     if found and all(token.prose or token.kind == "mark" for token in found) and any(token.prose for token in found):
         return _first_of(found, read)
+    if (exact := _before_approximation(found, lambda before: _formula(before, read))) is not None:
+        return exact
     sides = _sides(found)
     side = sides[-1]
     if any(map(_names_another, sides[1:-1])):
@@ -102,6 +102,17 @@ def _formula(found: list[Token], read: Reading) -> str | None:
     if start is None:
         return None
     return only(side[start:], read)
+
+
+def _before_approximation(found: list[Token], read: Callable[[list[Token]], str | None]) -> str | None:
+    """What stands before "≈", where it can be read: the value, and what follows is only near it."""
+    at = next((at for at, token in enumerate(found) if token.text == "≈"), 0)
+    if not any(token.kind == "number" for token in found[:at]):
+        return None
+    try:
+        return read(found[:at])
+    except Unreadable:
+        return None
 
 
 def only(side: list[Token], read: Reading) -> str | None:
@@ -138,6 +149,8 @@ def _sides(found: list[Token]) -> list[list[Token]]:
 
 def _names_another(side: list[Token]) -> bool:
     """Whether what stands between two "=" ends with a further letter that gets a value."""
+    if token_at(side, len(side) - 2).text == "_":
+        side = side[:-2]
     name, joint = token_at(side, len(side) - 1), token_at(side, len(side) - 2)
     return name.kind == "word" and len(name.text) == 1 and joint.text.lower() in (",", ";", "or", "and", "&")
 
@@ -158,6 +171,13 @@ def first(text: str, read: Reading) -> str | None:
     if hence and _DIGIT.search(text, hence[-1]):
         text = text[hence[-1] :]
     found = tokens(plain(text), prose=True)
+    if (exact := _before_approximation(found, lambda before: _last_side(before, read))) is not None:
+        return exact
+    return _last_side(found, read)
+
+
+def _last_side(found: list[Token], read: Reading) -> str | None:
+    """The first number after the last "=" that one follows."""
     sides = _sides(found)
     if any(map(_names_another, sides[1:-1])):
         raise Unreadable
@@ -174,70 +194,14 @@ def first(text: str, read: Reading) -> str | None:
 def _first_of(found: list[Token], read: Reading) -> str | None:
     start = next((at for at, token in enumerate(found) if token.text.lower() not in _FILLERS), 0)
     if token_at(found, start).kind == "word" and read(found, start) is not None:
-        candidates = [_candidate(found, start, read)]
+        candidates = [candidate_at(found, start, read)]
     else:
-        candidates = _candidates(found, read) or _candidates(found, read, words=True)
+        candidates = candidates_of(found, read) or candidates_of(found, read, words=True)
     if not candidates:
         return None
     if candidates[0][2] is None:
         raise Unreadable
     return candidates[0][2]
-
-
-Candidate = tuple[int, int, str | None]
-"""Where it begins, the place after it, and its form; None for the form where it is not a number of its own."""
-
-
-def _candidates(found: Sequence[Token], read: Reading, *, words: bool = False) -> list[Candidate]:
-    """All that begin in a line."""
-    candidates: list[Candidate] = []
-    at = 0
-    while at < len(found):
-        token = found[at]
-        begins = token.kind == "number" or token.text == "\\frac" or (token.text == "{" and _is_over(found, at))
-        if begins or (words and token.kind == "word" and read(found, at) is not None):
-            candidates.append(_candidate(found, _signed(found, at, candidates[-1][1] if candidates else 0), read))
-            at = max(candidates[-1][1], at + 1)
-        else:
-            at += 1
-    return candidates
-
-
-def _is_over(found: Sequence[Token], at: int) -> bool:
-    return any(token.text == "\\over" for token in found[at : at + 8])
-
-
-def _signed(found: Sequence[Token], at: int, least: int) -> int:
-    """Where a number begins whose digits begin at a token: before its signs."""
-    while at > least:
-        token, before = found[at - 1], token_at(found, at - 2)
-        if token.text in ("-", "+"):
-            attached = not found[at].gap
-            if (
-                at - 1 > least
-                and not (token.gap and attached)
-                and before.text not in ("=", ":", "(", ",", "[")
-                and before.text != "$"
-            ):
-                return at  # "a - 5" and "3-5"
-            if at - 1 == least == 0 and found[at].gap and token.prose and len(found) > at + 1 and found[at + 1].kind == "word":
-                return at  # "- 5 apples" in a list
-        elif not (is_currency(found, at - 1) or (token.kind == "word" and token.text.lower() in ("negative", "minus"))):
-            return at
-        at -= 1
-    return at
-
-
-def _candidate(found: Sequence[Token], start: int, read: Reading) -> Candidate:
-    try:
-        check_before(found, start)
-        whole = read(found, start)
-        if whole is None:
-            raise Unreadable
-        check_after(found, whole[1])
-        return start, whole[1], whole[0]
-    except Unreadable:
-        return start, start + 1, None
 
 
 def _right_side(text: str, read: Reading) -> str | None:
@@ -246,7 +210,14 @@ def _right_side(text: str, read: Reading) -> str | None:
     last_line = text.rfind("\n")
     if ends and _SO.search(text, ends[-1]):
         return None
-    for end in reversed(ends):
+    if len(ends) > 1 and _ANOTHER_NAME.search(text, ends[-2], ends[-1]):
+        raise Unreadable  # "x = 2 or x = 3"
+    for number in reversed(range(len(ends))):
+        end = ends[number]
+        if text[end - 1] != "=" and number and "\n" not in text[ends[number - 1] : end]:
+            end = ends[number - 1]  # what is near a value goes after the value
+            if _begins_none(text[end : ends[number]], read):
+                end = ends[number]
         side = text[end : end + _SIDE].partition("\n")[0]
         found = list(tokens(plain(side), prose=True))
         start = next((at for at, token in enumerate(found) if token.text not in "*_"), 0)
@@ -260,6 +231,16 @@ def _right_side(text: str, read: Reading) -> str | None:
     return None
 
 
+def _begins_none(text: str, read: Reading) -> bool:
+    """Whether no number that can be read begins a text."""
+    found = tokens(plain(text.rstrip("≈ ").removesuffix("\\approx")), prose=True)
+    try:
+        whole = read(found, 0) if found else None
+        return whole is None or whole[1] != len(found)
+    except Unreadable:
+        return True
+
+
 def _last(text: str, read: Reading) -> str | None:
     """The last number of a text without marks: that of its last line with one, labels and asides left out."""
     for words in (False, True):
@@ -269,7 +250,7 @@ def _last(text: str, read: Reading) -> str | None:
             if not words and not _DIGIT.search(line):
                 continue
             found = tokens(plain(line[-_LINE:]), prose=True)
-            candidates = [each for each in _candidates(found, read, words=words) if not is_label(found, each[0])]
+            candidates = [each for each in candidates_of(found, read, words=words) if not is_label(found, each[0])]
             candidates = [each for each in candidates if not is_aside(found, each[0])] or candidates
             if not candidates:
                 continue

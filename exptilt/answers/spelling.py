@@ -17,6 +17,7 @@ _SIGNS = {
     "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil ", "⟨": "\\langle ", "⟩": "\\rangle ", "ℝ": "\\mathbb{R}",
     "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}", "∫": "\\int ", "∑": "\\sum ", "∏": "\\prod ",
     "′": "'", "∧": "\\land ", "∨": "\\lor ", "→": "\\to ", "∠": "\\angle ", "△": "\\triangle ", "≡": "\\equiv ", "∓": "\\mp ",
+    "⊂": "\\subset ", "⊆": "\\subseteq ", "¬": "\\neg ", "⇒": "\\Rightarrow ", "‖": "\\|", "∣": "|",
     "$": "", "€": "", "£": "", "¥": "", "₹": "", "`": "", "−": "-",
 }  # fmt: skip
 _FUNCTIONS = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm"
@@ -31,7 +32,8 @@ def _rules(*pairs: tuple[str, str | Callable[[re.Match[str]], str]]) -> list[_Ru
 _LAYOUT = _rules(
     (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
     (r"\\(?:displaystyle|textstyle|limits|nolimits|ensuremath|rm|bf|it)(?![A-Za-z])", " "),
-    (r"(?<!\\)\\[,;:! ]|~|\\(?:q?quad|thinspace|medspace|thickspace|enspace)(?![A-Za-z])|\\hspace\{[^{}]*\}", " "),
+    (r"(?<!\\)\\! ?", ""),
+    (r"(?<!\\)\\[,;: ]|~|\\(?:q?quad|thinspace|medspace|thickspace|enspace)(?![A-Za-z])|\\hspace\{[^{}]*\}", " "),
     (r"\\[$%#&](?![A-Za-z])", lambda found: "\\%" if found[0] == "\\%" else ""),
     (r"\\(?:pounds|euro|textdollar|percent)(?![A-Za-z])", ""),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
@@ -43,6 +45,9 @@ _LAYOUT = _rules(
     (r"\\l(?:brace|brack)(?![A-Za-z])", lambda found: "\\{" if "brace" in found[0] else "["),
     (r"\\r(?:brace|brack)(?![A-Za-z])", lambda found: "\\}" if "brace" in found[0] else "]"),
     (r"\\[lr]vert(?![A-Za-z])|\\mid(?![A-Za-z])", "|"),
+    (r"\\[lr]?Vert(?![A-Za-z])", r"\\|"),
+    (r"\\mathbb ?\{R\} ?[\^_] ?\{?\+\}?", r"(0,\\infty)"),
+    (r"\\frac ?(\\[a-z]+) ?(\{[^{}]*\}|[0-9A-Za-z])", r"\\frac{\1}{\2}"),
     (r"\\colon(?![A-Za-z])", ":"),
     (r" +", " "),
 )
@@ -91,6 +96,9 @@ _SHAPES = _rules(
     (r"^\]([^\[\](){}]*,[^\[\](){}]*)\]$", r"(\1]"),
     (r"^\[([^\[\](){}]*,[^\[\](){}]*)\[$", r"[\1)"),
     (r"^[A-Z](?:_\{?[0-9A-Za-z]\}?)?'?(?:_\{prime\})? ?(?:=|:)? ?(\([^()=]*,.*\))$", r"\1"),  # a point with its name
+    (r"^\\\{ ?([a-z])(?: ?\\in ?\\mathbb\{R\})? ?[|:] ?(.*[<>=]|.*\\(?:le|ge|ne|in)(?![A-Za-z]))(.*)\\\}$", r"\2\3"),
+    (r"(?:\{\})?[_^]\{?([0-9]+|n)\}? ?C_\{?([0-9]+|k|r)\}?", r"\\binom{\1}{\2}"),
+    (r"^\\begin\{cases\}([^&]*)\\end\{cases\}$", lambda found: re.sub(r"\\\\", ",", found[1].strip().removesuffix("\\\\"))),
     (r"\\langle (?=[^|]*,)", "("),
     (r"(?<=[^|]) ?\\rangle", ")"),
     (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
@@ -109,7 +117,7 @@ _BARE_UNIT = re.compile(
     rf"|square [a-z]+|cubic [a-z]+|sq\.? [a-z]+|years?|days?|percent|[a-z]{{5,}}){_UNIT_POWER}$"
 )
 _NAMED = re.compile(  # "AB =", "\angle ABC =", "|AB| =": names that the parser takes for products
-    r"^(?:(?:[A-Z]{2,3}|\|[A-Z]{2}\||(?:m ?)?\\angle ?[A-Z]{1,3}|\\overline\{[A-Z]{2}\}"
+    r"^(?:(?:[A-Z]{2,3}|\|[A-Z]{2}\||(?:m ?)?\\angle ?[A-Z]{1,3}|\\overline\{[A-Z]{2}\}|\\frac ?\{d[a-z]\} ?\{d[a-z]\}"
     r"|[A-Z]\([A-Za-z0-9 ,|]*\)|\[[A-Z]{3,4}\]) ?(?:=|\\approx) ?)(?=[^=]*$)(?=.*[0-9a-z\\])"
 )
 _LEADING_WORDS = re.compile(rf"^{_WORD_MARK} ?\{{[^{{}}]*\}} ?[=:] ?|^(?:=|:|\\therefore|\\implies|\\Rightarrow|\\approx) ?")
@@ -119,9 +127,10 @@ _ROOT = re.compile(r"(?<![A-Za-z\\])(sqrt|cbrt|abs)(?=\()|(√|∛) ?(?=\()|(\\s
 _ROOT_OF = re.compile(r"(?:√|(?<![A-Za-z\\])sqrt ?) ?(\{|[0-9.]+|[A-Za-zπ])")
 _NOT_VALUES = re.compile(  # what the parser takes for a product of letters, or reads without its point
     r"\\(?:angle|triangle|overline|widehat|stackrel|square"
-    r"|equiv|perp|parallel|cong|sim|to|mapsto|ldots|dots|cdots|cdot ?\\cdot|vdots|ddots"
+    r"|equiv|perp|parallel|cong|sim|mapsto|ldots|dots|cdots|cdot ?\\cdot|vdots|ddots"
     r"|forall|exists|Leftrightarrow|implies|oplus|otimes|star|circ|deg|begin\{cases)(?![A-Za-z])"
-    r"|\.\.\.|(?<![_^0-9])[0-9]+ +[0-9]|[A-Za-z]\\?&|\\mod.*\\mod"
+    r"|\\frac ?\{ ?(?:d|\\partial) ?[A-Za-z]|^(?!.*\\lim).*\\to(?![A-Za-z])|\.\.\."
+    r"|(?<![_^0-9])[0-9]+ +[0-9]|[A-Za-z]\\?&|\\mod.*\\mod"
     r"|^\(?[A-Z]\)? ?[0-9]|(?<![A-Za-z\\])[A-Za-z]\([^()]*\\(?:log|ln)\b|^\\?(?:Theta|Omega|O|o) ?\("
 )
 
@@ -132,14 +141,20 @@ def spelled(content: str) -> str:
         content = content.replace(sign, written)
     for rules in (_LAYOUT, _LETTERS):
         content = _applied(rules, content)
-    content = _LEADING_WORDS.sub("", content.strip(" .,;"))
+    content = _LEADING_WORDS.sub("", _trimmed(content))
     content = _NAMED.sub("", _rooted(content))
     for rules in (_NUMBERS, _PLAIN_TEXT, _SHAPES):
         content = _applied(rules, content.strip())
     content = without_units(content)
     trigonometric = r"(\1 \\cdot \\frac{\\pi}{180})" if _TRIGONOMETRY.search(content) else r"\1"
     content = _DEGREES.sub(trigonometric, content).replace("\\%", "").replace("%", "")
-    return re.sub(r" +", " ", content).strip(" .,;")
+    return _trimmed(re.sub(r" +", " ", content))
+
+
+def _trimmed(content: str) -> str:
+    """The expression without the punctuation of the sentence around it, which an ellipsis is not."""
+    content = content.strip()
+    return content if content.endswith("...") else content.strip(" .,;")
 
 
 def has_value(content: str) -> bool:

@@ -16,6 +16,7 @@ _MONTHS = {
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
     "Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sep", "Sept", "Oct", "Nov", "Dec",
 }  # fmt: skip
+_PLACING = {"in", "into", "from", "among"}
 _BEFORE_ADJUNCT = {"after", "in", "within", "over", "during", "for", "per", "every", "each", "by"}
 _ADJUNCT = {
     "step",
@@ -51,7 +52,7 @@ _OPERATORS = {
     "through",
 }
 _JOINERS = {"and", "or", "to", "&", ",", ";", "through"}
-_NEVER = {"^", "_", "±", "**", "<", ">", "≤", "≥", "≠", "√", "π", "∞", "\u0304", "\u0305"}
+_NEVER = {"⌊", "⌈", "^", "_", "±", "**", "<", ">", "≤", "≥", "≠", "√", "π", "∞", "\u0304", "\u0305"}
 _OPERATIONS = {"+", "-", "×", "*", "·", "/", "="}
 _ORDINALS = {"st", "nd", "rd", "th"}
 _MAY_TOUCH = {"m", "g", "s", "h", "l", "L", "W", "V", "A", "J", "N", "C", "F"}  # units, in prose
@@ -88,7 +89,8 @@ def _check_word_after(tokens: Sequence[Token], after: int) -> None:
         raise Unreadable
     if not tokens[after].prose and len(word) == 1:
         raise Unreadable
-    if word in _MONTHS:
+    date = [token_at(tokens, after + step).text for step in range(3)]
+    if word in _MONTHS or (word in _ORDINALS | {"of"} and (date[1] in _MONTHS or date[2] in _MONTHS)):
         raise Unreadable
     if word.lower() in _OPERATORS | _JOINERS:
         ahead = 2 if token_at(tokens, after + 1).text in ("than", "by", "about", "from") else 1
@@ -103,6 +105,12 @@ def check_before(tokens: Sequence[Token], start: int) -> None:
     if start == 0:
         return
     if token.kind == "number" and not is_label(tokens, start - 1):
+        raise Unreadable
+    if attached and (token.text in ("-", "+", "'") and before.kind != "word") and (token.text != "'" or before.kind == "number"):
+        raise Unreadable  # "--5", "5'10"
+    if attached and token.text == "|" and any(after.text == "|" and not after.gap for after in tokens[start + 1 : start + 5]):
+        raise Unreadable  # "|-5|"
+    if token.text == "." and before.text in _MONTHS:
         raise Unreadable
     if token.kind == "command" and token.text not in _DELIMITERS:
         raise Unreadable
@@ -181,6 +189,11 @@ def is_aside(tokens: Sequence[Token], start: int) -> bool:
     """Whether the number stands in brackets, or tells when or how long: "after 3 days"."""
     before, after = token_at(tokens, start - 1).text.lower(), token_at(tokens, start + 1).text.lower()
     if before in _BEFORE_ADJUNCT and after.removesuffix("s") in _ADJUNCT | {word.removesuffix("s") for word in _ADJUNCT}:
+        return True
+    earlier = token_at(tokens, start - 2)
+    if before in _PLACING or (before == "of" and (earlier.kind == "number" or earlier.text == "out")):
+        return True
+    if before == "the" and earlier.text == "of" and token_at(tokens, start - 3).kind == "number":
         return True
     opened = sum({"(": 1, ")": -1}.get(token.text, 0) for token in tokens[:start])
     return opened > 0

@@ -19,6 +19,7 @@ from latex2sympy2_extended.latex2sympy2 import (  # type: ignore[import-not-foun
     latex2sympy,
     normalize_latex,
 )
+from latex2sympy2_extended.sets import FiniteSet  # type: ignore[import-not-found]
 from math_verify.grader import should_treat_as_complex  # type: ignore[import-not-found]
 
 from exptilt.answers.forms import form
@@ -87,9 +88,19 @@ def read(content: str) -> str | None:
         written = spelled(content)
         if not written or not has_value(written):
             return None
-        return form(parsed(written), any_of="or" in written)
+        return form(_parsed(written), any_of="or" in written)
     except Exception:  # noqa: BLE001  whatever the parser or sympy stumble over, it is an expression they cannot read
         return None
+
+
+def _parsed(written: str) -> Any:
+    """What the parser makes of it; where it cannot read a "±" inside of something, both of what it stands for."""
+    try:
+        return parsed(written)
+    except Exception:
+        if "\\pm" not in written:
+            raise
+        return FiniteSet(*(parsed(written.replace("\\pm", sign)) for sign in "+-"))
 
 
 def parsed(written: str) -> Any:

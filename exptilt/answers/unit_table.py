@@ -103,6 +103,10 @@ decade | 120 | month
 century centuries | 1200 | month
 mph | 0.44704 | m s-1
 kph kmh kmph | 5/18 | m s-1
+mpg | 48000000000/112903 | m-2
+furlong | 201.168 | m
+stone | 6.35029318 | kg
+barrel bbl | 0.158987294928 | m3
 knot kn kt | 1852/3600 | m s-1
 atm | 101325 | kg m-1 s-2
 psi | 6894.757293168 | kg m-1 s-2

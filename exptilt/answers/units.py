@@ -20,6 +20,7 @@ _SEVERAL_WORDS = (
     (("degrees", "c"), "C"), (("degrees", "f"), "F"), (("°", "c"), "C"), (("°", "f"), "F"), (("metric", "tons"), "t"),
     (("metric", "ton"), "t"), (("nautical", "miles"), "nmi"), (("nautical", "mile"), "nmi"), (("light", "years"), "ly"),
     (("light", "-", "years"), "ly"), (("light", "year"), "ly"), (("mm", "hg"), "mmHg"),
+    (("pounds", "sterling"), "GBP"),
 )  # fmt: skip
 _FLUID_OUNCE = Unit(Fraction("0.0000295735295625"), (("m", 3),))
 _MERCURY = Unit(Fraction("133.322387415"), (("kg", 1), ("m", -1), ("s", -2)))

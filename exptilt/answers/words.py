@@ -30,6 +30,8 @@ _NOT_A_NUMBER = {"of", "another", "who", "that", "which", "with", "more", "by"} 
 def word_number(tokens: Sequence[Any], start: int) -> tuple[Fraction, int] | None:
     """The number in words that begins at a token and the place after it; None where none does."""
     words = _Words(tokens, start)
+    if (words.at(0), words.at(1)) == ("half", "a") and (scale := SCALES.get(words.at(2))):
+        return Fraction(scale, 2), start + 3
     if words.at(0) in ("a", "an"):
         return words.article()
     whole = words.whole()
@@ -76,26 +78,28 @@ class _Words:
 
     def whole(self) -> tuple[int, int] | None:
         """A whole number and how many tokens it is."""
-        total, current, step, last = 0, None, 0, 10**15
+        total, current, step, last = 0, -1, 0, 10**15  # current: since the last scale word, -1 for nothing
         while True:
             word = self.at(step)
-            skip = word == "-" or (word == "and" and current is not None and self._continues(step + 1))
-            word = self.at(step + 1) if skip and step else word
-            if word in TENS and not (current or 0) % 100:
-                current = (current or 0) + TENS[word]
-            elif word in UNITS and (
-                current is None or (current % 10 == 0 and (UNITS[word] < 10 or current % 100 == 0) and current)
-            ):
-                current = (current or 0) + UNITS[word]
-            elif word == "hundred" and current and current < 100:
+            joined = step > 0 and (word == "-" or (word == "and" and self._continues(step + 1)))
+            word = self.at(step + 1) if joined else word
+            small = UNITS.get(word, TENS.get(word))
+            if small is not None and self._fits(small, current):
+                current = max(current, 0) + small
+            elif word == "hundred" and 0 < current < 100:
                 current *= 100
-            elif word != "hundred" and SCALES.get(word, last) < last and current:
+            elif word != "hundred" and SCALES.get(word, last) < last and current > 0:
                 last = SCALES[word]
-                total, current = total + current * last, 0
+                total, current = total + current * last, -1
             else:
                 break
-            step += 2 if skip and step else 1
-        return None if current is None else (total + current, step)
+            step += 1 + joined
+        return (total + max(current, 0), step) if step else None
+
+    @staticmethod
+    def _fits(small: int, current: int) -> bool:
+        """Whether a number below 100 may follow what stands since the last scale word: "five" after "twenty", not "twelve"."""
+        return current == -1 or (current > 0 and small > 0 and current % (100 if small >= 10 else 10) == 0)
 
     def _continues(self, step: int) -> bool:
         return (self.at(step) in UNITS and self.at(step + 1) not in _PARTS) or self.at(step) in TENS

@@ -32,10 +32,8 @@ Classes = dict[str, list[str]]
 def by_hand(reader: str) -> Classes:
     """The classes of a file in cases/; "-" has no answer."""
     classes: Classes = defaultdict(list)
-    for line in (Path(__file__).with_name("cases") / f"{reader}.tsv").read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            name, text = line.split("\t")
-            classes[name].append(text.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\"))
+    for name, text in rows(f"{reader}.tsv"):
+        classes[name].append(text)
     return classes
 
 
@@ -55,3 +53,13 @@ def generated(reader: str) -> Classes:
         for letter in "ABCDEFGHJ":
             classes[letter] += [way.format(letter) for way in _OPTIONS]
     return classes
+
+
+def rows(name: str) -> list[list[str]]:
+    """The rows of another file in cases/, their escapes resolved."""
+    lines = (Path(__file__).with_name("cases") / name).read_text(encoding="utf-8").splitlines()
+    return [[_plain(field) for field in line.split("\t")] for line in lines if not line.startswith("#")]
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")

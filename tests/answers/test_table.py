@@ -9,7 +9,7 @@ from exptilt.core import Draft
 from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.populations.select import vote
-from tests.answers.table import READERS, by_hand, generated
+from tests.answers.table import READERS, by_hand, generated, rows
 
 
 def test_the_table_holds_more_than_two_thousand_cases() -> None:
@@ -54,6 +54,30 @@ def test_a_canonical_form_is_its_own_answer(reader: str) -> None:
     for name, texts in by_hand(reader).items():
         form = read(texts[0])
         assert form is None or read(form) == form, name
+
+
+@pytest.mark.parametrize("reader", ["number", "choice", "exact"])
+def test_texts_have_the_forms_of_the_table(reader: str) -> None:
+    read = getattr(answers, reader)
+    wrong = {
+        text: read(text) for name, form, text in rows("forms.tsv") if name == reader and read(text) != {"-": None}.get(form, form)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("reader", ["quantity", "latex"])
+def test_pairs_are_equal_or_not(reader: str) -> None:
+    """Math-Verify's parser alone reads 3ab as 3, x' as x, A as a, and "1 234" as 235: pairs tell what single forms would not."""
+    if reader == "latex":
+        pytest.importorskip("math_verify")
+    read = getattr(answers, reader)
+    wrong = {}
+    for name, sign, one, other in rows("pairs.tsv"):
+        if name == reader:
+            forms = read(one), read(other)
+            if (forms[0] is not None and forms[0] == forms[1]) != (sign == "="):
+                wrong[one, sign, other] = forms
+    assert not wrong
 
 
 def test_equal_answers_vote_together() -> None:
