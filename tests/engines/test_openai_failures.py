@@ -19,7 +19,14 @@ pytest.importorskip("httpx2")
 # ------------------------------------------------------------------------------------------------------- failures
 
 
-@pytest.mark.parametrize("failure", [(500, {}, "oops"), (429, {}, {"error": {"message": "slow"}}), "reset", (503, {}, "")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        (500, {}, "oops"), (429, {}, {"error": {"message": "slow"}}), "reset", (503, {}, ""), (409, {}, ""), (520, {}, ""),
+        (200, {}, {"error": {"message": "upstream", "code": 502}}), (200, {}, "<html>wait</html>"), (200, {}, '{"choi'),
+        (200, {"content-length": "99"}, "{}"), (200, {"content-encoding": "gzip"}, "{}"), (204, {}, b""),
+    ],
+)  # fmt: skip
 def test_what_fails_in_passing_is_tried_again(serve: Callable[..., Any], failure: Any) -> None:
     fake = Fake(table())
     engine = serve(fake)

@@ -148,6 +148,18 @@ def test_what_fails_in_the_end_is_an_error_of_the_prompt_and_the_run_goes_on(ser
     assert isinstance(good, xt.Result)
 
 
+@pytest.mark.parametrize(("status", "said"), [(401, "refuses"), (403, "refuses"), (404, "no such path or model")])
+def test_what_concerns_every_prompt_ends_the_run(service: Service, status: int, said: str) -> None:
+    """Every prompt was drawn and paid for, and failed by a reward that none could be given by."""
+    reward = ours(service)
+    engine = TableEngine(lambda prefix: (0.5, 0.5), 2, 1, symbols=("a", ""))
+    service.failures.extend([(status, {}, "no")] * 9)
+    with pytest.raises(ModelError, match=said):
+        xt.run(xt.Target(engine, reward, 1.0), ["x", "y"], xt.Independent(2), concurrency=1)
+    service.failures.clear()
+    assert all(isinstance(each, xt.Result) for each in xt.run(xt.Target(engine, reward, 1.0), ["x"], xt.Independent(2)))
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
