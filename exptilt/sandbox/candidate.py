@@ -12,7 +12,6 @@ import importlib
 import io
 import operator
 import os
-import random
 import resource
 import socket
 import sys
@@ -210,7 +209,7 @@ class Candidate:
         arguments = [reader.read(item) for item in asked["arguments"]]
         keywords = {name: reader.read(item) for name, item in asked["keywords"].items()}
         if "seed" in asked:
-            random.seed(*reader.read(asked["seed"]))
+            importlib.import_module("random").seed(*reader.read(asked["seed"]))
         self.update(asked.get("updates", []))
         before = self.contents(reader.made)
         answer: dict[str, Any] = {}
