@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.record import RESULTS, machine, record
 from exptilt.core import Engine
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.keys import Key
 
 PROMPT = "Explain in a few sentences why the sky is blue and why sunsets are red."

@@ -13,7 +13,7 @@ A *target* is the mathematics, a *sampler* yields weighted *populations* for it,
 from exptilt import answers, engines, rewards, testing
 from exptilt.core import Target
 from exptilt.draft import Chat, Draft, Turn
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.errors import (
     AllWeightsZero,
     AnswerError,

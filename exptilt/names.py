@@ -18,7 +18,7 @@ from typing import Any
 from exptilt import answers, rewards, samplers
 from exptilt.answers import Answer
 from exptilt.core import Engine, PromptReward, Reward, Sampler, Target
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.errors import UsageError, did_you_mean
 from exptilt.objects import Registry
 from exptilt.populations import utilities

@@ -143,9 +143,10 @@ def masked_loss(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> tuple[t
 def sample(folder: Path, questions: list[str], seed: int) -> list[str]:
     """Draw one solution for each question as `exptilt.load` draws by default from the saved model."""
     import exptilt as xt  # the noise above needs only torch
-    from exptilt.engines.load import SHIPPED_MASKED, load
+    from exptilt.engines.loading import load
+    from exptilt.engines.openers import TINY_MDLM
 
-    engine = load(f"mdlm:{folder}", **SHIPPED_MASKED["tiny-mdlm"])
+    engine = load(f"mdlm:{folder}", **TINY_MDLM)
     drafts = [engine.start(question) for question in questions]
     done = engine.extend(drafts, [xt.Key(seed, i) for i in range(len(drafts))])
     return [draft.text if draft.finish == "stop" else "" for draft in done]

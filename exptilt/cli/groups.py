@@ -19,7 +19,7 @@ from exptilt import names
 from exptilt.answers import Answer
 from exptilt.cli.values import one_of, parameters, positive, real, whole
 from exptilt.core import Sampler, Target
-from exptilt.engines.load import KNOWN
+from exptilt.engines.loading import known
 from exptilt.errors import UsageError
 from exptilt.evaluation.tasks import NAMED, OFFLINE
 from exptilt.names import Chosen
@@ -28,7 +28,6 @@ from exptilt.running.run import Select
 from exptilt.samplers.command import Setting
 from exptilt.usage import Budget
 
-MODELS = KNOWN.replace(" and ", " or ")  # what --help says of MODEL
 SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "dtype", "system")  # flags that `exptilt.load` takes as they are
 
 
@@ -76,7 +75,7 @@ def at_least_one(args: argparse.Namespace, *flags: str) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODELS)
+    parser.add_argument("model", metavar="MODEL", help=known())
 
 
 def add_request(parser: argparse.ArgumentParser, argv: Sequence[str], *, select: bool = True) -> Asked:

@@ -7,7 +7,7 @@ from typing import Any
 
 from exptilt.core import Engine
 from exptilt.draft import Draft
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.engines.table import TableEngine
 from exptilt.keys import Key
 from exptilt.testing.toys import random_table

@@ -22,7 +22,7 @@ from exptilt.draft import MASK, Draft  # noqa: E402
 from exptilt.engines.hf import Weights, network  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
-from exptilt.engines.load import load  # noqa: E402
+from exptilt.engines.loading import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError, PromptError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402

@@ -23,7 +23,7 @@ from exptilt.engines.hf import Weights  # noqa: E402
 from exptilt.engines.hf.fast import SWITCH, private  # noqa: E402
 from exptilt.engines.hf.fast.linear import PackedLinear, pack, unpack_read  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
-from exptilt.engines.load import load  # noqa: E402
+from exptilt.engines.loading import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402

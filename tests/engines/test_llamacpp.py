@@ -25,7 +25,7 @@ from exptilt.engines.distribution_torch import log_probability as hf_log_probabi
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.llamacpp import network  # noqa: E402
 from exptilt.engines.llamacpp.loading import read_weights  # noqa: E402
-from exptilt.engines.load import load  # noqa: E402
+from exptilt.engines.loading import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError, PromptError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402

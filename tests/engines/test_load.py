@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exptilt.engines import load as module
-from exptilt.engines.load import load
+from exptilt.engines import files
+from exptilt.engines.loading import load
 from exptilt.engines.requirements import WAITING
 from exptilt.engines.sampling import Sampling
 from exptilt.errors import ModelError
@@ -82,7 +82,7 @@ def test_a_missing_extra_names_its_cure(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_missing_shipped_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     pytest.importorskip("transformers")
-    monkeypatch.setattr(module, "MODELS", tmp_path)
+    monkeypatch.setattr(files, "MODELS", tmp_path)
     with pytest.raises(ModelError, match="Install exptilt again"):
         load("tiny")
 
@@ -126,14 +126,14 @@ def test_a_gguf_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_importing_load_imports_no_network_packages():
-    code = "import sys, exptilt.engines.load; assert not {'torch', 'transformers'} & set(sys.modules)"
+    code = "import sys, exptilt.engines.loading; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-small"])
 def test_the_shipped_models_answer(name: str):
     pytest.importorskip("transformers")
-    if not (module.MODELS / name).is_dir():
+    if not (files.MODELS / name).is_dir():
         pytest.skip("not trained yet")
     engine = load(name, max_tokens=96)
     drafts = engine.extend(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.errors import AnswerError, ModelError, PromptError
 from tests.engines.fake_server import Fake, serving
 from tests.engines.served import draw, load_from, table
@@ -118,7 +118,7 @@ def test_parameters_are_checked(serve: Callable[..., Any]) -> None:
         serve(Fake(table()), extra={"seed": 1, "stop": "x"})
     with pytest.raises(ValueError, match="a system text needs a chat template"):
         serve(Fake(table()), system="x", template=False)
-    with pytest.raises(ValueError, match="server's own choice"):
+    with pytest.raises(ValueError, match="has no option dtype: it has attempts, backoff, base_url"):
         load_from("http://localhost:1/v1", dtype="bfloat16")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from exptilt.core import Engine, Target
 from exptilt.draft import Draft
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.errors import AnswerError, ModelError
 from exptilt.keys import Key
 from exptilt.running.run import run

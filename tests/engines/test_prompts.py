@@ -12,7 +12,7 @@ import pytest
 
 import exptilt as xt
 from exptilt.draft import Chat, Draft, Prompt
-from exptilt.engines.load import MODELS
+from exptilt.engines.files import MODELS
 from exptilt.errors import PromptError
 from exptilt.keys import Key
 from tests.engines.fake_server import PROMPT, Fake

@@ -19,9 +19,8 @@ import pytest
 
 from exptilt.core import Engine, Target
 from exptilt.draft import Draft
-from exptilt.engines import load as load_module
 from exptilt.engines.language import LanguageEngine
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.errors import ModelError, PromptError
 from exptilt.keys import Key
 from exptilt.running.run import sample
@@ -393,7 +392,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[_EngineArgs]:
     monkeypatch.setitem(sys.modules, "vllm", package)
     monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    monkeypatch.setattr(load_module, "require", lambda *_: None)
+    monkeypatch.setattr("exptilt.engines.openers.require", lambda *_: None)
     return asked
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from exptilt.draft import Draft
-from exptilt.engines.load import MODELS
+from exptilt.engines.files import MODELS
 
 Kind = Literal["sequence", "token", "causal", "bert"]
 QUESTION = "Tom has 3 apples and buys 4 more. How many has he?"

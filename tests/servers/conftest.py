@@ -17,12 +17,12 @@ from urllib.request import urlopen
 import pytest
 
 from exptilt.core import Engine
-from exptilt.engines import load as load_module
-from exptilt.engines.load import load
+from exptilt.engines.files import MODELS
+from exptilt.engines.loading import load
 
 pytest.register_assert_rewrite("tests.servers.contract")
 
-MODEL = load_module.MODELS / "tiny"
+MODEL = MODELS / "tiny"
 CAP = 24
 PATIENCE = 400  # seconds until a server must answer
 FOR_VLLM = {

@@ -16,7 +16,7 @@ import pytest
 
 from exptilt.core import Engine, Target
 from exptilt.draft import Draft
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.errors import CapabilityError
 from exptilt.keys import Key
 from exptilt.rewards import Arithmetic

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exptilt.core import Engine, Target
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.running.run import sample
 from exptilt.samplers import ETS
 from tests.servers.conftest import CAP, MODEL

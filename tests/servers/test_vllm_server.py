@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exptilt.core import Engine
-from exptilt.engines.load import load
+from exptilt.engines.loading import load
 from exptilt.errors import CapabilityError
 from tests.servers.conftest import CAP
 from tests.servers.contract import *  # noqa: F403 - its tests

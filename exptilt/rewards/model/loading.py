@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from exptilt.engines.checkpoints import device_or_default, digest, dtype_named, reading
-from exptilt.engines.load import find_source
+from exptilt.engines.files import find_source
 from exptilt.errors import ModelError, RewardError
 
 Head = Literal["sequence", "labels", "words"]

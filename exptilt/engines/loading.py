@@ -1,0 +1,143 @@
+"""`load`: an engine by name.
+
+Models of exptilt's own kinds are opened by `exptilt.engines.openers`. An installed package offers its engines under entry
+points of the group `exptilt.engines`; an engine of one's own is named by where it is, as FILE.py:NAME or package.module:NAME.
+Both are an engine, or a function that makes one: it gets the options that it names, and what stands after the name of an entry
+point and a colon as its first argument.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, Self, cast
+
+from exptilt.core import Engine
+from exptilt.engines.openers import KINDS, Asked, check_options, options_of
+from exptilt.engines.sampling import Sampling
+from exptilt.errors import ModelError, did_you_mean
+from exptilt.objects import find_object
+
+GROUP = "exptilt.engines"  # of entry points
+OWN = "FILE.py:NAME or package.module:NAME"
+
+
+class OpenEngine(Engine, Protocol):
+    """An engine that holds a model until it is closed, or until the end of `with engine`."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def load(
+    name: str,
+    *,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    max_tokens: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    system: str | None = None,
+    template: bool = True,
+    **options: Any,
+) -> OpenEngine:
+    """Load a model and fix its sampling parameters: the distribution p(y|x).
+
+    name: "hf:HUB-ID-OR-FOLDER", any causal language model of transformers; "gguf:FILE", converted once and then read
+        from a cache; "tiny" or "tiny-small", two small models that ship with exptilt and solve word problems;
+        "llamacpp:FILE", a GGUF file as it is, quantised weights included, in llama.cpp; "vllm:HUB-ID-OR-FOLDER", the same
+        models as "hf:" in vLLM; both in this process;
+        "openai:MODEL", a model behind a server that speaks OpenAI's protocol;
+        "mdlm:HUB-ID-OR-FOLDER", a masked-diffusion model; "tiny-mdlm", a small one that ships with exptilt;
+        an engine of an installed package by the name of its entry point; your own as "FILE.py:NAME" or "package.module:NAME".
+    temperature, top_p, top_k, max_tokens, stop: see `exptilt.engines.sampling.Sampling`; 1, 1, all tokens, 256 and none where not
+        given, but 64 tokens for "tiny-mdlm". Masked-diffusion models take no stop strings.
+    system: the system turn of prompts that have none; template=False feeds prompts as they are, without chat template.
+    options: what the kind of model has besides. All but servers have dtype, "float32" (where not given), "bfloat16" or
+        "float16", of which only float32 keeps drafts independent of what else is in the batch, and device, such as "cpu" or
+        "cuda:1", which is CUDA where there is one; those in memory have max_rows and memory as well, how many rows decode at once
+        and how many bytes prefixes that may come again may take. The others stand at the functions that read the models:
+        `read_weights` of `exptilt.engines.hf.loading`, `Weights` of `exptilt.engines.llamacpp`,
+        `exptilt.engines.vllm.loading.read_model`, `exptilt.engines.openai.connect` and `OpenAIBackend` (base_url, mode, seeds,
+        concurrency, timeout), `exptilt.engines.diffusion.loading.read_masked_weights` and `DiffusionSampling`.
+
+    Engines of exptilt's own close with `engine.close()`, or at the end of `with load(...) as engine`; yours as you write them.
+    Raises ModelError where the model is unknown, cannot be read or needs a package that is not installed; ValueError
+    for options that it does not have and values out of range; UsageError where an object of your own cannot be found.
+    """
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens, "stop": stop}
+    given = {key: value for key, value in sampling.items() if value is not None}
+    options = {key: value for key, value in options.items() if value is not None}
+    kind, colon, source = name.partition(":")
+    if kind in KINDS and bool(source) == bool(KINDS[kind].follows) and not (colon and not source):
+        return KINDS[kind].open(Asked(name, source, given, system, template), options)
+    more = {**given, **options, **({} if system is None else {"system": system}), **({} if template else {"template": False})}
+    return _theirs(name, more)
+
+
+def known() -> str:
+    """What `load` takes, in words."""
+    own = [f'"{kind}:{each.follows}"' if each.follows else f'"{kind}"' for kind, each in KINDS.items()]
+    theirs = [f'"{name}"' for name in _offered()]
+    return f"{', '.join([*own, *theirs])}, or your own as {OWN}"
+
+
+def _offered() -> dict[str, EntryPoint]:
+    """Entry points of installed packages; exptilt's own kinds go before them."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in KINDS}
+
+
+def _theirs(name: str, given: Mapping[str, Any]) -> OpenEngine:
+    """An engine that is not exptilt's own."""
+    kind, colon, source = name.partition(":")
+    if (point := _offered().get(kind)) is not None:
+        return _made(name, _imported(point), (source,) if colon else (), given)
+    if colon and source and (kind.endswith(".py") or "." in kind) and kind not in KINDS:
+        return _made(name, find_object(name), (), given)
+    near = "" if kind in KINDS else did_you_mean(kind, [*KINDS, *_offered()])
+    if name.endswith(".py"):
+        near = f" Which object of it? Write {name}:NAME."
+    raise ModelError(f"{name!r} is not the name of a model: exptilt knows {known()}.{near}")
+
+
+def _imported(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ModelError(f"the engine {point.name!r}, which is {point.value}, cannot be imported ({why})") from error
+
+
+def _made(name: str, found: Any, source: Sequence[str], given: Mapping[str, Any]) -> OpenEngine:
+    """The engine that an object is or makes."""
+    if isinstance(found, Engine) and not isinstance(found, type):
+        check_options(name, given, options_of(Sampling))
+        return cast(OpenEngine, found.with_sampling(**given) if given else found)
+    if not callable(found):
+        raise ModelError(f"{name} is {found!r:.80}, which is neither an engine nor a function that makes one")
+    _check_call(name, found, source, given)
+    made = found(*source, **given)
+    if not isinstance(made, Engine):
+        raise ModelError(
+            f"{name} returned {made!r:.80}, which is not an engine: give it what `exptilt.core.Engine` lists, most simply by "
+            "`exptilt.engines.language.LanguageEngine`"
+        )
+    return cast(OpenEngine, made)
+
+
+def _check_call(name: str, function: Callable[..., Any], source: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Refuse options that a function does not name, and calls that lack one."""
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
+    if all(each.kind is not each.VAR_KEYWORD for each in parameters):
+        named = [each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        check_options(name, given, named[len(source) :])
+    try:
+        signature.bind(*source, **given)
+    except TypeError as error:
+        takes = signature.replace(return_annotation=signature.empty)
+        raise ValueError(f"{name!r} cannot be made: {error}. Its parameters are {takes}.") from error
