@@ -56,7 +56,7 @@ class ETS:
     rollouts: how many per unfinished candidate (K).
     block: tokens decided per step; None for one step to the end.
     returns: "rollouts" for the population of all rollouts of all steps; "chain" for the chain's response alone, which
-        unweighted is the published algorithm.
+        unweighted, and with a floor near 0, is the published algorithm.
     temper: scores are raised to this power; below 1 guards against a single lucky rollout.
     value: scores partial candidates instead of rollouts; then only the last step's candidates form the population.
     propose_candidates: draw candidates, not only rollouts, from the target's proposal.
