@@ -18,7 +18,7 @@ from exptilt.engines.certainty import Certainty
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.engines.row import Measure
 from exptilt.engines.sampling import Sampling, check_count
-from exptilt.engines.text import check_cap, check_room, check_system, check_tokens
+from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens
 from exptilt.errors import CapabilityError, PromptError
 from exptilt.keys import Floats, Key
 from exptilt.usage import Work
@@ -149,8 +149,17 @@ class LanguageEngine(Generic[B]):
 
     def __post_init__(self) -> None:
         check_system(self.backend.text.has_template, self.system, self.template, self.name)
+        self._try_system()
         self.backend.check(self.sampling)
         check_cap(self.max_tokens, self.backend.context, self.name)
+
+    def _try_system(self) -> None:
+        """Refuse a system text that the chat template refuses or leaves out, here and not prompt by prompt."""
+        if self.system is not None and isinstance(self.backend.text, Text):
+            try:
+                self.backend.text.encode(Chat((Turn("system", self.system), Turn("user", "x"))))
+            except PromptError as error:
+                raise ValueError(f"system={self.system[:80]!r} cannot be given to {self.name}: {error}") from error
 
     def __enter__(self) -> Self:
         return self

@@ -5,12 +5,15 @@ Text is always decoded from all tokens of a response and never encoded again: to
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
+from weakref import WeakSet
 
 from exptilt.draft import Chat, Prompt
 from exptilt.errors import PromptError
@@ -23,15 +26,19 @@ BROKEN = "\ufffd"  # what a decoder writes for bytes that are not a whole charac
 class Text:
     """A tokenizer behind a lock, with the prompts that were encoded before.
 
-    ends: token ids that end a response, as the tokenizer and the model's configurations name them.
+    ends: token ids that end a response, as the tokenizer and the model's configurations name them. closed: whether plain prompts
+    keep an end that the tokenizer puts behind them, as encoders want; before a response it would end the text.
     """
 
-    def __init__(self, tokenizer: Any, ends: Iterable[int]) -> None:
+    def __init__(self, tokenizer: Any, ends: Iterable[int], *, closed: bool = False) -> None:
         self.tokenizer = tokenizer
         self.ends = frozenset(ends)
+        self.closed = closed
         self._lock = threading.RLock()  # tokenizers are not safe to share between threads
         self._prompts: OrderedDict[Prompt, tuple[int, ...]] = OrderedDict()
         self._pieces: dict[int, str] = {}
+        self._stop_tokens: dict[Sequence[str], frozenset[int]] = {}
+        _texts.add(self)
 
     @property
     def has_template(self) -> bool:
@@ -62,7 +69,12 @@ class Text:
         ids = self.tokenizer(prompt).input_ids
         bos = self.tokenizer.bos_token_id
         doubled = bos is not None and ids[:2] == [bos, bos]  # the text begins with it, as text that a template wrote does
-        return ids[1:] if doubled else ids
+        ids = ids[1:] if doubled else ids
+        if not self.closed and ids and ids[-1] in self.ends:
+            bare = self.tokenizer(prompt, add_special_tokens=False).input_ids
+            ends = [start + len(bare) for start in range(len(ids)) if ids[start : start + len(bare)] == bare]
+            return ids[: ends[0]] if ends and self.ends.issuperset(ids[ends[0] :]) else ids
+        return ids
 
     def _chat(self, chat: Chat) -> list[int]:
         """The ids of a chat: up to where the response begins, which is behind the prefill where there is one."""
@@ -99,13 +111,38 @@ class Text:
         """Whether a response contains a stop string, given that it did not before its last token.
 
         The whole response is decoded only where its last token can complete one: where the token's own text holds
-        the last character of a stop string, or bytes that may be part of one.
+        the last character of a stop string, or bytes that may be part of one. Special tokens are in no text: where a stop string
+        is one, the token itself stops.
         """
+        if tokens[-1] in self._special(tuple(stop)):
+            return True
         piece = self._piece(tokens[-1])
         if not any(text[-1] in piece or text[-1].isspace() for text in stop) and BROKEN not in piece:
             return False
         [whole] = self.decode([tokens])
         return any(text in whole for text in stop)
+
+    def check_stop(self, stop: Sequence[str]) -> None:
+        """Refuse stop strings that no response can contain. Raises ValueError."""
+        self._special(tuple(stop))
+
+    def _special(self, stop: tuple[str, ...]) -> frozenset[int]:
+        """The special tokens among stop strings. Raises ValueError for one with other text around it."""
+        if stop not in self._stop_tokens:
+            with self._lock:
+                vocabulary = self.tokenizer.get_vocab() if stop else {}
+            found: set[int] = set()
+            for text in stop:
+                named = [token for token in vocabulary if len(token) > 1 and token in text]
+                special = [token for token in named if self._piece(vocabulary[token]) == ""]
+                if special and text not in special:
+                    raise ValueError(
+                        f"stop={text!r} has the special token {special[0]!r} with other text around it, which no response "
+                        f"contains: give {special[0]!r} alone"
+                    )
+                found |= {vocabulary[text]} if special else set()
+            self._stop_tokens[stop] = frozenset(found)
+        return self._stop_tokens[stop]
 
     def _piece(self, token: int) -> str:
         """The text of one token alone; some decoders drop a space in front of it."""
@@ -113,6 +150,19 @@ class Text:
             with self._lock:
                 self._pieces[token] = self.tokenizer.decode([token], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return self._pieces[token]
+
+
+_texts: WeakSet[Text] = WeakSet()
+
+
+def _unlock_all() -> None:
+    """In a forked process, where another thread of the parent may have held a lock, which nobody would give back."""
+    for text in _texts:
+        text._lock = threading.RLock()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_unlock_all)
 
 
 def end_ids(*named: int | Iterable[int] | None) -> set[int]:

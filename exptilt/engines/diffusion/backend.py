@@ -64,7 +64,7 @@ class MaskedWeights:
         self.name = name
         self.model = model
         self.network = MaskedNetwork(model, mask, shifted=shifted, thin=thin)
-        self.text = Text(tokenizer, ends)
+        self.text = Text(tokenizer, ends, closed=True)
         decoder = MaskedDecoder(self.network, self.text.ends)
         self.scheduler: Scheduler[Row] = Scheduler(
             decoder, max_rows=max_rows or MOST_ROWS, max_memory=rows_memory, size=self._kept_bytes, name=name

@@ -98,7 +98,8 @@ class Weights:
         return frozenset({"continue", "logq", "score", "certainty"})
 
     def check(self, sampling: Sampling) -> None:
-        """Any sampling parameters will do."""
+        """Raise ValueError for a stop string that no response can contain."""
+        self.text.check_stop(sampling.stop)
 
     def draw(self, rows: Sequence[Row]) -> None:
         """Draw rows. Token t is drawn with the t-th uniform of the row, by inverse CDF in the order of ids."""

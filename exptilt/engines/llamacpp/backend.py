@@ -99,6 +99,7 @@ class Weights:
         return frozenset({"continue", "logq", "score", "certainty"})
 
     def check(self, sampling: Sampling) -> None:
+        self.text.check_stop(sampling.stop)
         if sampling.max_tokens >= self.context:
             raise ValueError(
                 f"max_tokens={sampling.max_tokens} leaves no room for a prompt in the {self.context} tokens that {self.name} and "

@@ -61,6 +61,7 @@ class Model:
         return frozenset({"continue", "logq", "score"})
 
     def check(self, sampling: Sampling) -> None:
+        self.text.check_stop(sampling.stop)
         least, most = TEMPERATURES
         if not least <= sampling.temperature <= most:
             raise ValueError(
