@@ -421,6 +421,40 @@ def test_mask_and_ends_are_read_not_assumed() -> None:
         find_mask(SimpleNamespace(), SimpleNamespace(), "x")
 
 
+class HandsOn(Filler):
+    """A model that hands its mask to torch's attention as it is, as Dream does: whole numbers for keys alone fail there."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> SimpleNamespace:
+        hidden = self.embed(input_ids) + self.places(torch.arange(input_ids.shape[1]))
+        heads = hidden[:, None]
+        seen = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=attention_mask)[:, 0]
+        return SimpleNamespace(logits=self.head(torch.tanh(hidden + seen)))
+
+
+def test_a_model_that_hands_its_mask_on_is_tried_with_masks_of_pairs() -> None:
+    """Dream failed at load: "Expected attn_mask dtype to be bool or float"."""
+    weights = MaskedWeights(HandsOn(), word_tokenizer(), mask=MASKED, ends=[END], name="hands on")
+    engine = LanguageEngine(weights, DiffusionSampling(max_tokens=6))
+    assert weights.network._pads
+    started = [engine.start(prompt) for prompt in ("a", "a b c b a b c", "b a")]
+    for together, draft, key in zip(engine.extend(started, keys(3)), started, keys(3), strict=True):
+        [alone] = engine.extend([draft], [key])
+        assert together.tokens == alone.tokens
+        assert together.logq == pytest.approx(alone.logq, abs=1e-5)
+
+
+def test_the_end_of_a_turn_ends_a_response() -> None:
+    """LLaDA's instructed models end an answer with a token that no configuration names: drafts went on behind it."""
+    tokenizer = word_tokenizer((*WORDS, "<turn>"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    nothing = SimpleNamespace()
+    assert find_ends(nothing, tokenizer, nothing) == {END}
+    tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }} <turn> {% endfor %}"
+    assert find_ends(nothing, tokenizer, nothing) == {END, tokenizer.convert_tokens_to_ids("<turn>")}
+    tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }} b {% endfor %}"
+    assert find_ends(nothing, tokenizer, nothing) == {END}, "an ordinary word behind an answer"
+
+
 def test_a_model_with_its_own_code_is_refused_until_trusted(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llada", "auto_map": {"AutoConfig": "code.Config"}}))
     with pytest.raises(ModelError, match="trust_remote_code=True"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import transformers
 from exptilt.engines.checkpoints import device_or_default, dtype_named, read_whole, reading
 from exptilt.engines.diffusion.backend import MaskedWeights
 from exptilt.engines.scheduler import ROWS_MEMORY
-from exptilt.engines.text import end_ids
+from exptilt.engines.text import MARK, end_ids
 from exptilt.errors import ModelError
 
 MASKED = "a masked language model; models with code of their own, such as LLaDA, need trust_remote_code=True"
@@ -28,13 +29,15 @@ def read_masked_weights(
     trust_remote_code: bool = False,
     mask: int | None = None,
     shifted: bool | None = None,
+    ends: Sequence[int] | None = None,
 ) -> MaskedWeights:
     """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
 
     max_rows, rows_memory: see `MaskedWeights`. trust_remote_code: whether to run the Python code that comes with the model
     (LLaDA and Dream need it); off unless you say so. mask: the id of the mask token, None to read it from tokenizer or
     configuration. shifted: whether logits stand one position early, None to tell by the configuration (its
-    `shifted_logits`, or the type of the model).
+    `shifted_logits`, or the type of the model). ends: the ids that end a response, None to take those that tokenizer and
+    configuration name, and the token that the chat template puts behind an answer.
     Raises ModelError where the model cannot be read or used.
     """
     number, place = dtype_named(dtype), device_or_default(device)
@@ -49,7 +52,7 @@ def read_masked_weights(
         model,
         tokenizer,
         mask=find_mask(config, tokenizer, name) if mask is None else mask,
-        ends=find_ends(config, tokenizer, model),
+        ends=find_ends(config, tokenizer, model) if ends is None else frozenset(ends),
         name=name,
         max_rows=max_rows,
         rows_memory=rows_memory,
@@ -66,7 +69,24 @@ def find_mask(config: Any, tokenizer: Any, name: str) -> int:
 
 
 def find_ends(config: Any, tokenizer: Any, model: Any) -> frozenset[int]:
-    """The end-of-text ids that configurations and tokenizer name; a BERT's separator where there is no other."""
+    """The end-of-text ids that configurations and tokenizer name, and the end of a turn; else a BERT's separator.
+
+    LLaDA's instructed models end an answer with a token that no configuration names.
+    """
     generation = getattr(model, "generation_config", None)
     named = [getattr(owner, "eos_token_id", None) for owner in (config, tokenizer, generation)]
-    return frozenset(end_ids(*named) or end_ids(getattr(tokenizer, "sep_token_id", None)))
+    return frozenset(end_ids(*named, find_turn_end(tokenizer)) or end_ids(getattr(tokenizer, "sep_token_id", None)))
+
+
+def find_turn_end(tokenizer: Any) -> int | None:
+    """The special token that the chat template puts right behind an answer; None where it puts none."""
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "Is it so?"}, {"role": "assistant", "content": MARK}]
+    try:
+        written = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception:  # noqa: BLE001 - templates raise what they like; one that takes no answers tells nothing
+        return None
+    behind = tokenizer(written.rpartition(MARK)[2].strip(), add_special_tokens=False).input_ids
+    special = behind and tokenizer.decode(behind[:1], skip_special_tokens=True) == ""
+    return behind[0] if special and tokenizer.decode(behind[:1]).strip() else None

@@ -61,7 +61,7 @@ class MaskedNetwork:
         self.shifted = shifted
         self.device = next(model.parameters()).device
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
-        self._takes_mask = "attention_mask" in inspect.signature(model.forward).parameters
+        self._mask: Callable[[Tensor], Tensor] | None = None  # what padding is told by, None where it cannot be told
         self._wanted: tuple[Tensor, Tensor] | None = None
         self._caught: Tensor | None = None
         find = getattr(model, "get_output_embeddings", None)
@@ -153,8 +153,8 @@ class MaskedNetwork:
         if tape is not None and tape.kept is not None:
             begins = torch.tensor(firsts, device=self.device)[:, None]
             more["position_ids"] = torch.where(known, begins + torch.arange(ids.shape[1], device=self.device), 0)
-        elif self._takes_mask and not bool(known.all()):
-            more["attention_mask"] = known.long()
+        elif self._mask is not None and not bool(known.all()):
+            more["attention_mask"] = self._mask(known)
         if self._head is None:
             return self.model(input_ids=ids, **more).logits[rows, places]
         self._wanted, self._caught = (rows, places), None
@@ -187,25 +187,31 @@ class MaskedNetwork:
     def _try_out(self) -> int:
         """Find out whether the output layer can be parted and whether padding is borne; returns the vocabulary's size."""
         short, long = (self.mask, 1, 2, self.mask), (self.mask,) * 7
-        self._pads = self._takes_mask
+        self._pads = False
         ids, _ = self._pad([short])
         whole = self.model(input_ids=ids).logits[0].float()
         bound = self._tolerance * float(whole.abs().max())
 
         def agrees(sequences: list[tuple[int, ...]]) -> bool:
+            """Whether it can be evaluated in this way, and as the text alone; the trial is what decides."""
             rows, places = torch.zeros(4, dtype=torch.int64), torch.arange(4)
-            values = self._evaluate(*self._pad(sequences), rows.to(self.device), places.to(self.device))
+            try:
+                values = self._evaluate(*self._pad(sequences), rows.to(self.device), places.to(self.device))
+            except (ModelError, RuntimeError, ValueError, IndexError, TypeError, AttributeError):
+                return False
             values = (values if self._head is None else self._head(values)).float()
             return values.shape == whole.shape and float((values - whole).abs().max()) <= bound
 
-        if self._head is not None:
-            try:
-                parted = agrees([short])
-            except (ModelError, RuntimeError, ValueError, IndexError, TypeError):
-                parted = False  # the trial is what decides: this model's logits are taken whole
-            if not parted:
-                self._head = None
-        self._pads = self._takes_mask and agrees([short, long])
+        if self._head is not None and not agrees([short]):
+            self._head = None  # this model's logits are taken whole
+        if "attention_mask" in inspect.signature(self.model.forward).parameters:
+            for form in (Tensor.long, _pairs):
+                self._mask = form
+                if agrees([short, long]):
+                    self._pads = True
+                    break
+            else:
+                self._mask = None
         return whole.shape[-1]
 
     @torch.inference_mode()
@@ -224,3 +230,8 @@ class MaskedNetwork:
             reason = str(error)  # the trial is what decides: this model is evaluated whole
         self.model.set_attn_implementation("sdpa")
         return reason
+
+
+def _pairs(known: Tensor) -> Tensor:
+    """Which positions see which, bool [rows, 1, length, length], for models that hand the mask on as it is (Dream)."""
+    return known[:, None, None, :].expand(-1, -1, known.shape[1], -1)
