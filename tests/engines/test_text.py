@@ -14,7 +14,7 @@ from tokenizers import processors  # noqa: E402
 
 from exptilt.engines.hf import Weights  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
-from exptilt.engines.load import load  # noqa: E402
+from exptilt.engines.loading import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.engines.text import Text  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
