@@ -71,6 +71,25 @@ def as_prompt(given: Any) -> Prompt:
     raise PromptError(f"the prompt {given!r:.80} is of type {type(given).__name__}: give a string or a list of messages")
 
 
+def check_filled(prompt: Prompt) -> None:
+    """Refuse a prompt without anything to answer; a `Chat` has been checked when it was made."""
+    if isinstance(prompt, str) and not prompt.strip():
+        raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
+
+
+def check_characters(prompt: Prompt) -> None:
+    """Refuse half of a surrogate pair, as a cut emoji leaves it: it is no character, and no tokenizer reads it."""
+    text = prompt_text(prompt)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.start]
+        raise PromptError(
+            f"the prompt holds {text[error.start]!a}, half of a surrogate pair, after {around!r}: it was cut inside a character. "
+            "Cut it elsewhere, or leave that half out."
+        ) from None
+
+
 def prompt_json(prompt: Prompt) -> str | list[dict[str, str]]:
     """The prompt as JSON values: a string, or a list of messages; `as_prompt` reads both."""
     return prompt if isinstance(prompt, str) else prompt.messages

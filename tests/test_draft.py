@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from exptilt.draft import Chat, Draft, Prompt, Turn, as_prompt, prompt_digest, prompt_json, prompt_text
+import exptilt as xt
+from exptilt.draft import Chat, Draft, Prompt, Turn, as_prompt, check_characters, prompt_digest, prompt_json, prompt_text
 from exptilt.errors import PromptError
 from exptilt.keys import digest
 
@@ -74,3 +75,20 @@ def test_what_is_no_prompt_is_refused_with_the_reason(given: Any, said: str) -> 
 def test_the_output_takes_no_part_in_a_draft_s_identity() -> None:
     assert Draft("x", (1,), output=[0.5]) == Draft("x", (1,))
     assert hash(Draft("x", (1,), output=[0.5])) == hash(Draft("x", (1,)))
+
+
+@pytest.mark.parametrize("prompt", ["a cut emoji \ud83d ends it", Chat.of([{"role": "user", "content": "so \udc00"}])])
+def test_half_a_surrogate_pair_is_named(prompt: Prompt) -> None:
+    """A tokenizer raised TypeError at one such prompt, which ended the run for all of them."""
+    with pytest.raises(PromptError, match=r"'\\ud[c8][03][0d]', half of a surrogate pair, after '.*'"):
+        check_characters(prompt)
+    check_characters("whole: \U0001f600, and \u2028")
+
+
+def test_one_cut_prompt_concerns_one_prompt() -> None:
+    pytest.importorskip("transformers")
+    target = xt.Target(xt.load("tiny", max_tokens=4), lambda prompt, drafts: [0.0] * len(drafts), 1.0)
+    failed, fine = xt.run(target, ["What is \ud83d?", "What is 2 + 2?"], xt.Independent(1))
+    assert isinstance(failed, xt.Failure)
+    assert failed.error == "PromptError"
+    assert isinstance(fine, xt.Result)

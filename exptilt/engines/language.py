@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-from exptilt.draft import MASK, Chat, Draft, Prompt, Turn
+from exptilt.draft import MASK, Chat, Draft, Prompt, Turn, check_characters, check_filled
 from exptilt.engines.certainty import Certainty
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.engines.row import Measure
@@ -246,9 +246,9 @@ class LanguageEngine(Generic[B]):
     def _asked(self, prompt: Prompt) -> Prompt:
         """The prompt as the tokenizer gets it: a text as it is, or a chat with its system turn."""
         templated = self.template and self.backend.text.has_template
+        check_filled(prompt)
+        check_characters(prompt)
         if isinstance(prompt, str):
-            if not prompt.strip():
-                raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
             if not templated:
                 return prompt
         elif not templated:

@@ -16,9 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from exptilt.describe import describe
-from exptilt.draft import MASK, Draft, Prompt
+from exptilt.draft import MASK, Draft, Prompt, check_filled
 from exptilt.engines.certainty import Certainty
-from exptilt.errors import PromptError
 from exptilt.keys import Floats, Key, Stream
 from exptilt.usage import Work
 
@@ -51,8 +50,7 @@ def _text(tokens: Sequence[int], symbols: Sequence[str] | None) -> str:
 
 
 def _start(prompt: Prompt) -> Draft:
-    if isinstance(prompt, str) and not prompt.strip():
-        raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
+    check_filled(prompt)
     return Draft(prompt)
 
 
