@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from exptilt.draft import Draft, Prompt
+from exptilt.draft import Draft, Prompt, check_text
 from exptilt.errors import CapabilityError, ExptiltError, RewardError, TargetError, raised_at
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
@@ -91,7 +91,9 @@ class Engine(Protocol):
 
 
 Reward = Callable[[Any, list[Draft]], Sequence[float] | Floats]
-"""r(x, y): takes a prompt and drafts, returns one float for each. -inf excludes a draft; NaN and +inf are errors."""
+"""r(x, y): takes a prompt and drafts, returns one float for each. -inf excludes a draft; NaN and +inf are errors.
+
+A reward with the attribute `reads = "text"` is refused for drafts that have an output instead of text."""
 
 
 @runtime_checkable
@@ -125,6 +127,8 @@ def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
     if not drafts:
         return np.zeros(0)
     name = reward_name(reward)
+    if getattr(reward, "reads", None) == "text":
+        check_text(f"reward {name}", drafts)
     try:
         given = reward(prompt, list(drafts))
         if isinstance(given, Mapping | Set | str | bytes):  # iterable, but not in the order of the drafts

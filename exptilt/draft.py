@@ -8,11 +8,11 @@ continues that turn.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from exptilt.errors import PromptError
+from exptilt.errors import PromptError, TargetError
 from exptilt.keys import digest
 
 Finish = Literal["stop", "length"]
@@ -100,6 +100,18 @@ def prompt_text(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt.turns)
 
 
+def question(prompt: Prompt) -> str:
+    """The prompt as a reward that reads text takes it: a string, the one message of a chat of one user turn, else its turns."""
+    if isinstance(prompt, Chat) and [turn.role for turn in prompt.turns] == ["user"]:
+        return prompt.turns[0].content
+    return prompt_text(prompt)
+
+
+def beginning(prompt: Prompt) -> str:
+    """The text that a response continues: the string itself, or the prefill of a chat."""
+    return prompt if isinstance(prompt, str) else prompt.prefill or ""
+
+
 def prompt_digest(prompt: Prompt) -> str:
     """16 hexadecimal digits that stand for the prompt: they name its random streams and its line in a results file."""
     return digest(prompt if isinstance(prompt, str) else "\0chat " + json.dumps(prompt.messages, sort_keys=True))
@@ -177,3 +189,13 @@ class Draft:
         kept = set(self.order[:count])
         tokens = tuple(token if place in kept else MASK for place, token in enumerate(self.tokens))
         return Draft(self.prompt, tokens, logq, order=self.order[:count])
+
+
+def check_text(reader: str, drafts: Iterable[Draft]) -> None:
+    """Refuse drafts without text for what reads text. Raises TargetError for a draft that has an output instead."""
+    for draft in drafts:
+        if draft.output is not None and not draft.text:
+            raise TargetError(
+                f"{reader} reads text, and these drafts have none: their output is of type {type(draft.output).__name__}. "
+                "Use a reward or select that reads `draft.output`, such as draw or best."
+            )

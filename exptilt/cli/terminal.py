@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exptilt.core import Sampler
+from exptilt.draft import prompt_json
 from exptilt.errors import raised_at
 from exptilt.running.result import Failure, Outcome, Result
 
@@ -150,7 +151,8 @@ def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
         yield "acceptance", f"{stats['acceptance']:.0%}" + ("" if mixing is None else f" · R̂ {mixing:.2f}")
     yield "cost", f"{usage.tokens:,} tokens · {counted(usage.reward_calls, 'reward call')} · {usage.seconds:.1f} s"
     if result.limit is not None:
-        yield "stopped", f"by the budget ({result.limit}): this is the last complete population"
+        by = "the budget" if result.stopped == "budget" else "the stop rule"
+        yield "stopped", f"by {by} ({result.limit}): this is the last complete population"
 
 
 def _posterior(posterior: Mapping[Any, float]) -> Iterator[Text]:
@@ -183,10 +185,10 @@ def _parameters(sampler: Sampler) -> Iterator[str]:
 def result_line(outcome: Outcome) -> dict[str, Any]:
     """An outcome as JSON values, without its population: for --json."""
     if isinstance(outcome, Failure):
-        return asdict(outcome)
+        return asdict(outcome) | {"prompt": prompt_json(outcome.prompt)}
     population = outcome.population
     return {
-        "prompt": outcome.prompt,
+        "prompt": prompt_json(outcome.prompt),
         "text": outcome.text,
         "reward": outcome.reward,
         "log_z": outcome.log_z,

@@ -16,10 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from exptilt.draft import Draft
+from exptilt.draft import Draft, check_text
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.populations.utilities import PairUtility, Utility
@@ -46,6 +47,7 @@ class Vote:
 
     answer: Callable[[str], str | None]
     weighted: bool = True
+    reads: ClassVar[str] = "text"
 
     def __call__(self, population: Population, key: Key) -> Draft:
         """The winning answer's heaviest draft; of equals the one with the highest reward, then the first."""
@@ -66,7 +68,8 @@ class Vote:
         return self._shares(population, self._answers(population))
 
     def _answers(self, population: Population) -> dict[int, str | None]:
-        """The answer in each row of positive weight."""
+        """The answer in each row of positive weight. Raises TargetError for drafts without text."""
+        check_text("vote", population.drafts)
         return {row: self.answer(population.drafts[row].text) for row in _held(population)}
 
     def _shares(self, population: Population, answers: dict[int, str | None]) -> dict[str | None, float]:
@@ -95,6 +98,7 @@ class MinimumBayesRisk:
     """Select the text with the highest expected utility; made by `mbr`."""
 
     utility: Utility
+    reads: ClassVar[str] = "text"
 
     def __call__(self, population: Population, key: Key) -> Draft:
         """The draft with the best text; of equals the heaviest text, then the first. The key is not used."""
@@ -110,7 +114,8 @@ class MinimumBayesRisk:
         return dict(sorted(zip(texts, scores.tolist(), strict=True), key=lambda item: -item[1]))
 
     def _scores(self, population: Population) -> tuple[list[str], Floats, Floats]:
-        """Distinct texts, their weight, and their expected utility."""
+        """Distinct texts, their weight, and their expected utility. Raises TargetError for drafts without text."""
+        check_text("mbr", population.drafts)
         shares: dict[str, float] = {}
         all_weights = population.weights
         for row in _held(population):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from exptilt.answers import Answer
+from exptilt.draft import Prompt, prompt_text
 from exptilt.evaluation.cost import Parameters
 from exptilt.report.figures import summary, warning_kinds
 from exptilt.report.methods import Method, collect, reader
@@ -32,7 +33,7 @@ def write_report(
     stores: Sequence[str | Path],
     out: str | Path,
     *,
-    references: Mapping[str, str] | None = None,
+    references: Mapping[Prompt, str] | Mapping[str, str] | None = None,
     answer: Answer | None = None,
     title: str = "exptilt report",
     most_drafts: int = MOST_DRAFTS,
@@ -41,7 +42,8 @@ def write_report(
     """Write the page and return its path.
 
     stores: results files of `run`; they are only read, and may still be growing.
-    references: the right answer of each prompt, by the prompt's text; without them rewards take the place of accuracy.
+    references: the right answer of each prompt, by the prompt or its text (`exptilt.draft.prompt_text`); without them
+        rewards take the place of accuracy.
     answer: reads the answer out of a text; where not given, the one that the files' own vote used, else `answers.number`.
     most_drafts: texts kept of one prompt and method, the heaviest drafts first; the weights of all are shown.
     parameters: of the models, which the files do not tell, for a column of FLOPs: for each file, or once where all are
@@ -52,10 +54,11 @@ def write_report(
     """
     methods = collect(stores)
     read = answer or reader(methods)
-    known = references or {}
+    known = {prompt_text(prompt): reference for prompt, reference in (references or {}).items()}
     sizes = _of_each(methods, parameters)
     names = list(dict.fromkeys(name for method in methods for name in method.lines))
-    prompts = {name: method.lines[name]["prompt"] for method in reversed(methods) for name in method.lines}
+    first = {name: method.lines[name] for method in reversed(methods) for name in method.lines}
+    prompts = {name: line["prompt"] for name, line in first.items()}
     if known and not set(prompts.values()) & set(known):
         raise ValueError(
             f"none of the {len(known)} references belongs to a prompt of {methods[0].path}: give those of its prompts"
@@ -68,6 +71,7 @@ def write_report(
         {
             "id": name,
             "prompt": prompts[name],
+            "turns": first[name]["turns"],
             "reference": known.get(prompts[name]),
             "by": [_glance(method, name, known, read, kinds) for method in methods],
         }

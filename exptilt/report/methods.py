@@ -11,6 +11,7 @@ from typing import Any
 from exptilt import answers, samplers
 from exptilt.answers import Answer
 from exptilt.describe import describe
+from exptilt.draft import as_prompt, prompt_text
 from exptilt.running.store import read_store
 
 
@@ -57,7 +58,17 @@ def collect(paths: Sequence[str | Path]) -> list[Method]:
         raise ValueError(f"{', '.join(map(str, files)) or 'no results file'}: give one or more results files, each once")
     stems = Counter(path.stem for path in files)
     names = [path.stem if stems[path.stem] == 1 else str(path.with_suffix("")) for path in files]
-    return [Method(name, path, *read_store(path)) for name, path in zip(names, files, strict=True)]
+    return [_method(name, path) for name, path in zip(names, files, strict=True)]
+
+
+def _method(name: str, path: Path) -> Method:
+    """One file. Its prompts are texts here, by which references are found; those of chats have their "turns" beside them."""
+    settings, lines = read_store(path)
+    shown = {}
+    for key, line in lines.items():
+        prompt = as_prompt(line["prompt"])
+        shown[key] = line | {"prompt": prompt_text(prompt), "turns": None if isinstance(prompt, str) else prompt.messages}
+    return Method(name, path, settings, shown)
 
 
 def reader(methods: Sequence[Method]) -> Answer:

@@ -16,10 +16,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from exptilt.core import Engine
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.keys import Key
 
 Answer = Callable[[str], str | None]
@@ -57,7 +57,7 @@ class Agreement:
         """Nothing: the pilot is drawn from the start to the end."""
         return frozenset()
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundAgreement:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundAgreement:
         """Draw the pilot and freeze the reward of `prompt`."""
         keys = [key.child("pilot", number) for number in range(self.pilot)]
         drafts = engine.extend([engine.start(prompt)] * self.pilot, keys)
@@ -83,8 +83,9 @@ class BoundAgreement:
     counts: Mapping[str, int]
     values: Mapping[str, float]
     otherwise: float
+    reads: ClassVar[str] = "text"
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         answers = [self.answer(draft.text) for draft in drafts]
         return [self.otherwise if answer is None else self.values.get(answer, self.otherwise) for answer in answers]
 
@@ -108,7 +109,7 @@ class RunningMajority:
         """Nothing."""
         return frozenset()
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundMajority:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundMajority:
         """A fresh count for `prompt`."""
         return BoundMajority(self.answer)
 
@@ -119,8 +120,9 @@ class BoundMajority:
 
     answer: Answer
     seen: Counter[str] = field(default_factory=Counter)
+    reads: ClassVar[str] = "text"
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         answers = [self.answer(draft.text) for draft in drafts]
         self.seen.update(answer for answer in answers if answer is not None)
         majority = self.seen.most_common(1)[0][0] if self.seen else None

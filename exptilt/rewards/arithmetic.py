@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 _NUMBER = r"(-?[0-9]{1,12})"  # the bound keeps hostile digits from costing time
 _EQUATION = re.compile(rf"{_NUMBER} ?([-+*/]) ?{_NUMBER} ?= ?{_NUMBER}")
@@ -45,12 +45,13 @@ class Arithmetic:
     """
 
     without_final: float = 0.5
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         if not 0 <= self.without_final <= 1:
             raise ValueError(f"without_final must lie in [0, 1], not {self.without_final}")
 
-    def __call__(self, prompt: str, drafts: Sequence[_Draft]) -> list[float]:
+    def __call__(self, prompt: object, drafts: Sequence[_Draft]) -> list[float]:
         """Score every draft; the prompt plays no part."""
         return [self._score(draft.text, finished=draft.finish is not None) for draft in drafts]
 

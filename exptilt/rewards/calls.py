@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from exptilt.draft import Prompt, question
 from exptilt.errors import RewardError
 from exptilt.keys import Key
 
@@ -38,13 +39,14 @@ class CallsLike:
         if not (isinstance(self.count, int) and self.count >= 1):
             raise ValueError(f"CallsLike(count={self.count!r}): give a whole number of 1 or more")
 
-    def __call__(self, prompt: str) -> list[str]:
-        examples = list(_example_calls(prompt))
+    def __call__(self, prompt: Prompt) -> list[str]:
+        text = question(prompt)
+        examples = list(_example_calls(text))
         if not examples:
             raise RewardError(
-                f"the prompt {prompt[:80]!r} has no example call such as '>>> add(2, 3)': give inputs by a mapping or function"
+                f"the prompt {text[:80]!r} has no example call such as '>>> add(2, 3)': give inputs by a mapping or function"
             )
-        rng = Key(self.seed, "calls", prompt).rng()
+        rng = Key(self.seed, "calls", text).rng()
         calls = dict.fromkeys(map(_written, examples))
         for _ in range(_TRIES * self.count):
             if len(calls) >= self.count:

@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from exptilt import answers
 from exptilt.answers import Answer
 from exptilt.core import Engine
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt, beginning, prompt_text
 from exptilt.errors import RewardError
 from exptilt.keys import Key
 from exptilt.sandbox import InputOutput, Limits, Outcome, Task, try_program
@@ -33,7 +33,7 @@ from exptilt.sandbox.run import DEFAULT
 ForPrompt = Sequence[str] | Mapping[str, Sequence[str]] | Callable[[str], Sequence[str]]
 """Pieces of code for each prompt: the same for all, by prompt, or from a function of the prompt."""
 Tests = Sequence[str | InputOutput]
-TestsForPrompt = Tests | Mapping[str, Tests] | Callable[[str], Tests]
+TestsForPrompt = Tests | Mapping[Any, Tests] | Callable[[Any], Tests]
 """The same of tests: pieces of code, or inputs with the outputs that are wanted."""
 
 
@@ -66,7 +66,7 @@ class Programs:
         Raises SandboxError where the sandbox cannot be built, RewardError where a task cannot be carried out on any program;
         warns where it could not be carried out on one.
         """
-        programs = [self.extract(draft.prompt + draft.text if self.continues else draft.text) for draft in drafts]
+        programs = [self.extract(beginning(draft.prompt) + draft.text if self.continues else draft.text) for draft in drafts]
         fresh = [each for each in dict.fromkeys(programs) if each is not None and (each, tasks) not in self._known]
         for program, found in zip(fresh, _pool(self.workers).map(lambda each: self._try(each, tasks), fresh), strict=True):
             self._known[program, tasks] = found
@@ -116,6 +116,7 @@ class UnitTests:
     workers: int | None = field(default=None, compare=False)
     isolation: Isolation | None = None
     _programs: Programs = field(init=False, repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         given = {} if callable(self.tests) else self.tests if isinstance(self.tests, Mapping) else {"": self.tests}
@@ -124,7 +125,7 @@ class UnitTests:
         programs = Programs(self.extract, self.continues, self.limits, self.workers, self.isolation)
         object.__setattr__(self, "_programs", programs)
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         tasks = _tasks(prompt, _given(self.tests, prompt), wants_value=False)
         return [0.0 if found is None else _share(found) for found in self._programs.outcomes(drafts, tasks)]
 
@@ -167,7 +168,7 @@ class OutputAgreement:
         """Nothing: the pilot is drawn from the start to the end."""
         return frozenset()
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundOutputAgreement:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundOutputAgreement:
         """Draw the pilot, run it, and freeze the reward of `prompt`."""
         tasks = _tasks(prompt, _given(self.inputs, prompt), wants_value=True)
         keys = [key.child("pilot", number) for number in range(self.pilot)]
@@ -190,8 +191,9 @@ class BoundOutputAgreement:
     ways: Callable[[list[Outcome]], Outputs]
     counts: tuple[Counter[str | None], ...]
     pilot: int
+    reads: ClassVar[str] = "text"
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         return [0.0 if found is None else self._share(found) for found in self.programs.outcomes(drafts, self.tasks)]
 
     def _share(self, found: list[Outcome]) -> float:
@@ -216,21 +218,23 @@ def _share(outcomes: list[Outcome]) -> float:
     return sum(outcome.kind == "passed" for outcome in outcomes) / len(outcomes)
 
 
-def _given(pieces: TestsForPrompt, prompt: str) -> Tests:
+def _given(pieces: TestsForPrompt, prompt: Prompt) -> Tests:
     """The tests or inputs for one prompt."""
     if callable(pieces):
         return pieces(prompt)
     if isinstance(pieces, Mapping):
         if prompt not in pieces:
-            raise RewardError(f"there are no tests or inputs for the prompt {prompt[:80]!r}: add it to the mapping")
+            raise RewardError(f"there are no tests or inputs for the prompt {prompt_text(prompt)[:80]!r}: add it to the mapping")
         return pieces[prompt]
     return pieces
 
 
-def _tasks(prompt: str, pieces: Tests, wants_value: bool) -> Tasks:
+def _tasks(prompt: Prompt, pieces: Tests, wants_value: bool) -> Tasks:
     """The pieces as tasks, checked. Raises ValueError for none, and for what is not Python or cannot fail."""
     if isinstance(pieces, str | InputOutput) or not pieces:
-        raise ValueError(f"the prompt {prompt[:80]!r} has {pieces!r} for tests or inputs: give a sequence of one text or more")
+        raise ValueError(
+            f"the prompt {prompt_text(prompt)[:80]!r} has {pieces!r} for tests or inputs: give a sequence of one text or more"
+        )
     return tuple(piece if isinstance(piece, InputOutput) and not wants_value else _task(piece, wants_value) for piece in pieces)
 
 

@@ -27,7 +27,7 @@ from threading import Thread
 from typing import Any
 
 from exptilt.core import PromptReward, Reward, rate, reward_name
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import ExptiltError, RewardError, error_named
 
 _START = 300.0  # seconds to start a process and import what the reward needs
@@ -78,7 +78,7 @@ class Isolated:
     def __reduce__(self) -> tuple[Any, ...]:
         return Isolated, (self.reward, self.seconds, self.processes, self.memory)
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         worker = self._idle.get()
         try:
             return worker.rate(prompt, list(drafts), self.seconds)
@@ -95,7 +95,7 @@ class _Worker:
         self._pipe: Connection | None = None
         self._end: Callable[[], Any] = lambda: None  # kills the process, at the first call
 
-    def rate(self, prompt: str, drafts: list[Draft], seconds: float) -> list[float]:
+    def rate(self, prompt: Prompt, drafts: list[Draft], seconds: float) -> list[float]:
         try:
             pipe = self._start() if self._pipe is None or self._has_ended(0.0) else self._pipe
             pipe.send((prompt, drafts))

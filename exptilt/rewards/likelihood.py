@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exptilt.core import Engine
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt
 from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.errors import CapabilityError
 from exptilt.keys import Floats, Key
@@ -33,7 +33,7 @@ class LogProb:
         """The capability "score"."""
         return frozenset({"score"})
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundScore:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundScore:
         """The reward under this engine's law."""
         return BoundScore(engine, _mean if self.mean else _sum)
 
@@ -58,7 +58,7 @@ class Power:
         """The capability "score"."""
         return frozenset({"score"})
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundScore:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundScore:
         """The reward under this engine's law."""
         return BoundScore(engine, _sum, self.alpha - 1.0)
 
@@ -82,7 +82,7 @@ class SelfCertainty:
         """The capability "certainty"."""
         return frozenset({"certainty"})
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundCertainty:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundCertainty:
         """The reward under this engine's law."""
         return BoundCertainty(_certain(engine), _kl_to_uniform if self.kind == "p-u" else _kl_from_uniform)
 
@@ -97,7 +97,7 @@ class NegativeEntropy:
         """The capability "certainty"."""
         return frozenset({"certainty"})
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundCertainty:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundCertainty:
         """The reward under this engine's law."""
         return BoundCertainty(_certain(engine), _negative_entropy)
 
@@ -113,7 +113,7 @@ class BoundScore:
     summary: Callable[[Floats], float]
     scale: float = 1.0
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         if self.scale == 0:
             return [0.0] * len(drafts)
         sums = map(self.summary, self.engine.score(drafts))
@@ -127,7 +127,7 @@ class BoundCertainty:
     engine: CertainEngine
     measure: Callable[[Certainty], Floats]
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         return [_mean(self.measure(certainty)) for certainty in self.engine.certainty(drafts)]
 
 

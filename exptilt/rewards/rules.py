@@ -7,13 +7,13 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from exptilt.answers import reference as read_reference
 from exptilt.core import Engine, PromptReward, Reward, rate, reward_name
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt, prompt_text, question
 from exptilt.errors import RewardError, UsageError
 from exptilt.keys import Floats, Key
 
@@ -22,7 +22,7 @@ from exptilt.keys import Floats, Key
 class Zero:
     """0.0 for every draft, so that π is p: for a vote or a power target, which need no reward."""
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         return [0.0 for _ in drafts]
 
 
@@ -37,12 +37,13 @@ class Matches:
     """
 
     answer: Callable[[str], str | None]
-    reference: str | Mapping[str, str]
-    _expected: Mapping[str | None, str] = field(init=False, repr=False, compare=False)
+    reference: str | Mapping[Any, str]
+    _expected: Mapping[Any, str] = field(init=False, repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         given = {None: self.reference} if isinstance(self.reference, str) else dict(self.reference)
-        expected: dict[str | None, str] = {}
+        expected: dict[Any, str] = {}
         for prompt, text in given.items():
             found = read_reference(self.answer, text)
             if found is None:
@@ -50,10 +51,10 @@ class Matches:
             expected[prompt] = found
         object.__setattr__(self, "_expected", expected)
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         place = None if isinstance(self.reference, str) else prompt
         if place not in self._expected:
-            raise RewardError(f"Matches has no reference for the prompt {prompt[:80]!r}: add it to the mapping")
+            raise RewardError(f"Matches has no reference for the prompt {prompt_text(prompt)[:80]!r}: add it to the mapping")
         return [float(self.answer(draft.text) == self._expected[place]) for draft in drafts]
 
 
@@ -67,6 +68,7 @@ class Format:
     pattern: str
     full: bool = False
     _compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         try:
@@ -75,7 +77,7 @@ class Format:
             raise ValueError(f"Format(pattern={self.pattern!r}) is not a regular expression: {error}") from error
         object.__setattr__(self, "_compiled", compiled)
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         find = self._compiled.fullmatch if self.full else self._compiled.search
         return [float(find(draft.text) is not None) for draft in drafts]
 
@@ -89,6 +91,7 @@ class Each:
 
     function: Callable[..., float]
     _takes_prompt: bool = field(init=False, repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         count = _required(self.function)
@@ -100,9 +103,9 @@ class Each:
         object.__setattr__(self, "_takes_prompt", count == 2)
         object.__setattr__(self, "__qualname__", f"Each({reward_name(self.function)})")
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         if self._takes_prompt:
-            return [self.function(prompt, draft.text) for draft in drafts]
+            return [self.function(question(prompt), draft.text) for draft in drafts]
         return [self.function(draft.text) for draft in drafts]
 
 
@@ -174,7 +177,7 @@ class Sum:
         """What the parts need of the engine."""
         return frozenset().union(*(part.needs() for _, part in self.parts if isinstance(part, PromptReward)))
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundSum:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundSum:
         """The sum as a plain reward for `prompt`, each part that must be bound with a key of its own."""
         bound: list[tuple[float, Reward]] = []
         for number, (weight, part) in enumerate(self.parts):
@@ -189,5 +192,5 @@ class BoundSum:
 
     parts: tuple[tuple[float, Reward], ...]
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> Floats:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
         return np.sum([weight * rate(reward, prompt, drafts) for weight, reward in self.parts], axis=0)

@@ -9,8 +9,14 @@ function drawDetail() {
   const prompt = prompts[state.prompt];
   const data = detailOf(state.prompt, state.method);
   const body = data === null ? [el("p", { class: "note" }, "This method has no line for this prompt.")] : data.error !== undefined ? drawFailure(data) : drawAnswer(data, prompt);
-  place.replaceChildren(el("p", { class: "asked" }, prompt.prompt), drawMethods(prompt), ...body.filter(Boolean));
+  place.replaceChildren(drawAsked(prompt), drawMethods(prompt), ...body.filter(Boolean));
   place.scrollTop = 0;
+}
+
+/** The prompt; a chat as its turns, each under the name of its role. */
+function drawAsked(prompt) {
+  if (!prompt.turns) return el("p", { class: "asked" }, prompt.prompt);
+  return el("dl", { class: "asked" }, prompt.turns.flatMap((turn) => [el("dt", { class: "quiet" }, turn.role), el("dd", {}, turn.content)]));
 }
 
 /** One tab for each method, with its answer. */

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt, question
 from exptilt.engines.requirements import prepare_torch
 from exptilt.errors import ModelError
 from exptilt.rewards.model.pairs import Cutter, Long, Memory, Pair, Value, check_form, check_value, chosen, fill
@@ -57,6 +57,7 @@ class ClassifierReward:
     batch_tokens: int = field(default=BATCH_TOKENS, compare=False)
     weights: str = field(init=False)
     _parts: _Parts = field(init=False, repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         name = f"ClassifierReward({str(self.source)!r})"
@@ -88,8 +89,8 @@ class ClassifierReward:
         """Tokens and rows that the model has read so far."""
         return self._parts.network.work
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
-        return self._parts.memory.scores([(prompt, draft.text) for draft in drafts], self._rate)
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+        return self._parts.memory.scores([(question(prompt), draft.text) for draft in drafts], self._rate)
 
     def _rate(self, pairs: list[Pair]) -> list[float]:
         parts = self._parts

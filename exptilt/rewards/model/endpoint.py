@@ -21,12 +21,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt, question
 from exptilt.engines.requirements import require
 from exptilt.errors import AnswerError, ModelError, PromptError, RewardError
 from exptilt.keys import Floats, Key, digest
@@ -85,6 +85,7 @@ class EndpointReward:
     _transport: Transport = field(init=False, repr=False, compare=False)
     _memory: Memory = field(init=False, repr=False, compare=False)
     _cutter: Cutter = field(init=False, repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         self._check()
@@ -122,8 +123,8 @@ class EndpointReward:
                 "give a timeout above 0, at least one attempt and one request at a time, and a backoff of 0 or more seconds"
             )
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
-        return self._memory.scores([(prompt, draft.text) for draft in drafts], self._rate)
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+        return self._memory.scores([(question(prompt), draft.text) for draft in drafts], self._rate)
 
     def close(self) -> None:
         """Drop the connections once the requests under way are answered."""

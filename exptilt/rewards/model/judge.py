@@ -14,10 +14,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from exptilt.core import Engine
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt, prompt_text, question
 from exptilt.errors import PromptError, RewardError
 from exptilt.keys import Key, digest
 from exptilt.rewards.model.pairs import Cutter, Long, Memory, Pair, check_form, fill
@@ -104,6 +104,7 @@ class Judge:
     work: Work = field(default_factory=Work, init=False, repr=False, compare=False)
     _memory: Memory = field(init=False, repr=False, compare=False)
     _cutter: Cutter = field(init=False, repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         check_form(self.rubric, "prompt", "response")
@@ -112,8 +113,8 @@ class Judge:
         object.__setattr__(self, "_memory", Memory(name))
         object.__setattr__(self, "_cutter", Cutter(name, self.long))
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
-        return self._memory.scores([(prompt, draft.text) for draft in drafts], self._rate)
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+        return self._memory.scores([(question(prompt), draft.text) for draft in drafts], self._rate)
 
     def _rate(self, pairs: list[Pair]) -> list[float]:
         engine = self.engine.metered(self.work)
@@ -145,7 +146,7 @@ class PairwiseJudge:
     """
 
     engine: Engine
-    rivals: int | Sequence[str] | Mapping[str, Sequence[str]] = 4
+    rivals: int | Sequence[str] | Mapping[Any, Sequence[str]] = 4
     question: str = DUEL
     tries: int = 3
     seed: int = 0
@@ -165,7 +166,7 @@ class PairwiseJudge:
         """Nothing: rivals are drawn from the start to the end."""
         return frozenset()
 
-    def bind(self, engine: Engine, prompt: str, key: Key) -> BoundPairwise:
+    def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundPairwise:
         """Draw the rivals, or look them up, and freeze the reward of `prompt`."""
         if isinstance(self.rivals, int):
             keys = [key.child("rival", number) for number in range(self.rivals)]
@@ -173,7 +174,7 @@ class PairwiseJudge:
         elif isinstance(self.rivals, Mapping):
             texts = list(self.rivals.get(prompt, ()))
             if not texts:
-                raise RewardError(f"there are no rivals for the prompt {prompt[:80]!r}: add some to the mapping")
+                raise RewardError(f"there are no rivals for the prompt {prompt_text(prompt)[:80]!r}: add some to the mapping")
         else:
             texts = list(self.rivals)
         return BoundPairwise(self, tuple(texts), Memory(f"PairwiseJudge({self.engine.name!r})"))
@@ -186,9 +187,10 @@ class BoundPairwise:
     judge: PairwiseJudge
     rivals: tuple[str, ...]
     _memory: Memory = field(repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
-        return self._memory.scores([(prompt, draft.text) for draft in drafts], self._rate)
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+        return self._memory.scores([(question(prompt), draft.text) for draft in drafts], self._rate)
 
     def _rate(self, pairs: list[Pair]) -> list[float]:
         judge = self.judge

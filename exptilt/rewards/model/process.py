@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from exptilt.draft import Draft
+from exptilt.draft import Draft, Prompt, question
 from exptilt.engines.requirements import prepare_torch
 from exptilt.errors import ModelError, RewardError
 from exptilt.keys import Floats
@@ -98,6 +98,7 @@ class ProcessReward:
     batch_tokens: int = field(default=BATCH_TOKENS, compare=False)
     weights: str = field(init=False)
     _parts: _Parts = field(init=False, repr=False, compare=False)
+    reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         name = f"ProcessReward({str(self.source)!r})"
@@ -130,12 +131,12 @@ class ProcessReward:
         """Tokens and rows that the model has read so far."""
         return self._parts.network.work
 
-    def __call__(self, prompt: str, drafts: Sequence[Draft]) -> list[float]:
-        return self._parts.memory.scores([(prompt, draft.text) for draft in drafts], self._rate)
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+        return self._parts.memory.scores([(question(prompt), draft.text) for draft in drafts], self._rate)
 
-    def steps(self, prompt: str, response: str) -> Floats:
+    def steps(self, prompt: Prompt, response: str) -> Floats:
         """P(good) of every step of one response: float64 [steps], in their order."""
-        return self._parts.read([(prompt, response)])[0]
+        return self._parts.read([(question(prompt), response)])[0]
 
     def _rate(self, pairs: list[Pair]) -> list[float]:
         return [reduced(scores, self.reduce) for scores in self._parts.read(pairs)]
