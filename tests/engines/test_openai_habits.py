@@ -224,5 +224,5 @@ def test_half_a_character_fails_its_prompt() -> None:
         bad, good = xt.run(target, ["half \ud83d", "one"], xt.Independent(1))
         target.engine.close()  # pyright: ignore
     assert isinstance(bad, Failure)
-    assert (bad.error, "half of a character" in bad.message) == ("PromptError", True)
+    assert (bad.error, "half of a" in bad.message) == ("PromptError", True)
     assert isinstance(good, xt.Result)
