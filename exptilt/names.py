@@ -3,9 +3,9 @@
     target("tiny", "agreement", 0.1, max_tokens=64)      sampler("ets", candidates=4)      select("vote", "number")
 
 A part has a short name where it is exptilt's own, or where an installed package offers it under an entry point of the
-group `exptilt.samplers`, `exptilt.rewards`, `exptilt.selects`, `exptilt.answers` or `exptilt.utilities`. Anybody's
-object has a long one, FILE.py:NAME or package.module:NAME. Raises UsageError, with what could have been asked for
-instead. The command line and the model of lm-evaluation-harness are made of these functions.
+group `exptilt.samplers`, `exptilt.rewards`, `exptilt.selects`, `exptilt.stop_rules`, `exptilt.answers` or
+`exptilt.utilities`. Anybody's object has a long one, FILE.py:NAME or package.module:NAME. Raises UsageError, with what
+could have been asked for instead. The command line and the model of lm-evaluation-harness are made of these functions.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ ANSWERS = Registry(
     {name: vars(answers)[name] for name in ("number", "quantity", "latex", "choice", "code", "exact")},
     takes="(text) -> str or None",
 )
+STOP_RULES = Registry("stop rule", {}, takes="(population) -> bool")
 UTILITIES = Registry("utility", {"rouge1": utilities.rouge1, "chrf": utilities.chrf, "exact": utilities.exact})
 SELECTS = Registry(
     "select", {"draw": draw, "best": best, "vote": vote, "majority": vote, "mbr": mbr}, takes="(population, key) -> draft"

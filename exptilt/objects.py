@@ -47,18 +47,19 @@ class Registry:
         """What is called so. Raises UsageError where nothing is."""
         if name in self.own:
             return self.own[name]
-        if (offered := self._offered().get(name)) is None and ":" not in name:
+        if (point := self._offered().get(name)) is None and ":" not in name:
             known = (*self.names, *self.more)
             near = f" Which object of it? Write {name}:NAME." if name.endswith(".py") else did_you_mean(name, known)
-            raise UsageError(f"there is no {self.noun} {name!r}: give {', '.join(known)}, {OWN}.{near}")
-        found = find_object(name) if offered is None else self._loaded(offered)
+            offered = ", ".join((*known, OWN)).removeprefix("or ")
+            raise UsageError(f"there is no {self.noun} {name!r}: give {offered}.{near}")
+        found = find_object(name) if point is None else self._loaded(point)
         if self.takes and not callable(found):
             raise UsageError(f"the {self.noun} {name} is {found!r:.80} and cannot be called: give a function {self.takes}")
         return found
 
     def _offered(self) -> dict[str, EntryPoint]:
-        found = _installed(tuple(sys.path)).select(group=f"exptilt.{self.noun.replace('y', 'ie')}s")
-        return {point.name: point for point in found}
+        group = f"exptilt.{self.noun.replace(' ', '_').replace('y', 'ie')}s"
+        return {point.name: point for point in _installed(group, tuple(sys.path))}
 
     def _loaded(self, point: EntryPoint) -> Any:
         try:
@@ -68,10 +69,10 @@ class Registry:
             raise UsageError(f"the {self.noun} {point.name!r}, which is {point.value}, cannot be imported ({why})") from error
 
 
-@lru_cache(maxsize=1)
-def _installed(path: tuple[str, ...]) -> EntryPoints:
-    """The entry points of all packages on the path, which take a while to read."""
-    return entry_points()
+@lru_cache
+def _installed(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """The entry points of a group in all packages on the path, which take a while to read."""
+    return entry_points(group=group)
 
 
 def find_object(spec: str) -> Any:

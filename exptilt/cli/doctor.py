@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -32,6 +32,7 @@ from exptilt.cli.values import real, whole
 from exptilt.core import Target
 from exptilt.doctor import Examination, Goal, Plan, examine
 from exptilt.doctor.tilt import Estimate
+from exptilt.draft import Prompt
 from exptilt.errors import UsageError
 from exptilt.evaluation.tasks import Task, load_task
 from exptilt.keys import Key
@@ -40,6 +41,7 @@ from exptilt.running.examples import read_prompts
 from exptilt.running.lines import encode
 from exptilt.samplers.command import own_command
 
+T = TypeVar("T")
 _PILOT = 8  # prompts
 ABOUT = """Draw a pilot, rate it, and say whether the reward is fit to tilt by, which β, how many draws
 make the wanted number of effective ones, and what the run would cost. It ends with the command
@@ -83,7 +85,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
 class _Request:
     """What the command was asked about: the prompts of the pilot, how many the run will have, and their task."""
 
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     problems: int
     task: Task | None
 
@@ -126,14 +128,14 @@ def _request(args: argparse.Namespace) -> _Request:
     task = load_task(args.task, problems=args.problems, seed=args.task_seed) if args.task else None
     if task is not None and args.answer:
         task = replace(task, answer=ANSWERS.find(args.answer))
-    prompts: Any = read_prompts(args.prompts) if task is None else task.prompts
+    prompts: Sequence[Prompt] = read_prompts(args.prompts) if task is None else task.prompts
     chosen = sorted(Key(args.seed, "pilot").rng().permutation(len(prompts))[: args.pilot_prompts].tolist())
     if task is not None:
         task = replace(task, prompts=_at(task.prompts, chosen), references=_at(task.references, chosen))
     return _Request(_at(prompts, chosen), args.problems or len(prompts), task)
 
 
-def _at(items: Sequence[str], rows: Sequence[int]) -> tuple[str, ...]:
+def _at(items: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:
     return tuple(items[row] for row in rows)
 
 

@@ -25,6 +25,7 @@ from exptilt.evaluation.tasks import NAMED, OFFLINE
 from exptilt.names import Chosen
 from exptilt.objects import OWN
 from exptilt.running.run import Select
+from exptilt.running.session import Until
 from exptilt.samplers.command import Setting
 from exptilt.usage import Budget
 
@@ -265,7 +266,17 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=whole, metavar="N", default=0, help="the same seed gives the same answers; default 0")
     group.add_argument("--budget-tokens", type=whole, metavar="N", help="stop a prompt at this many tokens generated and scored")
     group.add_argument("--budget-seconds", type=real, metavar="X", help="stop a prompt after this time")
+    group.add_argument(
+        "--until",
+        metavar="SPEC",
+        help="stop a prompt at the first population that a function (population) -> bool accepts: "
+        f"{', '.join(names.STOP_RULES.names) or 'FILE.py:NAME or package.module:NAME'}",
+    )
     group.add_argument("--budget-rewards", type=whole, metavar="N", help="stop a prompt at this many calls of the reward")
+
+
+def until_of(args: argparse.Namespace) -> Until | None:
+    return None if args.until is None else names.STOP_RULES.find(args.until)
 
 
 def budget_of(args: argparse.Namespace) -> Budget | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
@@ -20,6 +19,7 @@ from exptilt.cli.groups import (
     sampler_of,
     select_of,
     target_of,
+    until_of,
 )
 from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_summary, status
 from exptilt.cli.values import real, whole
@@ -74,8 +74,9 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace, console: Console) -> int:
     at_least_one(args, "concurrency")
     with checked(args):
-        sampler, select, budget, build = sampler_of(args), select_of(args), budget_of(args), target_of(args)
-        prompts: Any = read_prompts(args.prompts)
+        sampler, select, until, budget = sampler_of(args), select_of(args), until_of(args), budget_of(args)
+        build = target_of(args)
+        prompts = read_prompts(args.prompts)
         cluster = None if args.ray is None else Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
         with status(console, f"loading {args.model}"):
             target = build() if cluster is None else build
@@ -90,8 +91,9 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     try:
         with progress_bar(console, len(prompts)) as show:
             outcomes = run(
-                target, prompts, sampler, select=select, seed=args.seed, store=args.out, concurrency=args.concurrency,
-                budget=budget, progress=hear, retry=args.retry, on_error="stop" if args.stop_on_error else "record",
+                target, prompts, sampler, select=select, until=until, seed=args.seed, store=args.out,
+                concurrency=args.concurrency, budget=budget, progress=hear, retry=args.retry,
+                on_error="stop" if args.stop_on_error else "record",
                 reward_timeout=args.reward_timeout, store_population=not args.no_population, cluster=cluster,
             )  # fmt: skip
     except KeyboardInterrupt:

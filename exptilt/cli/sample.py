@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
@@ -18,6 +17,7 @@ from exptilt.cli.groups import (
     sampler_of,
     select_of,
     target_of,
+    until_of,
 )
 from exptilt.cli.terminal import result_line, show_result, status
 from exptilt.draft import Prompt
@@ -37,13 +37,16 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Asked:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    prompt: Any = _prompt(args)
+    prompt = _prompt(args)
     with checked(args):
-        sampler, select, budget, build = sampler_of(args), select_of(args), budget_of(args), target_of(args)
+        sampler, select, until, budget = sampler_of(args), select_of(args), until_of(args), budget_of(args)
+        build = target_of(args)
         with status(console, f"loading {args.model}"):
             target = build()
     with status(console, "drawing"):
-        result = sample(target, prompt, sampler, select=select, seed=args.seed, budget=budget, reward_timeout=args.reward_timeout)
+        result = sample(
+            target, prompt, sampler, select=select, until=until, seed=args.seed, budget=budget, reward_timeout=args.reward_timeout
+        )
     print(encode(result_line(result)) if args.json else result.text, flush=True)
     if not args.json:
         show_result(console, result, target.beta)

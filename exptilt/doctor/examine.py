@@ -35,7 +35,7 @@ _BATCH = 8  # draws between two looks at a budget
 def examine(
     engine: Engine,
     reward: Reward | PromptReward,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     goal: Goal = USUAL,
     *,
     draws: int = 32,

@@ -11,19 +11,20 @@ from exptilt.populations.diagnostics import k_limit
 from exptilt.populations.population import Population
 
 
-def warnings(population: Population, beta: float) -> list[str]:
+def warnings(population: Population, beta: float, *, has_reward: bool = True) -> list[str]:
     """What speaks against trusting this population at this β, one sentence each with its cure; empty if nothing does.
 
     All: every draft with the same reward; more than half of the drafts with weight zero; scores that were all alike at
     more than half of the steps, where the trace tells (`Guided`). Weighted populations: ESS below 10 and below half of the
     drafts; one draft with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied
     weights, as of a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as
-    found in the population's `stats`. A population of one draft has nothing to judge by.
+    found in the population's `stats`. A population of one draft has nothing to judge by. Without a reward (`rewards.Zero`)
+    equal rewards are as they should be.
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
     found = _weight_warnings(population, beta) if population.proper else _chain_warnings(population, beta)
-    flat = _flat_warning(population)
+    flat = _flat_warning(population) if has_reward else None
     return [each for each in (flat, _excluded_warning(population), None if flat else _alike_warning(population), *found) if each]
 
 

@@ -35,6 +35,7 @@ from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.populations.warnings import warnings
 from exptilt.proposals import cover_warning
+from exptilt.rewards.rules import Zero
 from exptilt.running.result import Failure, Outcome, Partial, Posterior, Result
 from exptilt.running.session import Session, Until
 from exptilt.usage import Budget
@@ -141,7 +142,10 @@ class Request:
             seed=self.seed,
             stopped=session.stopped,
             limit=session.limit,
-            warnings=(*self._of_target(), *warnings(population, self.target.beta)),
+            warnings=(
+                *self._of_target(),
+                *warnings(population, self.target.beta, has_reward=not isinstance(self.target.reward, Zero)),
+            ),
             posterior=posterior,
         )
 

@@ -1,0 +1,57 @@
+"""Prompts on the command line: conversations, standard input, stop rules and requests without a reward."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.cli.conftest import Program
+
+TURNS = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "Because"}]
+HEADS = ("--reward", "heads.py:heads", "--beta", "2", "--sampler", "independent", "--n", "3")
+
+
+def test_a_conversation_is_answered(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("chat.json").write_text(json.dumps(TURNS))
+    code, out, _ = program("sample", "toy", "--messages", "chat.json", *HEADS, "--json")
+    assert (code, json.loads(out)["prompt"]) == (0, TURNS)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(json.dumps({"messages": TURNS}).encode())))
+    assert json.loads(program("sample", "toy", "--messages", "-", *HEADS, "--json")[1])["text"] == json.loads(out)["text"]
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"why?\r\n")))
+    assert json.loads(program("sample", "toy", "-", *HEADS, "--json")[1])["prompt"] == "why?"
+
+
+def test_conversations_are_run_kept_resumed_and_reported(program: Program) -> None:
+    """`exptilt report` could not read a file with a conversation: a list of messages is no key of a table."""
+    Path("mixed.jsonl").write_text(f'{json.dumps({"messages": TURNS})}\n"why?"\n{json.dumps({"prompt": TURNS[:1]})}\n')
+    lines = program("run", "toy", "mixed.jsonl", *HEADS, "--out", "a.jsonl", "--json")[1].splitlines()
+    assert [json.loads(line)["prompt"] for line in lines[:3]].count(TURNS) == 1
+    assert json.loads(lines[3]) == {"prompts": 3, "failed": 0, "fresh": 3, "store": "a.jsonl"}
+    assert "all of them before" in program("run", "toy", "mixed.jsonl", *HEADS, "--out", "a.jsonl")[2]
+    assert program("report", "a.jsonl")[0] == 0
+    assert "user: why?\\n\\nassistant: Because" in Path("a.html").read_text()
+
+
+def test_a_stop_rule_of_ones_own(program: Program) -> None:
+    Path("rules.py").write_text("def enough(population):\n    return len(population) >= 4\n")
+    flags = ("sample", "toy", "why?", *HEADS[:-1], "64", "--batch", "2", "--until", "rules.py:enough")
+    row = json.loads(program(*flags, "--json")[1])
+    assert (row["drafts"], row["stopped"]) == (4, "until")
+    assert "by the stop rule (" in program(*flags)[2]
+    code, _, err = program(*flags[:-1], "often")
+    assert (code, err) == (2, "error  there is no stop rule 'often': give your own as FILE.py:NAME or package.module:NAME.\n")
+
+
+@pytest.mark.parametrize("name", ["majority", "power"])
+def test_no_reward_is_no_reason_for_a_warning(name: str, program: Program) -> None:
+    """A vote without a reward was told that its reward guided nothing."""
+    code, out, err = program("sample", "toy", "why?", "--sampler", name)
+    assert (code, out != "", "guided nothing" in err) == (0, True, False)
+    assert ("answers" in err) == (name == "majority")
+    flat = ("sample", "toy", "why?", "--sampler", name, "--beta", "1", "--reward", "flat.py:flat")
+    Path("flat.py").write_text("def flat(text):\n    return 0.0\n")
+    assert "guided nothing" in program(*flat)[2]
