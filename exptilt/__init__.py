@@ -39,7 +39,7 @@ from exptilt.running.cluster import Cluster
 from exptilt.running.result import Failure, Partial, Result
 from exptilt.running.run import asample, run, sample, stream
 from exptilt.running.stream import Stream
-from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC
+from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC, until
 from exptilt.usage import Budget
 
 _install_moved()
@@ -92,5 +92,6 @@ __all__ = [
     "sample",
     "stream",
     "testing",
+    "until",
     "vote",
 ]

@@ -16,15 +16,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 
+from exptilt.cancelling import Flag, current
 from exptilt.engines.replies import ABSENT, Reader, Reply, Trouble
-from exptilt.errors import AnswerError, ModelError, PromptError
+from exptilt.errors import AnswerError, Cancelled, ModelError, PromptError
 from exptilt.keys import Key
 
 T = TypeVar("T")
@@ -36,6 +38,8 @@ LONGEST_BODY = 2**28  # bytes
 UNLISTED = (*ABSENT, 401, 403)  # a key may draw from a model and not list the models
 ENDPOINTS = ("/chat/completions", "/completions")
 URL_CURE = "Check the URL; one of OpenAI's protocol goes up to and with /v1."
+
+_GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
 
 
 class Transport:
@@ -65,9 +69,21 @@ class Transport:
         self._rests_until = dict.fromkeys(self.urls, 0.0)
 
     def each(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
-        """Run the jobs side by side, results in their order. If one raises, those that have not begun are dropped."""
-        futures = [self._pool.submit(job) for job in jobs]
+        """Run the jobs side by side, results in their order. If one raises, those that have not begun are dropped.
+
+        Where the run that this thread computes for is cancelled (`exptilt.cancelling`), this raises Cancelled; requests under
+        way are left to their ends, and are not sent again.
+        """
+        flag = current()
+        futures = [self._pool.submit(copy_context().run, job) for job in jobs]
+        waiting = set(futures)
         try:
+            while waiting:
+                done, waiting = wait(waiting, None if flag is None else _GLANCE, FIRST_EXCEPTION)
+                for future in futures:
+                    if future in done:
+                        future.result()  # raises what went wrong
+                _check(flag)
             return [future.result() for future in futures]
         finally:
             for future in futures:
@@ -101,6 +117,7 @@ class Transport:
         troubles: list[str] = []
         trouble = Trouble("")
         for attempt in range(self._attempts):
+            _check(current())
             with self._server(url) as base:
                 reply = self._attempt(method, _join(base, path), body)
                 if url is not None and isinstance(reply, Reply) and reply.status in (ABSENT if method == "POST" else UNLISTED):
@@ -205,3 +222,8 @@ def _checked(url: str) -> str:
 
 def _join(base: str, path: str) -> str:
     return base.removesuffix("/v1") + path if path.startswith("/") else f"{base}/{path}"
+
+
+def _check(flag: Flag | None) -> None:
+    if flag is not None and flag.is_set():
+        raise Cancelled("the run was cancelled while its requests were under way")

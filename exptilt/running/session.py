@@ -154,5 +154,5 @@ class Session:
 
 
 def name_of(rule: Until) -> str:
-    """What to call a stop rule: a function's name, a record with its fields."""
-    return getattr(rule, "__qualname__", None) or repr(rule)
+    """What to call a stop rule: a function's name, else the rule as text."""
+    return getattr(rule, "__qualname__", None) or str(rule)

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 import exptilt as xt
+from exptilt.cancelling import cancelled_by
 from exptilt.core import Target
 from exptilt.draft import Draft, Prompt
 from exptilt.engines import TableEngine
 from exptilt.engines.scheduler import Scheduler
+from exptilt.engines.transport import Transport
 from exptilt.errors import Cancelled, StoreError, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
@@ -267,6 +269,30 @@ def test_a_run_that_is_stopped_does_not_draw_to_the_end(slow: SlowEngine) -> Non
     thread.join(10)
     assert isinstance(out[0], xt.RewardError)
     assert slow.gate.steps < 900  # "long" would have taken a thousand
+
+
+def test_requests_to_a_server_are_not_waited_for() -> None:
+    """Nor are those begun that had not been sent: a server would have answered for nobody."""
+    transport = Transport(["http://localhost:1/v1"], "NO_KEY", timeout=1.0, attempts=1, concurrency=2, backoff=0.1)
+    gate, flag, begun = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    def job() -> bool:
+        begun.release()
+        return gate.wait(10)
+
+    def call() -> list[bool]:
+        with cancelled_by(flag):
+            return transport.each([job] * 5)
+
+    thread, out = in_thread(call)
+    begun.acquire()
+    begun.acquire()
+    flag.set()
+    thread.join(5)
+    assert isinstance(out[0], Cancelled)
+    gate.set()
+    transport.close()
+    assert not begun.acquire(blocking=False)
 
 
 # ----------------------------------------------------------------------------------------------- partial results
