@@ -61,7 +61,9 @@ PIECES = [
     "9", "1,", "1.", "1 2", "1/", "1 1/2 ", "1'", "½", "１", "-", "= ", "= 1", "answer is ", "answer**", "####", "\\boxed{",
     "\\frac{", "\\(", "\\sqrt", "\\text{", "$", "sqrt(", "0.(", "^{", "2^", "{", "(", "(A", "A or ", "a ", "one ", "hundred ",
     "5 km and ", " ", "\t", "\n", "\r\n", " \n", "\u00a0", "\u200b", "。", "'", '"', "> ", "```\n", "```",
-    "<answer>", "<think>", "</think>", "i.e. ",
+    "<answer>", "<think>", "</think>", "i.e. ", "x = 2, ", "|", "[[", "the answer ",
+    "it is ", "i choose ", "\\boxed{1} and ", "so ",
+    "an hour ", "m/s ", "0.3...", "≈", "A: ",
 ]  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def test_reading_takes_time_linear_in_the_text(piece: str) -> None:
     take less than 0.2 s are not told apart, since nobody waits for them.
     """
     for read in (number, quantity, latex, choice, code, exact):
-        for start in ("", "The answer is 42."):
+        for start in ("", "The answer is 42.", "x = 5 "):
             read(start + piece)  # what is compiled once
             long = _seconds(read, start + piece * (100_000 // len(piece)))
             if long > 0.2:

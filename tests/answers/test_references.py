@@ -21,6 +21,8 @@ from exptilt.rewards import Matches
         ("3 \\text{ or } 4", "4, 3", "4"),
         ("so that $y = 2$, hence $x = 3$, or \\boxed{3\\sqrt{7}}", "\\sqrt{63}", "7"),
         ("12", "12.0", "2"),
+        ("Rome", "\\text{Rome}", "1"),
+        ("2 of the 3 sides", "2 of the 3 sides", "3"),
     ],
 )
 def test_a_bare_latex_reference_is_the_whole_of_it(reference: str, right: str, part: str) -> None:
