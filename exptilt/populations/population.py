@@ -134,10 +134,7 @@ class Population:
 
     def kl(self, beta: float) -> float | None:
         """The estimate of KL(π‖p) = E_π[r]/β - log Z in nats; None where there is no log Ẑ."""
-        if not self.proper:
-            return None
-        held, top = self.weights > 0, float(self.log_w.max())  # the difference of two large numbers otherwise
-        return float(np.sum(self.weights[held] * (self.rewards[held] / beta - top))) - log_sum(self.log_w - top)
+        return None if self.log_z is None else self.mean_reward / beta - self.log_z
 
     def log_mean(self, values: Sequence[float] | Floats) -> float:
         """log of the weighted mean of exp(values): values in nats, float64 [n]."""

@@ -63,7 +63,7 @@ class ETS:
     step_weights: the share α_i of each step, non-negative; proportional to 1/i² where not given, which was best of five
         rules (`reproduce/step_weights.py`): late steps are guided, but their weights have gathered noise.
     floor: the share δ of a pick that unfinished candidates have whatever their scores, above 0 and below 1. It keeps weights
-        proper under hard constraints; the default was best by measured variance (`reproduce/floors.py`).
+        proper under hard constraints; the default is near the best by measured variance (`reproduce/floors.py`).
     """
 
     candidates: int

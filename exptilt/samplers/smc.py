@@ -47,7 +47,7 @@ class SMC:
     value: an estimate of the final reward of partial drafts, used instead of rollouts.
     threshold: resample when ESS < threshold·N; 0 never, 1 at every step.
     floor: the share δ of the resampling that unfinished particles have whatever their potentials, above 0 and below 1. It
-        keeps weights proper under hard constraints; the default was best by measured variance (`reproduce/floors.py`).
+        keeps weights proper under hard constraints; the default is near the best by measured variance (`reproduce/floors.py`).
     """
 
     particles: int

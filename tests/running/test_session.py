@@ -116,6 +116,29 @@ def test_a_moving_reward_is_called_every_time_and_has_no_weights() -> None:
     assert all(entry["log_z"] is None for entry in metered.trace)
 
 
+@dataclass(frozen=True)
+class Moving:
+    """A reward that changes while the sampler runs, and excludes half of the drafts."""
+
+    fixed = False
+
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def bind(self, engine: Engine, prompt: str, key: Key) -> Reward:
+        return lambda prompt, drafts: [0.0 if draft.decided % 2 else -math.inf for draft in drafts]
+
+
+def test_a_moving_reward_that_excludes_drafts_leaves_them_without_weight() -> None:
+    """Without a target all weights were made equal, those of excluded drafts too, which were then handed out."""
+    metered = Session(Target(engine(), Moving(), 1.0), "why?", KEY)
+    population = metered.run(Independent(20), KEY)
+    assert 0 < population.excluded < 1
+    for draft, weight in zip(population.drafts, population.weights, strict=True):
+        assert bool(weight) == bool(draft.decided % 2)
+    assert population.ess == pytest.approx(20 * (1 - population.excluded))
+
+
 def test_the_pilot_of_a_reward_is_paid_for() -> None:
     metered = Session(Target(engine(), Agreement(answers.exact, pilot=9), 1.0), "why?", KEY)
     assert metered.usage.reference.generated >= 9

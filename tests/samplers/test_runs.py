@@ -161,6 +161,7 @@ def test_streams_of_siblings_differ() -> None:
     children: list[Any] = [key.child(1, 2), key.child(12), key.child("1", 2), key.child("1,2"), key.child(1).child(2, 3)]
     draws = [child.rng().random() for child in children]
     assert len(set(draws)) == len(draws)
+    assert key.child(1).rng().random() == Key(0, "a", 1).rng().random() != Key(0, "b", 1).rng().random()
 
 
 @dataclass(frozen=True)
