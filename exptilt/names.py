@@ -11,7 +11,8 @@ could have been asked for instead. The command line and the model of lm-evaluati
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
@@ -206,7 +207,20 @@ def target(
 def engine(model: str, **given: Any) -> Engine:
     """A model by its name, with options of `exptilt.load` after it, as in "tiny-mdlm?cache=dual&threshold=0.9"."""
     name, options = model_options(model)
-    return load(name, **{**given, **options})
+    with _typed(model, options):
+        return load(name, **{**given, **options})
+
+
+@contextmanager
+def _typed(spec: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Options come as text: one of another type than is wanted, such as a word for a number, is refused."""
+    try:
+        yield
+    except TypeError as error:
+        if not options:
+            raise
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise UsageError(f"{spec!r} has a value of the wrong type ({given}): {error}") from error
 
 
 def model_options(model: str) -> tuple[str, dict[str, Any]]:
@@ -233,7 +247,9 @@ def find_reward(spec: str, answer: str | Answer = "number") -> Reward | PromptRe
     """A reward by its short name, a model as KIND:NAME?OPTION=VALUE, or the user's own object: see `as_reward`."""
     kind, _, rest = spec.partition(":")
     if kind in MODEL_REWARDS and rest:
-        return _model_reward(kind, *model_options(rest))
+        name, options = model_options(rest)
+        with _typed(spec, options):
+            return _model_reward(kind, name, options)
     found = REWARDS.find(spec)
     if spec in REWARDS.own and "answer" in {item.name for item in fields(found)}:
         return found(ANSWERS.find(answer) if isinstance(answer, str) else answer)
@@ -246,7 +262,12 @@ def _model_reward(kind: str, name: str, options: dict[str, Any]) -> Reward | Pro
     own = {item.name for item in fields(made) if item.init}
     if made in (rewards.Judge, rewards.PairwiseJudge):
         more = {key: value for key, value in options.items() if key not in own}
-        return made(load(name, **more), **{key: value for key, value in options.items() if key in own})
+        try:
+            judging = load(name, **more)
+        except ValueError as error:
+            near = "".join(did_you_mean(option, own) for option in more)
+            raise UsageError(f"{error} As a {kind} it has {', '.join(sorted(own - {'engine'}))} besides.{near}") from error
+        return made(judging, **{key: value for key, value in options.items() if key in own})
     if kind == "process":
         form = {key: options.pop(key) for key in [*options] if key in rewards.StepFormat.__dataclass_fields__}
         preset = options.get("format", "trl")

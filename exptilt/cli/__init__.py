@@ -31,7 +31,7 @@ from exptilt.names import Chosen
 
 try:
     from exptilt.cli import doctor, eval, report, run, sample
-    from exptilt.cli.groups import Subcommand, add_settings, flags_of, setting_flag
+    from exptilt.cli.groups import Subcommand, add_settings, flags_of, setting_flag, with_help
     from exptilt.cli.terminal import patient_streams, show_crash, show_error, show_note, stderr
 except ModuleNotFoundError as error:
     raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
@@ -89,8 +89,7 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError instead of leaving the program."""
 
     def error(self, message: str) -> NoReturn:
-        end = " See" if message.endswith((".", "?")) else "; see"
-        raise UsageError(f"{message.removeprefix('argument ')}{end} {self.prog} --help.")
+        raise UsageError(with_help(message.removeprefix("argument "), self.prog))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

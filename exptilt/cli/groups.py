@@ -62,7 +62,13 @@ def checked(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UsageError(f"{str(error).rstrip('.')}; see exptilt {args.command} --help.") from error
+        raise UsageError(with_help(str(error), f"exptilt {args.command}")) from error
+
+
+def with_help(message: str, program: str) -> str:
+    """A message that ends with where to read more."""
+    end = " See" if message.endswith("?") else "; see"
+    return f"{message.rstrip('.')}{end} {program} --help."
 
 
 def at_least_one(args: argparse.Namespace, *flags: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from exptilt import names
 from exptilt.engines import TableEngine
+from exptilt.engines.openers import check_options, options_of
 from exptilt.engines.sampling import Sampling
 from tests.cli.conftest import Program
 
@@ -82,6 +83,12 @@ CASES = {
     "sample toy why? --beta 1 --reward nowhere.mine:f": "nowhere.mine cannot be imported (ModuleNotFoundError",
     "sample toy why? --beta 1 --reward classifier:some/model?votes": "'votes' in 'some/model?votes' is no option: write",
     "sample toy why? --beta 1 --reward classifier:some/model?devise=cpu": "has no option devise: it has batch_tokens, device,",
+    # options of models
+    "sample toy?temperature=hot why? --reward none": "'toy?temperature=hot' has a value of the wrong type (temperature='hot')",
+    "sample toy?top_q=1 why? --reward none": "'toy' has no option top_q: it has max_tokens, stop, temperature, top_k, top_p. Did",
+    "sample toy?max_tokens why? --reward none": "'max_tokens' in 'toy?max_tokens' is no option: write MODEL?NAME=VALUE",
+    "sample toy why? --beta 1 --reward judge:toy?votess=4": "read, rubric, seed, tries, votes besides. Did you mean votes?",
+    "sample toy why? --beta 1 --reward judge:toy?votes=many": "votes='many': give a whole number of 1 or more",
     # prompts and files
     "sample toy --reward none": "give either PROMPT or --messages FILE; see exptilt sample --help.",
     "sample toy why? --messages chat.json --reward none": "give either PROMPT or --messages FILE",
@@ -109,6 +116,7 @@ CASES = {
 @pytest.mark.parametrize("line", CASES)
 def test_refused(line: str, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, **options: object) -> TableEngine:
+        check_options(name, options, options_of(Sampling))
         sampling = Sampling(**{"max_tokens": 5} | options)  # type: ignore[arg-type]
         return TableEngine(lambda prefix: [0.5, 0.5], sampling.max_tokens, 1, symbols="12", name=name)
 
