@@ -17,7 +17,7 @@ from exptilt.running.lines import stored_population, stored_usage
 
 _BINS = 10
 _CAPS = 24  # points of an accuracy curve
-_GROWING = {"ETS", "Independent", "SuffixMCMC", "Metropolised"}  # their earlier populations are the first rows of the last
+_GROWING = {"ETS", "Independent", "SuffixMCMC", "Metropolised"}  # of files from before the trace told whether populations grow
 
 
 def warning_kinds(methods: Sequence[Method]) -> dict[str, int]:
@@ -130,9 +130,10 @@ def _curve(
     The caps run from where every prompt had its first population to where the last one ended; a prompt that ended
     earlier keeps its answer. Empty where populations were not stored, or do not grow row by row.
     """
-    if method.kind not in _GROWING or not all("population" in line for line in lines if "error" not in line):
+    answered = [line for line in lines if "error" not in line]
+    if not all("population" in line and _grows(line, method.kind) for line in answered):
         return []
-    paths = [_path(line, method.kind, references, read) for line in lines if "error" not in line]
+    paths = [_path(line, method.kind, references, read) for line in answered]
     if not paths or max(map(len, paths)) < 2:
         return []
     first, last = max(path[0][0] for path in paths), max(path[-1][0] for path in paths)
@@ -141,6 +142,11 @@ def _curve(
         reached = [[entry for entry in path if entry[0] <= cap][-1] for path in paths]
         points.append((float(np.mean([entry[0] for entry in reached])), sum(entry[1] for entry in reached) / len(lines)))
     return points
+
+
+def _grows(line: Mapping[str, Any], kind: str) -> bool:
+    """Whether each population of a run is the first rows of the next, as the trace tells."""
+    return all(entry.get("grown", kind in _GROWING) for entry in line["trace"])
 
 
 def _path(line: Mapping[str, Any], kind: str, references: Mapping[str, str], read: Answer) -> list[tuple[float, bool]]:

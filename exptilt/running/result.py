@@ -28,7 +28,8 @@ class Result:
 
     draft: the chosen response. population: all weighted drafts it was chosen from. usage: what the run cost.
     trace: one record for each population the sampler yielded: tokens and seconds so far, n, ess, max_share, log_z,
-        mean_reward. How the sampler came to the last of them is told by `population.trace`.
+        mean_reward, excluded, and grown: whether the population before it is its first rows. How the sampler came to the last
+        of them is told by `population.trace`.
     stopped: "done", "budget" where a limit came first, or "until" where the stop rule was met; then `limit` says which, in
         words, and the population is the last complete one. Its size depends on what was drawn, so log Ẑ is no longer exactly
         unbiased.

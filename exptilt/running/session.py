@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from exptilt.cancelling import AnyOf, Flag, current
 from exptilt.core import PromptReward, Sampler, Target, reward_name
-from exptilt.draft import Prompt
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, TargetError
 from exptilt.keys import Key
 from exptilt.populations.population import Population
@@ -56,6 +56,7 @@ class Session:
         self.prompt = prompt
         self.usage = Usage()
         self.trace: tuple[dict[str, Any], ...] = ()
+        self._drafts: Sequence[Draft] = ()  # of the last population
         self.stopped: Stopped = "done"
         self.limit: str | None = None
         self._budget = budget or Budget()
@@ -132,8 +133,9 @@ class Session:
             "log_z": population.log_z,
             "mean_reward": population.mean_reward,
             "excluded": population.excluded,
+            "grown": population.drafts[: len(self._drafts)] == self._drafts,
         }
-        self.trace = (*self.trace, entry)
+        self.trace, self._drafts = (*self.trace, entry), population.drafts
         return population
 
     def _tick(self) -> None:

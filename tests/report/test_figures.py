@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 import exptilt as xt
@@ -15,6 +17,8 @@ from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.evaluation.cost import Parameters, mean_cost
+from exptilt.keys import Key
+from exptilt.populations.population import Population
 from exptilt.report import write_report
 from exptilt.report.figures import summary
 from exptilt.report.methods import collect
@@ -102,6 +106,30 @@ def test_curves_end_where_the_vote_of_the_run_is(stores: list[Path]) -> None:
             assert [point[0] for point in figures["curve"]] == sorted(point[0] for point in figures["curve"])
     curves = {figures["name"]: len(figures["curve"]) for figures in summary(collect(stores), {PROMPTS[0]: "1"}, read)}
     assert [name for name, count in curves.items() if count] == ["ets", "qalign", "pimh", "plain"]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Somebody's sampler: two populations, of which the second keeps the first one's drafts or begins anew."""
+
+    keeps: bool
+    weighted: ClassVar[bool] = True
+
+    def needs(self, target: Target) -> frozenset[str]:
+        return frozenset()
+
+    def __call__(self, target: Target, prompt: str, key: Key) -> Iterator[Population]:
+        drafts = target.law.extend([target.law.start(prompt)] * 6, [key.child(number) for number in range(6)])
+        for some in (drafts[:2], drafts if self.keeps else drafts[2:]):
+            yield Population(some, np.full(len(some), -math.log(len(some))), target.rate(prompt, some))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_another_sampler_has_a_curve_where_its_populations_grow(keeps: bool, tmp_path: Path) -> None:
+    """Curves were once drawn by the sampler's name, so other people's samplers had none."""
+    xt.run(target(), PROMPTS, Halves(keeps), store=tmp_path / "a.jsonl")
+    (figures,) = summary(collect([tmp_path / "a.jsonl"]), dict.fromkeys(PROMPTS, "1"), xt.answers.number)
+    assert bool(figures["curve"]) == keeps
 
 
 def moody(prompt: str, drafts: Sequence[Draft]) -> list[float]:

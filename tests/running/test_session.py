@@ -167,7 +167,7 @@ def test_the_trace_has_an_entry_for_each_population() -> None:
     assert [entry["n"] for entry in metered.trace] == [2, 4, 6]
     assert all(a["tokens"] < b["tokens"] for a, b in zip(metered.trace, metered.trace[1:], strict=False))
     entry = metered.trace[-1]
-    assert set(entry) == {"tokens", "seconds", "n", "ess", "max_share", "log_z", "mean_reward", "excluded"}
+    assert set(entry) == {"tokens", "seconds", "n", "ess", "max_share", "log_z", "mean_reward", "excluded", "grown"}
     assert 1 <= entry["ess"] <= 6
     assert math.isfinite(entry["log_z"])
 

@@ -26,6 +26,7 @@ from exptilt.populations.population import Population
 from exptilt.running.lines import decode
 from exptilt.samplers.trace import Tree
 from exptilt.usage import Work
+from tests.pages import run_page
 from tests.toys import random_table
 
 TABLE = TableEngine(random_table(3, 4), 6, 3)
@@ -380,3 +381,8 @@ def test_settings_without_a_stop_rule_are_those_of_before(tmp_path: Path) -> Non
     store = tmp_path / "a.jsonl"
     xt.run(TARGET, [], xt.Independent(2), store=store)
     assert "until" not in decode(store.read_text())["settings"]
+
+
+def test_the_page_on_streams_runs() -> None:
+    names = run_page("streams.md")
+    assert names["result"].stopped in ("done", "until")
