@@ -34,6 +34,8 @@ _LONGEST = 400  # characters of an expression that is read; longer ones are comp
 _BARE = 300  # characters of a text without marks that may be nothing but an expression
 _DELIMITED = re.compile(r"\$\$(.{1,400}?)\$\$|\$([^$\n]{1,400})\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
 _JOINT = re.compile(r"[*_ ]*(?:,|;|and|or|, and|, or)[*_ ]*", re.IGNORECASE)
+_SOLUTIONS = 20  # formulas at the end of a text that may be values of one letter
+_VALUE_OF = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*=")
 _MARKS = re.compile(r"\\(?:text\w*|math\w+|mbox|operatorname|begin|end|[A-Za-z]+)(?: ?\{[^{}]*\})?")
 _PROSE = re.compile(
     r"(?<![A-Za-z])(?!(?:sqrt|cbrt|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|exp|abs|max|min|gcd|lcm|mod|and|"
@@ -80,11 +82,28 @@ def latex(text: str) -> str | None:
     if len(text) <= _BARE and not _is_prose(text) and (not formulas or _DELIMITED.fullmatch(text)):
         return expression(text)
     if formulas:
-        return expression(next(filter(None, formulas[-1])))
+        return expression(_last_formulas(text))
     line = text.rpartition("\n")[2]
     if (concluded := list(_CONCLUDED.finditer(line[-_BARE:]))) and not _is_prose(concluded[-1][1]):
         return expression(concluded[-1][1])
     return find(text, number_form)
+
+
+def _last_formulas(text: str) -> str:
+    """The last formula of a text, with those before it that give the same letter another value: "$x = 1$ and $x = 2$"."""
+    formulas = list(_DELIMITED.finditer(text))[-_SOLUTIONS:]
+    joined = [_inside(formulas[-1])]
+    for before, after in zip(formulas[-2::-1], formulas[:0:-1], strict=True):
+        names = [_VALUE_OF.match(_inside(each)) for each in (before, after)]
+        same = names[0] is not None and names[1] is not None and names[0][1] == names[1][1]
+        if not (same and _JOINT.fullmatch(text[before.end() : after.start()])):
+            break
+        joined.insert(0, _inside(before))
+    return ", ".join(joined)
+
+
+def _inside(formula: re.Match[str]) -> str:
+    return next(filter(None, formula.groups()))
 
 
 def reference(text: str) -> str | None:
@@ -108,11 +127,11 @@ def _in_passage(passage: Passage) -> str | None:
 def _stated(passage: str) -> str | None:
     """What a statement says: its formulas, else all of it, or in prose its first number, or the words."""
     if formulas := list(_DELIMITED.finditer(passage)):
-        joined = [next(filter(None, formulas[0].groups()))]
+        joined = [_inside(formulas[0])]
         for before, after in itertools.pairwise(formulas):
             if not _JOINT.fullmatch(passage[before.end() : after.start()]):
                 break
-            joined.append(next(filter(None, after.groups())))
+            joined.append(_inside(after))
         return expression(", ".join(joined))
     passage = passage.strip(" *_:\"'`").rstrip(".")
     if not _is_prose(passage):

@@ -56,7 +56,7 @@ _NEVER = {"⌊", "⌈", "^", "_", "±", "**", "<", ">", "≤", "≥", "≠", "�
 _OPERATIONS = {"+", "-", "×", "*", "·", "/", "="}
 _ORDINALS = {"st", "nd", "rd", "th"}
 _MAY_TOUCH = {"m", "g", "s", "h", "l", "L", "W", "V", "A", "J", "N", "C", "F"}  # units, in prose
-_DELIMITERS = {"\\(", "\\)", "\\[", "\\]", "\\\\", "\\{", "\\}"}
+_DELIMITERS = {"\\end", "\\(", "\\)", "\\[", "\\]", "\\\\", "\\{", "\\}"}
 
 
 def check_after(tokens: Sequence[Token], after: int) -> None:
