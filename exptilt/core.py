@@ -158,7 +158,8 @@ def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
 class Target:
     """The law to draw from, π(y|x) ∝ p(y|x)·exp(r(x,y)/β).
 
-    engine: the reference law p. reward: r, or a PromptReward that becomes one for each prompt.
+    engine: the reference law p.
+    reward: r, or a PromptReward that becomes one for each prompt.
     beta: β > 0 in units of the reward; small β trusts the reward, large β stays near p (ETS writes λ, TRL `beta`).
     proposal: a cheaper law q over the same tokens that samplers may draw from; weights correct for it, as long as q can draw
         whatever p can: one whose settings say that it cannot is refused (`exptilt.proposals`).

@@ -29,7 +29,8 @@ class ModelError(ExptiltError):
 class AnswerError(ExptiltError):
     """A server gave no usable answer to one request, or refused it: that prompt fails, and the others go on.
 
-    status: of a refusal, as HTTP numbers them; 0 where the server refused nothing. said: the server's own words.
+    status: of a refusal, as HTTP numbers them; 0 where the server refused nothing.
+    said: the server's own words.
     """
 
     status: int = 0

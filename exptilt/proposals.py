@@ -20,7 +20,8 @@ _OF_TOKENS = ("temperature", "top_p", "top_k")  # the parameters that decide whi
 def check_cover(engine: str, ours: Mapping[str, Any], proposal: str, theirs: Mapping[str, Any]) -> None:
     """Refuse a proposal that is known to leave out what the engine can draw. Raises TargetError.
 
-    engine, proposal: their names. ours, theirs: their settings.
+    engine, proposal: their names.
+    ours, theirs: their settings.
     """
     if "stop" in ours and "stop" in theirs and sorted(ours["stop"]) != sorted(theirs["stop"]):
         raise TargetError(

@@ -12,7 +12,8 @@ _LOCK = threading.Lock()  # one for all: it is held for five additions
 class Work:
     """What one engine did. Tokens are counted per row; a forward is one evaluation of the network for one row.
 
-    prompt: tokens of prompts and prefixes that were prefilled; cached: those whose cache was reused instead.
+    prompt: tokens of prompts and prefixes that were prefilled.
+    cached: those whose cache was reused instead.
     """
 
     prompt: int = 0
@@ -55,7 +56,8 @@ class Usage:
 class Budget:
     """Limits of one prompt's run. They are checked before each engine or reward call: a call under way completes.
 
-    tokens: generated and scored, both models together; drafts that are paid for are still rated. seconds: wall clock.
+    tokens: generated and scored, both models together; drafts that are paid for are still rated.
+    seconds: wall clock.
     reward_calls: calls of the reward.
     """
 

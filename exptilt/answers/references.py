@@ -15,6 +15,7 @@ _READERS: dict[Answer, Answer] = {maths.latex: maths.reference, programs.code: p
 def reference(answer: Answer, text: str) -> str | None:
     """The right answer `text` as `answer` writes answers; None where nothing can be read in it.
 
-    answer: the reader of the responses, such as `exptilt.answers.latex`. text: the answer alone, or a solution that marks it.
+    answer: the reader of the responses, such as `exptilt.answers.latex`.
+    text: the answer alone, or a solution that marks it.
     """
     return _READERS.get(answer, answer)(text)

@@ -20,9 +20,10 @@ class Checks:
     """What was seen of a reward on some drafts of one prompt.
 
     changed: the largest difference between two ratings of the same drafts in the same call; 0 for a fixed function.
-    alone: the largest difference between a draft rated alone and among others. rated: how many drafts were compared.
-    partial: whether it gave numbers for unfinished drafts, as `value=` of ETS and SMC needs; None where the engine cannot
-    make any.
+    alone: the largest difference between a draft rated alone and among others.
+    rated: how many drafts were compared.
+    partial: whether it gave numbers for unfinished drafts, as `value=` of ETS and SMC needs; None where the engine cannot make
+        any.
     """
 
     changed: float

@@ -60,7 +60,8 @@ class Goal:
 @dataclass(frozen=True)
 class Speed:
     """What the pilot cost, without the few drafts that are rated again. tokens, seconds (wall clock): of all of it. per_token,
-    per_rating: seconds of one, each its share of the whole at the pilot's concurrency. binding: tokens that the reward draws
+    per_rating: seconds of one, each its share of the whole at the pilot's concurrency.
+    binding: tokens that the reward draws
     for itself for each prompt, such as an agreement's pilot."""
 
     tokens: int
@@ -83,14 +84,17 @@ class Bill:
 class Examination:
     """What was found and what follows from it. `examine` says how.
 
-    beta: the suggested β, or the one that was given; None where no reward varies, and then there is no tilt, plan or choice.
-    kl (nats), share: what it does, in the mean over the prompts whose reward varies. best_of: the n whose best-of-n has the
-    same mean reward; None where the pilot's draws do not suffice.
-    heavy: prompts whose exp(r/β) has a heavy tail by k̂. explained: for `PLACES` mean lengths, the share of the variance of
-    exp(r/β) that the beginning explains. acceptance: of suffix redraws under π.
+    beta: the suggested β, or the one that was given; None where no reward varies, and then there is no tilt, plan or choice. kl
+        (nats), share: what it does, in the mean over the prompts whose reward varies.
+    best_of: the n whose best-of-n has the same mean reward; None where the pilot's draws do not suffice.
+    heavy: prompts whose exp(r/β) has a heavy tail by k̂.
+    explained: for `PLACES` mean lengths, the share of the variance of exp(r/β) that the beginning explains.
+    acceptance: of suffix redraws under π.
     plan: the number of independent draws that reaches the effective draws; where an accuracy is wanted and reached, the number
-    that reaches it. why: a sentence. curve: accuracy of fewer draws, for a pilot with a task. select: how the answer is picked,
-    "draw", "best" or "vote".
+        that reaches it.
+    why: a sentence.
+    curve: accuracy of fewer draws, for a pilot with a task.
+    select: how the answer is picked, "draw", "best" or "vote".
     warnings: in plain words, each with its cure.
     """
 

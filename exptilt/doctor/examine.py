@@ -48,9 +48,11 @@ def examine(
 ) -> Examination:
     """Draw a pilot of `draws` responses for each prompt, and as many tokens again of moves and forks (`exptilt.doctor.pilot`).
 
-    task: problems whose prompts these are, for accuracies. concurrency: prompts under way at once, as in the run that is
-    planned, or the seconds are another machine's. tokens: the most the pilot may take; it may go over by one engine call
-    for each prompt, and what was drawn until then is judged. reward_timeout, progress: as in `run`.
+    task: problems whose prompts these are, for accuracies.
+    concurrency: prompts under way at once, as in the run that is planned, or the seconds are another machine's.
+    tokens: the most the pilot may take; it may go over by one engine call for each prompt, and what was drawn until then is
+        judged.
+    reward_timeout, progress: as in `run`.
 
     A prompt that fails is left out, with a warning; where all fail, the first error is raised. Raises TargetError for a
     reward that has no fixed target.

@@ -16,11 +16,15 @@ from exptilt.running.result import Result
 class Findings:
     """The draws of all prompts. Lengths are in tokens, rewards in their own units.
 
-    mean, within, between: of finite rewards: their mean, the root mean variance within a prompt, which is what tilting works
-    on, and the deviation of the prompts' means. excluded: share with reward -inf. flat: prompts whose draws all have one
-    reward. poor: prompts without a draw as good as the mean of all. distinct: share of different texts among a prompt's draws.
-    short, long: the 10 % and 90 % quantiles of the lengths. capped: share cut at the cap. drift: correlation of reward and
-    length within prompts; NaN where one of them never varies.
+    mean, within, between: of finite rewards: their mean, the root mean variance within a prompt, which is what tilting works on,
+        and the deviation of the prompts' means.
+    excluded: share with reward -inf.
+    flat: prompts whose draws all have one reward.
+    poor: prompts without a draw as good as the mean of all.
+    distinct: share of different texts among a prompt's draws.
+    short, long: the 10 % and 90 % quantiles of the lengths.
+    capped: share cut at the cap.
+    drift: correlation of reward and length within prompts; NaN where one of them never varies.
     """
 
     prompts: int

@@ -35,7 +35,8 @@ PLACES = (0.25, 0.5, 0.75)  # where drafts are forked, in mean lengths
 class Pilot:
     """n draws from p with equal weights; moves and forks in the trace, `Piloted`.
 
-    draws: n, two or more. batch: how many are drawn before a budget is asked again; all at once where not given.
+    draws: n, two or more.
+    batch: how many are drawn before a budget is asked again; all at once where not given.
     """
 
     draws: int = 32
@@ -146,8 +147,8 @@ def piloted(result: Result) -> Piloted:
 class Sounding:
     """What the pilot found for one prompt. rewards, lengths (tokens): of the draws, float64 [n].
 
-    moves: redrawn from uniform places. forks: from each of `PLACES`; both empty where the engine cannot continue drafts,
-    or the budget ended before.
+    moves: redrawn from uniform places.
+    forks: from each of `PLACES`; both empty where the engine cannot continue drafts, or the budget ended before.
     """
 
     rewards: Floats

@@ -50,7 +50,8 @@ class Estimate(NamedTuple):
 @dataclass(frozen=True)
 class Tilt:
     """Means over prompts at one β. share: ESS as a share of draws from p. kl: KL(π‖p), nats. explained: the share of
-    Var_p(exp(r/β)) that a beginning of each of `PLACES` mean lengths explains; empty without forks. acceptance: of suffix
+    Var_p(exp(r/β)) that a beginning of each of `PLACES` mean lengths explains; empty without forks.
+    acceptance: of suffix
     redraws under π; NaN without moves."""
 
     beta: float

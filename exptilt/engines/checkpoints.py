@@ -35,7 +35,8 @@ def device_or_default(device: str | None) -> str:
 def reading(name: str, kind: str = CAUSAL) -> Iterator[None]:
     """Read files of transformers without progress bars and notices, and turn whatever it raises into one ModelError.
 
-    name: what the user calls the model. kind: what it must be.
+    name: what the user calls the model.
+    kind: what it must be.
     """
     try:
         with _quiet():
@@ -56,8 +57,10 @@ def read_whole(kind: Any, source: Any, name: str, words: str, *, device: str, sp
     """The model that `kind.from_pretrained` reads from a hub id or a folder, with every weight from there and none left over.
 
     transformers draws what is missing at random, a whole output layer for instance, and leaves out what it does not know, with a
-    log line at most. words: what the model must be. spare: whether weights may be left over, as those of another head beside the
-    one wanted. Raises ModelError.
+    log line at most.
+    words: what the model must be.
+    spare: whether weights may be left over, as those of another head beside the one wanted.
+    Raises ModelError.
     """
     with reading(name, words):
         model, report = kind.from_pretrained(source, output_loading_info=True, **options)

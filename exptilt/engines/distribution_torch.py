@@ -28,8 +28,10 @@ FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is kno
 class Laws:
     """The sampling parameters of a batch, one entry per row.
 
-    temperature: float32 [rows, 1]; top_k: int64 [rows, 1], the vocabulary's size where all are kept;
-    top_p: float64 [rows, 1]; truncated: int64 [m], the rows that have top_k or top_p.
+    temperature: float32 [rows, 1].
+    top_k: int64 [rows, 1], the vocabulary's size where all are kept.
+    top_p: float64 [rows, 1].
+    truncated: int64 [m], the rows that have top_k or top_p.
     """
 
     temperature: Tensor
@@ -103,8 +105,9 @@ def supported(logits: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
 def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """One token per row by inverse CDF over the vocabulary in id order.
 
-    logits: [rows, vocabulary]; uniforms: float64 [rows] in [0, 1). Returns token ids int64 [rows] and their
-    log-probabilities float64 [rows] (nats). Raises ModelError where logits are NaN.
+    logits: [rows, vocabulary].
+    uniforms: float64 [rows] in [0, 1).
+    Returns token ids int64 [rows] and their log-probabilities float64 [rows] (nats). Raises ModelError where logits are NaN.
     """
     rows, vocabulary = logits.shape
     most = max(1, BLOCK // vocabulary) if logits.device.type == "cpu" else rows

@@ -54,7 +54,8 @@ class Reply:
 class Trouble:
     """One attempt that failed in passing. pause: seconds that the server asks to wait.
 
-    unreachable: no connection came about. unreadable: what came back with a success is not a JSON object.
+    unreachable: no connection came about.
+    unreadable: what came back with a success is not a JSON object.
     """
 
     what: str
@@ -67,7 +68,9 @@ class Trouble:
 class Reader:
     """Reads the replies of one server.
 
-    base: its URL. key_name: the variable that holds its key; keyed: whether a key was sent.
+    base: its URL.
+    key_name: the variable that holds its key.
+    keyed: whether a key was sent.
     scrub: strikes the key out of what the server says.
     """
 

@@ -30,9 +30,12 @@ class Context(NamedTuple):
 class Row:
     """One response that is being drawn: where it starts, its sampling parameters, its key, and how many tokens it may draw.
 
-    prior_text: the text of the response before, where the draft carries it. tokens: those drawn so far. logq: their
-    log-probabilities (nats) under the distribution drawn from; None where the backend cannot tell. finish: how the response
-    ended. text: the whole response as text, where the backend tells it; None where it is to be decoded. cost: what it took.
+    prior_text: the text of the response before, where the draft carries it.
+    tokens: those drawn so far.
+    logq: their log-probabilities (nats) under the distribution drawn from; None where the backend cannot tell.
+    finish: how the response ended.
+    text: the whole response as text, where the backend tells it; None where it is to be decoded.
+    cost: what it took.
     """
 
     context: Context
@@ -97,7 +100,9 @@ class Row:
 class Rated:
     """Given tokens, one at least, whose distributions are measured. The rows of one call share `sampling` and `measure`.
 
-    context: what comes before the first of them. values: float64 [tokens, 1 or 3], by `measure`. cost: what it took.
+    context: what comes before the first of them.
+    values: float64 [tokens, 1 or 3], by `measure`.
+    cost: what it took.
     """
 
     context: Context

@@ -84,9 +84,11 @@ Wanted = TypeVar("Wanted", bound=_Call[Any] | _Errand)
 class Scheduler(Generic[Row]):
     """Runs the rows of all callers through one batch.
 
-    batch: the engine's side. max_rows: how many rows decode at once; the rest wait. max_memory: the most that the rows of
-    the batch may hold together; size: the most that a row will ever hold, in the same unit, known before it joins. The two
-    go together. name: for errors and the thread.
+    batch: the engine's side.
+    max_rows: how many rows decode at once; the rest wait.
+    max_memory: the most that the rows of the batch may hold together.
+    size: the most that a row will ever hold, in the same unit, known before it joins. The two go together.
+    name: for errors and the thread.
 
     Errors of the engine reach the callers whose rows were concerned, as a ModelError; the others go on. An error in a step
     concerns all rows in the batch. Where the rows of several callers fail to join together, those of each join alone, so

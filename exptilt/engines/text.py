@@ -26,8 +26,9 @@ BROKEN = "\ufffd"  # what a decoder writes for bytes that are not a whole charac
 class Text:
     """A tokenizer behind a lock, with the prompts that were encoded before.
 
-    ends: token ids that end a response, as the tokenizer and the model's configurations name them. closed: whether plain prompts
-    keep an end that the tokenizer puts behind them, as encoders want; before a response it would end the text.
+    ends: token ids that end a response, as the tokenizer and the model's configurations name them.
+    closed: whether plain prompts keep an end that the tokenizer puts behind them, as encoders want; before a response it would
+        end the text.
     """
 
     def __init__(self, tokenizer: Any, ends: Iterable[int], *, closed: bool = False) -> None:

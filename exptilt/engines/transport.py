@@ -45,9 +45,11 @@ _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
 class Transport:
     """A pool of connections to `urls`, which serve the same model.
 
-    key_name: the environment variable that holds the API key; without one no key is sent. timeout: seconds until an
-    attempt counts as failed. attempts: how often a request is sent at most. concurrency: requests under way at most,
-    all servers together. backoff: seconds of the first pause.
+    key_name: the environment variable that holds the API key; without one no key is sent.
+    timeout: seconds until an attempt counts as failed.
+    attempts: how often a request is sent at most.
+    concurrency: requests under way at most, all servers together.
+    backoff: seconds of the first pause.
     """
 
     def __init__(
@@ -96,8 +98,9 @@ class Transport:
     def post(self, path: str, body: dict[str, Any], key: Key) -> Any:
         """The JSON answer of a server.
 
-        path: below the base URL; beginning with "/" it is below the root of the server, where servers keep what is
-        not part of OpenAI's protocol. key: what the pauses between attempts are drawn from.
+        path: below the base URL; beginning with "/" it is below the root of the server, where servers keep what is not part of
+            OpenAI's protocol.
+        key: what the pauses between attempts are drawn from.
 
         Raises PromptError and AnswerError for what concerns this request alone, and ModelError where no request can do
         better: the key is refused, there is no such path, or no server can be reached.

@@ -48,8 +48,10 @@ class Parameters:
 class Cost:
     """The cost of one problem in the mean.
 
-    reward_calls: calls of the reward. rated: drafts it rated. reward_tokens: response tokens of those drafts, at the mean length
-    of the population; the prompt, which a reward model reads too, is not counted.
+    reward_calls: calls of the reward.
+    rated: drafts it rated.
+    reward_tokens: response tokens of those drafts, at the mean length of the population; the prompt, which a reward model reads
+        too, is not counted.
     """
 
     reference: Load = Load()

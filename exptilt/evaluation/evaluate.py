@@ -31,9 +31,11 @@ Correct = Callable[[str, str], bool]
 class Score:
     """How one method did. right: float64 [problems], 1 for a right answer, or the share of right draws or of right seeds.
 
-    tokens: generated and scored tokens per problem, both models. seconds: wall clock of the whole run; where some of its
-    results came from a file, the seconds of all its problems divided by how many ran at once.
-    cost: the same cost in detail, per problem. seeds: the accuracy of each seed.
+    tokens: generated and scored tokens per problem, both models.
+    seconds: wall clock of the whole run; where some of its results came from a file, the seconds of all its problems divided by
+        how many ran at once.
+    cost: the same cost in detail, per problem.
+    seeds: the accuracy of each seed.
     """
 
     name: str
@@ -91,8 +93,9 @@ def evaluate(
 ) -> tuple[list[Score], list[Result]]:
     """Run `sampler` once over all questions and judge each named select on its populations.
 
-    A select of None stands for plain sampling: the mean accuracy of the equally weighted drafts of the population, at
-    the tokens of one of them. store: a results file to write and to resume from, and reward_timeout: as in `run`.
+    A select of None stands for plain sampling: the mean accuracy of the equally weighted drafts of the population, at the tokens
+    of one of them.
+    store: a results file to write and to resume from, and reward_timeout: as in `run`.
     Raises ExptiltError where a question has no result: an accuracy over the rest would lie.
     """
     results, seconds = run_all(target, questions, sampler, seed, concurrency, progress, store, reward_timeout)

@@ -54,8 +54,10 @@ def vote_at_k(
 ) -> float:
     """The probability that a vote of k samples is won by a right answer.
 
-    answers: of each sample, None where it has none: that wins only where no sample has one. right: 1 or 0 for each sample.
-    weights: for a weighted vote; equal where not given. subsets: how many are averaged over; where there are no more, all.
+    answers: of each sample, None where it has none: that wins only where no sample has one.
+    right: 1 or 0 for each sample.
+    weights: for a weighted vote; equal where not given.
+    subsets: how many are averaged over; where there are no more, all.
     """
     count, shares = _checked(len(answers), k), np.asarray(right, dtype=np.float64)
     power = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)

@@ -27,8 +27,10 @@ def certified(
     """The answer that is proved to be the most probable one under π; None where the responses seen do not prove one.
 
     population: drafts with the log-probabilities of p itself (a target without proposal), in any number and with any weights,
-    those of weight zero included: only which responses were seen counts. answer: reads the canonical answer of a text; texts
-    without one stand together, and are never proved. beta: of the target. reward_max: an upper bound of the reward.
+        those of weight zero included: only which responses were seen counts.
+    answer: reads the canonical answer of a text; texts without one stand together, and are never proved.
+    beta: of the target.
+    reward_max: an upper bound of the reward.
     margin: by how much, relatively, each probability may be off.
 
     Raises ValueError for a reward above its bound, where log-probabilities are missing, and for drafts of masked models, whose

@@ -29,10 +29,12 @@ from exptilt.populations.diagnostics import log_shares, log_sum, pareto_k
 class Population:
     """Drafts with log-weights. Immutable.
 
-    drafts: n drafts. log_w: float64 [n], log-weights in nats, the 1/n inside. rewards: float64 [n].
+    drafts: n drafts.
+    log_w: float64 [n], log-weights in nats, the 1/n inside.
+    rewards: float64 [n].
     proper: whether the weights are proper for γ; if not, Σ w means nothing and `log_z` is None.
-    trace: how the sampler came to it: a `Tree`, `Generations` or `Chain` of `exptilt.samplers.trace`, another sampler's
-        own frozen dataclass, or None.
+    trace: how the sampler came to it: a `Tree`, `Generations` or `Chain` of `exptilt.samplers.trace`, another sampler's own
+        frozen dataclass, or None.
 
     Raises WeightsError for NaN or +inf weights, AllWeightsZero where every weight is zero.
     """

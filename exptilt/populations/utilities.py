@@ -73,9 +73,9 @@ def _word_pattern() -> re.Pattern[str]:
 class Chrf:
     """chrF: the F_β of character n-gram precision and recall, each averaged over n = 1..order (Popović, 2015).
 
-    order: the longest n-gram, in characters; white space is left out. beta: how many times recall outweighs precision.
-    Orders longer than one of the two texts do not enter the averages, as in sacrebleu's chrF. Candidates are the rows:
-    the measure is not symmetric. Empty texts score 0.
+    order: the longest n-gram, in characters; white space is left out.
+    beta: how many times recall outweighs precision. Orders longer than one of the two texts do not enter the averages, as in
+        sacrebleu's chrF. Candidates are the rows: the measure is not symmetric. Empty texts score 0.
     """
 
     order: int = 6

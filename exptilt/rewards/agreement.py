@@ -76,7 +76,9 @@ class Agreement:
 class BoundAgreement:
     """The frozen agreement reward of one prompt, a plain function of the draft's answer.
 
-    counts: the pilot's answers. values: the reward of each answer. otherwise: of any other answer, and of none.
+    counts: the pilot's answers.
+    values: the reward of each answer.
+    otherwise: of any other answer, and of none.
     """
 
     answer: Answer

@@ -28,8 +28,9 @@ _TRIES = 20  # for each call wanted, until the variations are given up as exhaus
 class CallsLike:
     """A function from a prompt to calls like those of its examples: the examples themselves first, then variations.
 
-    count: how many calls; fewer come where the examples do not allow as many. seed: of the variations, which depend on
-    nothing but it and the prompt. Raises RewardError for a prompt without an example call.
+    count: how many calls; fewer come where the examples do not allow as many.
+    seed: of the variations, which depend on nothing but it and the prompt.
+    Raises RewardError for a prompt without an example call.
     """
 
     count: int = 8

@@ -44,9 +44,11 @@ Tasks = tuple[Task | InputOutput, ...]
 class Programs:
     """How programs are found in drafts and put to tasks, with the fields of `UnitTests` and `OutputAgreement` that say so.
 
-    extract: finds the program in a response, None where there is none. continues: whether a response continues its prompt, so
-    that `extract` is given both as one text. limits: of each task alone. workers: how many programs run at once, counted over
-    all rewards with the same number; None for one on each processor. isolation: as of `exptilt.sandbox.run`.
+    extract: finds the program in a response, None where there is none.
+    continues: whether a response continues its prompt, so that `extract` is given both as one text.
+    limits: of each task alone.
+    workers: how many programs run at once, counted over all rewards with the same number; None for one on each processor.
+    isolation: as of `exptilt.sandbox.run`.
     """
 
     extract: Answer

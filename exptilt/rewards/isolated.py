@@ -38,11 +38,12 @@ _LAST_WORDS = 1.0  # seconds between the end of the pipe and that of the process
 class Isolated:
     """A reward that another process computes. Its values, and the errors that it raises, are those of the reward.
 
-    reward: a plain reward that pickle can carry: a function at the top of a module, or an object of a class there. It is
-        imported in the process anew, so a script that makes one must guard its main part by `if __name__ == "__main__":`.
-        A reward that must see the engine (`PromptReward`) is refused, because the engine cannot go with it.
-    seconds: how long one call may take, the start of the process not counted. processes: how many calls run at once; the
-        others wait, and the waiting does not count. memory: bytes of address space of each process (POSIX systems only).
+    reward: a plain reward that pickle can carry: a function at the top of a module, or an object of a class there. It is imported
+        in the process anew, so a script that makes one must guard its main part by `if __name__ == "__main__":`. A reward that
+        must see the engine (`PromptReward`) is refused, because the engine cannot go with it.
+    seconds: how long one call may take, the start of the process not counted.
+    processes: how many calls run at once; the others wait, and the waiting does not count.
+    memory: bytes of address space of each process (POSIX systems only).
 
     The limits decide nothing that is drawn, so a run with other limits may go on from the same results file. A process is
     started when it is first needed, and ends with this object or with the program.

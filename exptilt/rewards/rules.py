@@ -62,7 +62,8 @@ class Matches:
 class Format:
     """1.0 where the pattern is found in the draft's text, else 0.0.
 
-    pattern: a regular expression as of `re`. full: whether it must match the whole text.
+    pattern: a regular expression as of `re`.
+    full: whether it must match the whole text.
     """
 
     pattern: str

@@ -38,7 +38,8 @@ _log = logging.getLogger("exptilt")
 class Worker:
     """A Ray actor: the request, made once, and the jobs it is handed, each in a thread.
 
-    task: a pickled function that makes the request. folder: the run's working directory, taken where it exists here.
+    task: a pickled function that makes the request.
+    folder: the run's working directory, taken where it exists here.
     """
 
     def __init__(self, task: bytes, folder: str) -> None:
@@ -108,8 +109,11 @@ class _Jobs:
 class Crew:
     """The workers of one run: `settings` and `finish` are what `run` needs of the place where its jobs are done.
 
-    ray: the package, connected. hire: starts a `Worker` and returns its handle. room: how many workers the cluster has
-    room for, or ClusterError. workers: how many; None: as many as that. concurrency: jobs of one worker at a time.
+    ray: the package, connected.
+    hire: starts a `Worker` and returns its handle.
+    room: how many workers the cluster has room for, or ClusterError.
+    workers: how many; None: as many as that.
+    concurrency: jobs of one worker at a time.
     attempts: how many deaths of its worker make a job a Failure.
     """
 

@@ -115,7 +115,8 @@ class MeteredReward:
     """A reward that is counted in `usage`, and called only for the drafts it has not rated yet.
 
     remember: whether it may reuse its answers; False where the reward changes while the sampler runs.
-    timeout: seconds that one call may take; None for any. cancel: known to engines that the reward calls.
+    timeout: seconds that one call may take; None for any.
+    cancel: known to engines that the reward calls.
     """
 
     reward: Reward

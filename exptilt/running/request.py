@@ -79,9 +79,9 @@ def _is_message(given: Any) -> bool:
 class Request:
     """What `sample`, `stream` and `run` share: everything but the prompts. Checked when it is made.
 
-    until: a stop rule, asked after every population; None to let the sampler come to its end. reward_timeout: seconds that one
-    call of the reward may take. It decides nothing that is drawn, so it is no setting: a run that hung goes on from its file
-    with a limit.
+    until: a stop rule, asked after every population; None to let the sampler come to its end.
+    reward_timeout: seconds that one call of the reward may take. It decides nothing that is drawn, so it is no setting: a run
+        that hung goes on from its file with a limit.
     """
 
     target: Target

@@ -26,13 +26,14 @@ class Posterior(Protocol):
 class Result:
     """The answer to one prompt, with everything that led to it.
 
-    draft: the chosen response. population: all weighted drafts it was chosen from. usage: what the run cost.
-    trace: one record for each population the sampler yielded: tokens and seconds so far, n, ess, max_share, log_z,
-        mean_reward, excluded, and grown: whether the population before it is its first rows. How the sampler came to the last
-        of them is told by `population.trace`.
-    stopped: "done", "budget" where a limit came first, or "until" where the stop rule was met; then `limit` says which, in
-        words, and the population is the last complete one. Its size depends on what was drawn, so log Ẑ is no longer exactly
-        unbiased.
+    draft: the chosen response.
+    population: all weighted drafts it was chosen from.
+    usage: what the run cost.
+    trace: one record for each population the sampler yielded: tokens and seconds so far, n, ess, max_share, log_z, mean_reward,
+        excluded, and grown: whether the population before it is its first rows. How the sampler came to the last of them is told
+        by `population.trace`.
+    stopped: "done", "budget" where a limit came first, or "until" where the stop rule was met; then `limit` says which, in words,
+        and the population is the last complete one. Its size depends on what was drawn, so log Ẑ is no longer exactly unbiased.
     warnings: in plain words, why these numbers may deserve less trust than they seem to.
     posterior: the weight of each answer, where the select can tell it.
     """
@@ -69,7 +70,9 @@ class Result:
 class Partial:
     """What a run knows of its prompt after one of its populations; the answer is selected when it is first asked for.
 
-    population: the weighted drafts so far. usage: what they cost. trace: as in `Result`.
+    population: the weighted drafts so far.
+    usage: what they cost.
+    trace: as in `Result`.
     select: picks the answer from the population, and tells the weight of each answer where it can.
     """
 

@@ -35,10 +35,10 @@ class Session:
     trace: one record for each population yielded. stopped: what ended the run: "done" where the sampler came to its own end,
     "budget", or "until" for the stop rule. limit: which limit or rule it was, in words, such as "tokens: 1210 of 1000".
 
-    The budget is asked before each engine call, and before each reward call for all but its tokens: what has been
-    generated and paid for may still be rated. Once `cancel` is set, the call under way ends as soon as it can, and the run
-    with it, with `Cancelled`. reward_timeout: seconds that one call of the reward may take; binding it, which may draw a
-    pilot, has no such limit.
+    The budget is asked before each engine call, and before each reward call for all but its tokens: what has been generated and
+    paid for may still be rated. Once `cancel` is set, the call under way ends as soon as it can, and the run with it, with
+    `Cancelled`.
+    reward_timeout: seconds that one call of the reward may take; binding it, which may draw a pilot, has no such limit.
 
     Raises PromptError for a prompt that no answer can be drawn for, BudgetSpent where binding the reward took it all,
     RewardError where binding it fails.

@@ -43,7 +43,8 @@ _ANSWERED = {"id", "prompt", "reward", "log_z", "stopped", "limit", "warnings", 
 class Store:
     """A results file opened for one run. `lines` maps the id of each prompt it holds to its line, as a dict.
 
-    path: created with its folders where it does not exist. settings: JSON values; an existing file must hold the same.
+    path: created with its folders where it does not exist.
+    settings: JSON values; an existing file must hold the same.
     Raises StoreError for a file that cannot be used: other settings, another writer, corrupt, or no results file.
     """
 

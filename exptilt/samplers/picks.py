@@ -30,7 +30,9 @@ FLOOR = 0.2
 def log_picks(log_s: Floats, unfinished: np.ndarray, floor: float) -> Floats | None:
     """log P(j) of every draft, float64 [M]; None where nothing is left to choose: all finished, all excluded.
 
-    log_s: log-scores, float64 [M], -inf for a score of 0. unfinished: bool [M]. floor: δ, above 0 and below 1.
+    log_s: log-scores, float64 [M], -inf for a score of 0.
+    unfinished: bool [M].
+    floor: δ, above 0 and below 1.
     """
     scored = log_s > -math.inf
     if not unfinished.any():

@@ -72,8 +72,10 @@ class Tree:
 class Generation:
     """N particles after a step.
 
-    texts: the text of each particle. parents: the number of the particle in the generation before that each one grew from.
-    log_w: log-weight of each particle, in nats. log_v: log V of each particle, its potential, in nats.
+    texts: the text of each particle.
+    parents: the number of the particle in the generation before that each one grew from.
+    log_w: log-weight of each particle, in nats.
+    log_v: log V of each particle, its potential, in nats.
     """
 
     texts: tuple[str, ...]
@@ -114,8 +116,10 @@ class Generations:
 class Chain:
     """States of Markov chains: row i of the population is the state of chain i mod `chains`, step after step.
 
-    acceptance: the share of the moves that were accepted. r_hat: rank-normalised split R̂ of the rewards; None where there
-    are too few states to tell. chains: how many chains advance together. burn_in: leading states left out of the population.
+    acceptance: the share of the moves that were accepted.
+    r_hat: rank-normalised split R̂ of the rewards; None where there are too few states to tell.
+    chains: how many chains advance together.
+    burn_in: leading states left out of the population.
     runs: whether each state comes from a run of another sampler, of which nothing else is kept.
     """
 

@@ -23,9 +23,10 @@ _SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 class Uses:
     """The names in a test.
 
-    words: every word of the test that may be a name, in its strings too. modules: names whose attributes the test takes and does
-    not import, by the modules that they mean. built_ins: names of built-ins that it looks up and does not define itself. others:
-    whether it looks up a name that is none of these.
+    words: every word of the test that may be a name, in its strings too.
+    modules: names whose attributes the test takes and does not import, by the modules that they mean.
+    built_ins: names of built-ins that it looks up and does not define itself.
+    others: whether it looks up a name that is none of these.
     """
 
     words: tuple[str, ...]

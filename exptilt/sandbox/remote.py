@@ -47,9 +47,14 @@ class Broken(BaseException):
 class Handle:
     """What a `Remote` knows of itself.
 
-    ask: has the candidate do an operation. refuse: raises Broken. doubt: notes why a failure may be no fault of the program.
-    number: the object's in the candidate. kind: its class's name. judges: whether its class says what equals it.
-    callable: whether it can be called. mixed: whether it came out of an operator on an object and a value of the test.
+    ask: has the candidate do an operation.
+    refuse: raises Broken.
+    doubt: notes why a failure may be no fault of the program.
+    number: the object's in the candidate.
+    kind: its class's name.
+    judges: whether its class says what equals it.
+    callable: whether it can be called.
+    mixed: whether it came out of an operator on an object and a value of the test.
     """
 
     ask: Callable[..., Any]

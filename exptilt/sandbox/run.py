@@ -33,10 +33,12 @@ _SEALED = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F
 class Limits:
     """What a program may use. All but the address space and the file size hold for the whole tree of its processes.
 
-    seconds: wall time, from the program's own start. cpu_seconds: CPU time of all its processes that live or were waited for.
+    seconds: wall time, from the program's own start.
+    cpu_seconds: CPU time of all its processes that live or were waited for.
     memory: bytes resident, all processes together, a shared page counted once for each, and 1 KiB for each file in the scratch
         folder; looked at about every 10 ms. The kernel holds the address space of each single process to twice as much.
-    processes: processes and threads at once. output: bytes of stdout and stderr together.
+    processes: processes and threads at once.
+    output: bytes of stdout and stderr together.
     scratch: bytes in the scratch folder, which lies in memory, apart from `memory`; also the size of any one file.
     """
 
@@ -77,10 +79,12 @@ DEFAULT = Limits()
 class Finished:
     """How a program ended.
 
-    stdout, stderr: what it printed, cut at the limit. returncode: its exit status, or minus the signal that ended it; None
-    where it was stopped. stopped: the limit that it passed, None where it came to its own end. seconds: wall time with the
-    building of the walls. cpu_seconds, memory: CPU seconds and the most resident bytes seen, as `Limits` counts them; 0
-    where it was stopped for its output.
+    stdout, stderr: what it printed, cut at the limit.
+    returncode: its exit status, or minus the signal that ended it; None where it was stopped.
+    stopped: the limit that it passed, None where it came to its own end.
+    seconds: wall time with the building of the walls.
+    cpu_seconds, memory: CPU seconds and the most resident bytes seen, as `Limits` counts them; 0 where it was stopped for its
+        output.
     """
 
     stdout: bytes
@@ -103,9 +107,11 @@ def run(
 ) -> Finished:
     """Run a Python program in the sandbox and wait for its end. Blocking; may be called from many threads.
 
-    program: the source; it runs as program.py in the scratch folder. files: more files for that folder, name to content.
-    python: the interpreter, whose installed packages the program can import. isolation: "bubblewrap", "namespaces",
-    "none" (limits, but no walls: for trusted programs only; warns), or None for the best walls there are.
+    program: the source; it runs as program.py in the scratch folder.
+    files: more files for that folder, name to content.
+    python: the interpreter, whose installed packages the program can import.
+    isolation: "bubblewrap", "namespaces", "none" (limits, but no walls: for trusted programs only; warns), or None for the best
+        walls there are.
     Raises SandboxError where the walls cannot be built; a program that fails or passes a limit is no error.
     """
     files = {"program.py": program.encode("utf-8", "surrogatepass"), **(files or {})}

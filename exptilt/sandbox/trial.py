@@ -56,7 +56,8 @@ class InputOutput:
     """A test of a whole program, as contests have them: what it is given on standard input, and what it should print.
 
     The output is right where each line has the same words, numbers compared by value; blanks between them, and empty lines at the
-    end, do not count. tolerance: how far a number may be off, absolutely or relative to the one wanted.
+    end, do not count.
+    tolerance: how far a number may be off, absolutely or relative to the one wanted.
     """
 
     stdin: str
@@ -73,9 +74,11 @@ class Outcome:
     """What a task came to.
 
     kind: "passed"; "failed", by the program; or "broken": the task could not be carried out, so that it says nothing about the
-    program. detail: why, in words. value: the value of an expression in canonical form, equal for equal values; None where there
-    is none. any_program: whether a task is broken for every program, so that it has to be changed; if not, it is broken for this
-    one, which another may pass.
+        program.
+    detail: why, in words.
+    value: the value of an expression in canonical form, equal for equal values; None where there is none.
+    any_program: whether a task is broken for every program, so that it has to be changed; if not, it is broken for this one,
+        which another may pass.
     """
 
     kind: Literal["passed", "failed", "broken"]

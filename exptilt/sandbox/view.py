@@ -32,8 +32,9 @@ print(json.dumps({"python": sys.executable, "folders": folders, "imports": sys.p
 class View:
     """The files that a program can see.
 
-    python: the interpreter, as an absolute path. paths: what is shown, each with None, or with what it points to where it is a
-    symbolic link. hidden: folders under those paths that are shown empty.
+    python: the interpreter, as an absolute path.
+    paths: what is shown, each with None, or with what it points to where it is a symbolic link.
+    hidden: folders under those paths that are shown empty.
     """
 
     python: str

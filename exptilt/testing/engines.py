@@ -25,7 +25,8 @@ class EngineContract:
     tolerance: nats between a recorded log-probability and its score, absolute and relative.
     singles: how many drafts are drawn one by one, to be held against batches; 32 or more.
     draws: how many the checks of frequencies may take; their tolerance is five standard errors.
-    caches: whether it reuses what it has computed of a prefix. stops: whether it takes stop strings.
+    caches: whether it reuses what it has computed of a prefix.
+    stops: whether it takes stop strings.
     seeded: whether the same key gives the same draft; a server may not know seeds.
     """
 

@@ -42,8 +42,9 @@ def default_toys() -> list[Toy]:
 def check_sampler(sampler: Sampler, toys: Sequence[Toy] | None = None, tolerance: float = 1e-9) -> int:
     """Hold a sampler to its contract on each target that it takes; the number of targets. Keep it small: 2 or 3 drafts.
 
-    toys: where not given, seven of all kinds. A target that the sampler refuses (TargetError, such as one with a proposal)
-    is passed over; one at least must be left. tolerance: of the equality, relative to Z.
+    toys: where not given, seven of all kinds. A target that the sampler refuses (TargetError, such as one with a proposal) is
+        passed over; one at least must be left.
+    tolerance: of the equality, relative to Z.
     Raises ContractError, and AssertionError where there are too many paths to take.
     """
     taken = [toy for toy in (default_toys() if toys is None else toys) if _takes(sampler, toy.target)]

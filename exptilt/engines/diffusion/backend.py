@@ -40,9 +40,13 @@ class MaskedWeights:
     """A masked-language model in memory with its tokenizer and its scheduler, ready to serve many callers.
 
     model: maps token ids [rows, length] to an object with `.logits`, reading in both directions; it has a `config`.
-    tokenizer: of transformers. mask: the id of the mask token; ends: ids of end-of-text tokens; name: what errors call
-    it. max_rows: rows that decode at once. rows_memory: bytes that their block caches may take, each row reckoned without
-    what it shares; rows beyond either number wait. shifted, thin: see `MaskedNetwork`.
+    tokenizer: of transformers.
+    mask: the id of the mask token.
+    ends: ids of end-of-text tokens.
+    name: what errors call it.
+    max_rows: rows that decode at once.
+    rows_memory: bytes that their block caches may take, each row reckoned without what it shares; rows beyond either number wait.
+    shifted, thin: see `MaskedNetwork`.
     """
 
     layout = Masked()

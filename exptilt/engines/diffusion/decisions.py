@@ -25,8 +25,9 @@ COLUMN = {"margin": 1, "entropy": 2}  # of the table of `measures`; 0 for every 
 class Step:
     """One step of a batch.
 
-    rows: those that take it, `asked` filled. features: what the network thinks of all asked positions, row after row:
-    [n, width]. starts: int [rows + 1], where each row's positions begin in it.
+    rows: those that take it, `asked` filled.
+    features: what the network thinks of all asked positions, row after row: [n, width]. starts: int [rows + 1], where each row's
+        positions begin in it.
     """
 
     def __init__(self, network: MaskedNetwork, rows: Sequence[Row], features: Tensor) -> None:

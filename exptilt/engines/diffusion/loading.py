@@ -33,11 +33,13 @@ def read_masked_weights(
 ) -> MaskedWeights:
     """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
 
-    max_rows, rows_memory: see `MaskedWeights`. trust_remote_code: whether to run the Python code that comes with the model
-    (LLaDA and Dream need it); off unless you say so. mask: the id of the mask token, None to read it from tokenizer or
-    configuration. shifted: whether logits stand one position early, None to tell by the configuration (its
-    `shifted_logits`, or the type of the model). ends: the ids that end a response, None to take those that tokenizer and
-    configuration name, and the token that the chat template puts behind an answer.
+    max_rows, rows_memory: see `MaskedWeights`.
+    trust_remote_code: whether to run the Python code that comes with the model (LLaDA and Dream need it); off unless you say so.
+    mask: the id of the mask token, None to read it from tokenizer or configuration.
+    shifted: whether logits stand one position early, None to tell by the configuration (its `shifted_logits`, or the type of the
+        model).
+    ends: the ids that end a response, None to take those that tokenizer and configuration name, and the token that the chat
+        template puts behind an answer.
     Raises ModelError where the model cannot be read or used.
     """
     number, place = dtype_named(dtype), device_or_default(device)

@@ -29,9 +29,10 @@ HALF_TOLERANCE = 5e-2
 class View:
     """What the network is shown of one row.
 
-    tokens: the ids that are fed; first: the position of the first of them, in prompt and response together. window: first
-    and end of positions outside which keys and values are to be kept; None to keep none. kept: keys and values of all
-    positions that are not fed, [layers, 2, heads, places, width]; None where all are fed.
+    tokens: the ids that are fed.
+    first: the position of the first of them, in prompt and response together.
+    window: first and end of positions outside which keys and values are to be kept; None to keep none.
+    kept: keys and values of all positions that are not fed, [layers, 2, heads, places, width]; None where all are fed.
     """
 
     tokens: tuple[int, ...]
@@ -48,11 +49,12 @@ class View:
 class MaskedNetwork:
     """A model that maps token ids [rows, length] to `.logits` [rows, length, vocabulary], reading in both directions.
 
-    mask: the id of the mask token, which is never drawn. shifted: whether the logits of a position stand one place before
-    it, as in models that grew out of autoregressive ones (Dream). thin: whether to catch hidden states at all.
-    no_cache: why block caches cannot be had of this model, found out by a trial; None where they can. kept_bytes: what the
-    keys and values of one position take there.
-    Not thread-safe: the scheduler's worker calls it.
+    mask: the id of the mask token, which is never drawn.
+    shifted: whether the logits of a position stand one place before it, as in models that grew out of autoregressive ones
+        (Dream).
+    thin: whether to catch hidden states at all. no_cache: why block caches cannot be had of this model, found out by a trial;
+        None where they can. kept_bytes: what the keys and values of one position take there. Not thread-safe: the scheduler's
+        worker calls it.
     """
 
     def __init__(self, model: Any, mask: int, *, shifted: bool = False, thin: bool = True) -> None:

@@ -31,11 +31,14 @@ class Path:
 class Row:
     """One response that is being decided, or scored where `given` holds its whole path.
 
-    places, tokens: the decisions so far. boundary: how many of them came before the step under way. stop: how many
-    there will be. uniforms: the row's own random numbers. end: how many there will be after the step, once that is known.
+    places, tokens: the decisions so far.
+    boundary: how many of them came before the step under way.
+    stop: how many there will be.
+    uniforms: the row's own random numbers.
+    end: how many there will be after the step, once that is known.
     kept: keys and values of the positions that cached steps do not feed, by whether the prompt was masked.
-    cost: evaluations of the network on this row's account, positions fed in them (`prompt`), positions whose keys and
-    values were taken from the cache instead (`cached`).
+    cost: evaluations of the network on this row's account, positions fed in them (`prompt`), positions whose keys and values were
+        taken from the cache instead (`cached`).
     """
 
     prompt: tuple[int, ...]

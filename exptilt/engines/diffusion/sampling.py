@@ -48,8 +48,11 @@ class DiffusionSampling:
     """What is decided when, and how tokens are drawn.
 
     temperature, top_p, top_k: the law of one token, as in `exptilt.engines.sampling.Sampling`.
-    max_tokens: positions of a response. block: positions per block, None for one block. per_step: positions per step.
-    order: see above. threshold: probability from which more positions join a step; None for steps of fixed size.
+    max_tokens: positions of a response.
+    block: positions per block, None for one block.
+    per_step: positions per step.
+    order: see above.
+    threshold: probability from which more positions join a step; None for steps of fixed size.
     cache: what of the response is not fed again within a block: nothing, what comes before it, or all outside it.
     guidance: scale w of classifier-free guidance: logits u + (1+w)·(c-u), u those with a masked prompt; 0 for none.
     """

@@ -34,13 +34,16 @@ MOST_ROWS = 256  # rows in flight
 class Weights:
     """A model in memory with its tokenizer, its scheduler and its memory of prefixes, ready to serve many callers.
 
-    model, tokenizer: of transformers, the model on its device and in its dtype. name: what errors and settings call
-    it. max_rows: rows that decode at once. rows_memory: bytes that their key-values may take, each row reckoned at its
-    full length and without what it shares; rows beyond either number wait. memory: bytes kept for the key-values of
-    prefixes that may come again. fast: whether to use the fast paths (`exptilt.engines.hf.fast`), which change no draft.
-    ours: whether nobody else uses the model, so that it may be changed and its weights need not be held twice; the model of
-    a caller is left as it is, and must keep its weights while the engine lives. Raises ModelError where it is no causal
-    language model, which a trial finds out (`exptilt.engines.hf.trial`).
+    model, tokenizer: of transformers, the model on its device and in its dtype.
+    name: what errors and settings call it.
+    max_rows: rows that decode at once.
+    rows_memory: bytes that their key-values may take, each row reckoned at its full length and without what it shares; rows
+        beyond either number wait.
+    memory: bytes kept for the key-values of prefixes that may come again.
+    fast: whether to use the fast paths (`exptilt.engines.hf.fast`), which change no draft.
+    ours: whether nobody else uses the model, so that it may be changed and its weights need not be held twice; the model of a
+        caller is left as it is, and must keep its weights while the engine lives.
+    Raises ModelError where it is no causal language model, which a trial finds out (`exptilt.engines.hf.trial`).
     """
 
     layout = LeftToRight()

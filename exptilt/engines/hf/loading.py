@@ -38,8 +38,10 @@ def read_weights(
 ) -> Weights:
     """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
 
-    dtype: "float32", "bfloat16" or "float16". device: None takes CUDA where there is one, else the CPU. max_rows,
-    rows_memory, memory and fast: as in `Weights`. Raises ModelError where the model cannot be found or read.
+    dtype: "float32", "bfloat16" or "float16".
+    device: None takes CUDA where there is one, else the CPU.
+    max_rows, rows_memory, memory and fast: as in `Weights`.
+    Raises ModelError where the model cannot be found or read.
     """
     kind, place = dtype_named(dtype), device_or_default(device)
     with reading(name):

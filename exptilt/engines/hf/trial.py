@@ -48,7 +48,9 @@ class Evaluates(Protocol):
 class Texts:
     """Texts of unlike length with the logits before and after each of their tokens, as the plain model has them.
 
-    tokens: of each text; logits: float32 [tokens, vocabulary] of each; bound: how far log-probabilities may be off (nats).
+    tokens: of each text.
+    logits: float32 [tokens, vocabulary] of each.
+    bound: how far log-probabilities may be off (nats).
     """
 
     tokens: Sequence[tuple[int, ...]]

@@ -33,12 +33,15 @@ DEFAULT_ROWS = 64
 class Weights:
     """A model in memory with its tokenizer, its scheduler and its memory of prefixes, ready to serve many callers.
 
-    file: the GGUF file. name: what errors and settings call it. max_rows: rows that decode at once, 192 at most.
+    file: the GGUF file.
+    name: what errors and settings call it.
+    max_rows: rows that decode at once, 192 at most.
     memory: bytes for the key-values of all rows and prefixes, taken at once (None: those of 8192 tokens, 1 GiB at most).
     dtype: of these key-values and of attention, "float32" or "float16", which is faster with many rows.
-    device: "cpu", or None for GPUs too where llama.cpp was built for them. threads: None takes OMP_NUM_THREADS, or else
-    all cores. tokenizer: one of transformers to use instead of the file's own. ends: the tokens that end a response; None
-    takes all that llama.cpp takes for one.
+    device: "cpu", or None for GPUs too where llama.cpp was built for them.
+    threads: None takes OMP_NUM_THREADS, or else all cores.
+    tokenizer: one of transformers to use instead of the file's own.
+    ends: the tokens that end a response; None takes all that llama.cpp takes for one.
 
     Raises ModelError where the file cannot be read or is no causal model with plain attention.
     """

@@ -46,9 +46,11 @@ class Feed(NamedTuple):
 class Network:
     """A GGUF model with its key-value memory. Not thread-safe: the scheduler's worker calls it.
 
-    file: the GGUF file. memory: bytes for the key-values of all sequences, taken at once (None: those of 8192
-    tokens, 1 GiB at most). dtype: of the key-values.
-    device: "cpu", or None for GPUs where llama.cpp was built with them. threads: None takes OMP_NUM_THREADS or all cores.
+    file: the GGUF file.
+    memory: bytes for the key-values of all sequences, taken at once (None: those of 8192 tokens, 1 GiB at most).
+    dtype: of the key-values.
+    device: "cpu", or None for GPUs where llama.cpp was built with them.
+    threads: None takes OMP_NUM_THREADS or all cores.
     Raises ModelError where the file cannot be read or the model is not made of attention over all tokens.
     """
 

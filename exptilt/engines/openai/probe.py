@@ -48,10 +48,14 @@ SPECIMEN = "Each of 12,345 möbius strips costs $6.78!\n\n\tdef f(x):\n        r
 class Abilities:
     """What a server offers for a model.
 
-    logq: it tells the log-probability of every token drawn; processed: taken after temperature and truncation (by
-    measurement, or because the user says so). score: it rates given tokens. context: tokens of prompt and response, where told.
-    cap: how the field for the most tokens is called. alphabet: see `core.Engine`. seed: it takes a seed. copies: it gives as
-    many responses to one request as are asked for.
+    logq: it tells the log-probability of every token drawn.
+    processed: taken after temperature and truncation (by measurement, or because the user says so).
+    score: it rates given tokens.
+    context: tokens of prompt and response, where told.
+    cap: how the field for the most tokens is called.
+    alphabet: see `core.Engine`.
+    seed: it takes a seed.
+    copies: it gives as many responses to one request as are asked for.
     """
 
     mode: Mode

@@ -32,9 +32,12 @@ TEMPERATURES = (0.01, 2.0)  # vLLM raises what is lower to the one and refuses w
 class Model:
     """A model that vLLM has loaded, ready to serve many callers.
 
-    driver: vLLM. text: its tokenizer and the tokens that end a response. context: tokens of prompt and response at
-    most. vocabulary: number of token ids. max_rows: requests in flight at most; more wait. settings: what fixes the
-    model's law, as JSON values.
+    driver: vLLM.
+    text: its tokenizer and the tokens that end a response.
+    context: tokens of prompt and response at most.
+    vocabulary: number of token ids.
+    max_rows: requests in flight at most; more wait.
+    settings: what fixes the model's law, as JSON values.
 
     Where tokens tie at the edge of top_p, vLLM keeps those that its sorting happens to put first, not all of them.
     """

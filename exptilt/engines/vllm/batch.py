@@ -38,11 +38,14 @@ class Driver(Protocol):
 class Request:
     """What vLLM is to do after reading `tokens`, and its answer so far.
 
-    parameters: fields of vLLM's SamplingParams. stops: whether the tokens drawn so far end with a stop string, asked
-        after every token; None where there are none. rates: how many tokens it is to rate; 0 where it draws.
-    drawn, logq: tokens drawn and their log-probabilities (nats) under the law drawn from. after: log-probabilities of
-        further tokens at the place of the last one drawn. before: those of the tokens read, from the second on, where
-        asked for. cached: tokens read from vLLM's prefix cache. trouble: why vLLM gave up on the request.
+    parameters: fields of vLLM's SamplingParams.
+    stops: whether the tokens drawn so far end with a stop string, asked after every token; None where there are none.
+    rates: how many tokens it is to rate; 0 where it draws.
+    drawn, logq: tokens drawn and their log-probabilities (nats) under the law drawn from.
+    after: log-probabilities of further tokens at the place of the last one drawn.
+    before: those of the tokens read, from the second on, where asked for.
+    cached: tokens read from vLLM's prefix cache.
+    trouble: why vLLM gave up on the request.
     """
 
     tokens: Sequence[int]

@@ -37,7 +37,8 @@ def load_task(
     """A task by its name.
 
     problems: how many of its problems, the first ones; all of them where not given, and 100 of a set that is generated.
-    seed: of a generated set. shots: few-shot examples of a harness task, where not as its file says.
+    seed: of a generated set.
+    shots: few-shot examples of a harness task, where not as its file says.
     scoring: "FILTER:METRIC" or "METRIC" of a harness task; its first filter and first share of right answers where not given.
     include: a folder with harness task files (YAML) of one's own.
     answer: what reads the answers that votes count, where not the task's own.

@@ -16,10 +16,12 @@ OFFLINE = ("word-problems", "gsm-symbolic", "humaneval", "humaneval-completion")
 class Task:
     """Problems with known answers.
 
-    prompts: what the model is asked. references: for each prompt, what `correct` needs to judge a response to it.
+    prompts: what the model is asked.
+    references: for each prompt, what `correct` needs to judge a response to it.
     answer: reads the canonical answer of a response, for votes and agreement rewards.
     correct: whether a response is right, given the reference; it may be slow, as running unit tests is.
-    max_tokens: the cap on a response that suits the task. stop: strings that end a response.
+    max_tokens: the cap on a response that suits the task.
+    stop: strings that end a response.
     utility: how well one response serves where another was wanted, for minimum Bayes risk.
     """
 

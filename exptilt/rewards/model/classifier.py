@@ -33,12 +33,12 @@ class ClassifierReward:
 
     source: a hub id, or a folder as `save_pretrained` writes it.
     label: which of several labels, its number or its name; a model with one label needs none.
-    value: "logit" of the label; of several labels also "log-odds" (with two: the difference of their logits) or "log-prob",
-        both in nats.
+    value: "logit" of the label; of several labels also "log-odds" (with two: the difference of their logits) or "log-prob", both
+        in nats.
     template: "chat", the chat template in the model's tokenizer; "pair", prompt and response as the tokenizer's two texts
         (cross-encoders); or a plain text with {prompt} and {response}. Nothing is assumed where there is no chat template.
-    max_length: tokens that the model is given at most, None for as many as it can read. long: "cut" or "refuse" what is
-        longer; a cut keeps the end of the response (`exptilt.rewards.model.pairs`).
+    max_length: tokens that the model is given at most, None for as many as it can read.
+    long: "cut" or "refuse" what is longer; a cut keeps the end of the response (`exptilt.rewards.model.pairs`).
     dtype, device: as of `exptilt.load`; in bfloat16 scores depend on their batch by about 1e-2.
     batch_tokens: tokens that are evaluated at once, padding included; prompts in flight share batches.
 

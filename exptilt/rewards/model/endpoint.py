@@ -56,14 +56,17 @@ class EndpointReward:
     """The score that a service gives to (prompt, response).
 
     url: of the protocol "rewards" the service's own; of the others the server's, such as "http://localhost:8000".
-    model: the model's name, sent with each request where given. It stands for the model in results files, and the URL does
-        where there is none.
-    protocol: "rewards", "classify" or "pooling", see above. label, value: as of `ClassifierReward`, a number here.
+    model: the model's name, sent with each request where given. It stands for the model in results files, and the URL does where
+        there is none.
+    protocol: "rewards", "classify" or "pooling", see above.
+    label, value: as of `ClassifierReward`, a number here.
     reduce: of "pooling", how the vectors of several places become one score: "last", "min", "product" or "mean".
-    max_length: characters of prompt and response together, None for no limit; long: "cut" or "refuse" what is longer.
+    max_length: characters of prompt and response together, None for no limit.
+    long: "cut" or "refuse" what is longer.
     key_name: the environment variable that holds the key; without it requests go without one.
-    timeout: seconds until an attempt fails. attempts, concurrency, backoff: how often a request is sent at most, how many are
-        under way at once, seconds of the first pause.
+    timeout: seconds until an attempt fails.
+    attempts, concurrency, backoff: how often a request is sent at most, how many are under way at once, seconds of the first
+        pause.
 
     Scores are remembered by text. Making one rates a trial pair: raises ModelError where that fails.
     """

@@ -86,9 +86,12 @@ class Judge:
     """A mark from 0 to 10 for a response, by an engine that is shown the prompt and a rubric.
 
     engine: the judge; its temperature is the spread of its opinions, its max_tokens the room for its reasons.
-    rubric: what it is asked, with {prompt} and {response}. read: finds the mark in a verdict, None where there is none.
-    votes: verdicts that are averaged. tries: draws of a verdict that can be read, each with a key of its own.
-    seed: of the verdicts' keys. long: "cut" or "refuse" what is too long for the judge's context.
+    rubric: what it is asked, with {prompt} and {response}.
+    read: finds the mark in a verdict, None where there is none.
+    votes: verdicts that are averaged.
+    tries: draws of a verdict that can be read, each with a key of its own.
+    seed: of the verdicts' keys.
+    long: "cut" or "refuse" what is too long for the judge's context.
 
     `work` counts what the judge's engine does. Raises RewardError for a verdict that cannot be read after `tries` draws; a
     verdict that was cut at max_tokens is one of these, because its number may be torn.
@@ -135,11 +138,12 @@ class Judge:
 class PairwiseJudge:
     """The share of rivals that a response beats, ties as halves, in the eyes of an engine: in [0, 1].
 
-    engine: the judge. rivals: how many responses are drawn from the target's engine for each prompt, before and apart from
-        the sampler's own; or the rivals themselves, a sequence for all prompts or a mapping from prompts.
-    question: what the judge is asked, with {prompt}, {first} and {second}. read: how far the first wins by a verdict, in
-        [0, 1], None where it says nothing.
-    tries, seed, `work` and errors: as of `Judge`. Texts are never cut here: a comparison needs both whole.
+    engine: the judge.
+    rivals: how many responses are drawn from the target's engine for each prompt, before and apart from the sampler's own; or the
+        rivals themselves, a sequence for all prompts or a mapping from prompts.
+    question: what the judge is asked, with {prompt}, {first} and {second}.
+    read: how far the first wins by a verdict, in [0, 1], None where it says nothing. tries, seed, `work` and errors: as of
+        `Judge`. Texts are never cut here: a comparison needs both whole.
 
     Each pair is asked in both orders, so a judge's liking for a place cancels. A response equal to a rival ties with it, and
     is not asked about.

@@ -33,9 +33,9 @@ LOG2E = math.log2(math.e)  # weights are exp2(LOG2E score): 3 to 20 times as fas
 class TrunkPart:
     """Trunks side by side that have about as many rows and tokens each.
 
-    layers: per layer keys and values [trunks, heads, tokens, size], padded at the end. hidden: float32 [trunks, 1, 1,
-    tokens], -inf at the padding, to be added to scores. members: int64 [trunks, most], the rows of each trunk, padded with
-    row 0.
+    layers: per layer keys and values [trunks, heads, tokens, size], padded at the end.
+    hidden: float32 [trunks, 1, 1, tokens], -inf at the padding, to be added to scores.
+    members: int64 [trunks, most], the rows of each trunk, padded with row 0.
     """
 
     layers: Sequence[tuple[Tensor, Tensor] | None]
@@ -48,8 +48,9 @@ class Shared:
     """What `attend` must know of the rows in one step.
 
     own: runs of rows with about as many columns of their own, and how many of the columns in use none of a run has.
-    trunks: the parts of the trunks. levels: of each row's first trunk, then of its second: int64 [rows], where the row stands
-    among the members of all parts, and float32 [rows, 1, 1, 1], -inf for rows without such a trunk, else 0.
+    trunks: the parts of the trunks.
+    levels: of each row's first trunk, then of its second: int64 [rows], where the row stands among the members of all parts, and
+        float32 [rows, 1, 1, 1], -inf for rows without such a trunk, else 0.
     """
 
     own: Sequence[tuple[slice, int]]
@@ -85,8 +86,10 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Attention as transformers' interface has it; within `sharing` for one token per row, over trunk and own columns.
 
-    query: [rows, heads, 1, size]; key, value: [rows, key heads, own columns, size], the values' size one of their own;
-    attention_mask: what is added to the scores of own columns, [rows, 1, 1, own columns]. Returns [rows, 1, heads, size].
+    query: [rows, heads, 1, size].
+    key, value: [rows, key heads, own columns, size], the values' size one of their own.
+    attention_mask: what is added to the scores of own columns, [rows, 1, 1, own columns].
+    Returns [rows, 1, heads, size].
     """
     shared = _rows.get()
     if shared is None:
@@ -119,8 +122,10 @@ def attend(
 def _weigh(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
     """What queries find among columns: the weighted values, the total weight and the greatest score, side by side.
 
-    queries: [n, key heads, m, size]; keys, values: [n, key heads, columns, size]; hidden: added to scores. Returns float32
-    [n, key heads, m, size + 2]; the weights are relative to the greatest score, which is in base 2.
+    queries: [n, key heads, m, size].
+    keys, values: [n, key heads, columns, size].
+    hidden: added to scores.
+    Returns float32 [n, key heads, m, size + 2]; the weights are relative to the greatest score, which is in base 2.
     """
     scores = (queries @ keys.transpose(-1, -2)).float()
     torch.add(hidden, scores, alpha=LOG2E, out=scores)
