@@ -1,6 +1,6 @@
 """The nouns of exptilt: drafts, keys, engines, rewards, targets, and what a run may cost.
 
-exptilt draws from π(y|x) ∝ p(y|x)·exp(r(x,y)/β). An *engine* is the law p: a model together with its temperature,
+exptilt draws from π(y|x) ∝ p(y|x)·exp(r(x,y)/β). An *engine* is the distribution p: a model together with its temperature,
 truncation, stop rule and token cap. A *reward* is the function r. A *target* joins the two with β. A *sampler*
 (`exptilt.samplers`) turns a target into weighted populations of drafts, and a *select* picks one answer from them.
 
@@ -29,11 +29,11 @@ from exptilt.usage import Work
 
 @runtime_checkable
 class Engine(Protocol):
-    """The law p(y|x): a model with its sampling parameters, fixed at construction.
+    """The distribution p(y|x): a model with its sampling parameters, fixed at construction.
 
     Engines are blocking and safe to call from many threads. `can` is a subset of
     "continue" (extend unfinished drafts), "logq" (drafts carry log-probabilities), "score" (rate given drafts under
-    this same law) and "certainty" (`exptilt.engines.certainty`).
+    this same distribution) and "certainty" (`exptilt.engines.certainty`).
     """
 
     @property
@@ -46,7 +46,7 @@ class Engine(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """The cap on response tokens; a response cut there is an outcome of the law like any other."""
+        """The cap on response tokens; a response cut there is an outcome of the distribution like any other."""
         ...
 
     @property
@@ -56,7 +56,7 @@ class Engine(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Everything that fixes the law, as JSON values: model and sampling parameters."""
+        """Everything that fixes the distribution, as JSON values: model and sampling parameters."""
         ...
 
     def with_sampling(self, **changes: Any) -> Engine:
@@ -83,7 +83,7 @@ class Engine(Protocol):
         ...
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
-        """Log-probability (nats) under this law of the decisions of each draft, in their order.
+        """Log-probability (nats) under this distribution of the decisions of each draft, in their order.
 
         starts: the number of the first decision wanted of each draft, where the ones before it are not; 0 where not given.
         """
@@ -156,13 +156,13 @@ def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
 
 @dataclass(frozen=True)
 class Target:
-    """The law to draw from, π(y|x) ∝ p(y|x)·exp(r(x,y)/β).
+    """The distribution to draw from, π(y|x) ∝ p(y|x)·exp(r(x,y)/β).
 
-    engine: the reference law p.
+    engine: the reference distribution p.
     reward: r, or a PromptReward that becomes one for each prompt.
     beta: β > 0 in units of the reward; small β trusts the reward, large β stays near p (ETS writes λ, TRL `beta`).
-    proposal: a cheaper law q over the same tokens that samplers may draw from; weights correct for it, as long as q can draw
-        whatever p can: one whose settings say that it cannot is refused (`exptilt.proposals`).
+    proposal: a cheaper distribution q over the same tokens that samplers may draw from; weights correct for it, as long as q can
+        draw whatever p can: one whose settings say that it cannot is refused (`exptilt.proposals`).
     """
 
     engine: Engine

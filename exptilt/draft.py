@@ -155,7 +155,7 @@ class Draft:
 
     tokens: the response's token ids, the end-of-text token included where it was drawn. A masked-diffusion draft
         always has its full length, with MASK where nothing has been decided.
-    logq: log-probability (nats) of each decision under the law it was drawn from, after temperature and truncation;
+    logq: log-probability (nats) of each decision under the distribution it was drawn from, after temperature and truncation;
         None where the engine cannot tell. One per decision, in the order of the decisions.
     text: the decoded response without end-of-text and stop string. Empty after `cut`, until an engine extends it.
     finish: None while unfinished; "stop" for end of text or a stop string, "length" at the token cap.

@@ -11,10 +11,10 @@ from exptilt.answers.surroundings import check_after, check_before
 
 Found = tuple[str, int]
 Reading = Callable[[Sequence[Token], int], Found | None]
-"""Gives the form of what begins at a token and the place after it, None where nothing of its kind does; raises Unreadable."""
+"""Gives the form of what begins at a token and the position after it, None where nothing of its kind does; raises Unreadable."""
 
 Candidate = tuple[int, int, str | None]
-"""Where it begins, the place after it, and its form; None for the form where it is not a number of its own."""
+"""Where it begins, the position after it, and its form; None for the form where it is not a number of its own."""
 
 
 def candidates_of(found: Sequence[Token], read: Reading, *, words: bool = False) -> list[Candidate]:

@@ -30,7 +30,7 @@ _TIMES = ("×", "·", "*", "x", "X")
 
 
 def number_at(tokens: Sequence[Token], start: int) -> tuple[Fraction, int] | None:
-    """The number that begins at a token and the place after it; None where none begins. Raises Unreadable."""
+    """The number that begins at a token and the position after it; None where none begins. Raises Unreadable."""
     sign, at = _sign(tokens, start)
     found = _mixed(tokens, at)
     if found is None:
@@ -80,7 +80,7 @@ def _mixed(tokens: Sequence[Token], at: int) -> tuple[Fraction, int] | None:
 
 
 def _proper(tokens: Sequence[Token], at: int) -> tuple[Fraction, int, bool] | None:
-    """A fraction between 0 and 1, the place after it, and whether it is written with a slash."""
+    """A fraction between 0 and 1, the position after it, and whether it is written with a slash."""
     token = token_at(tokens, at)
     if token.text == "\\frac":
         try:

@@ -143,7 +143,7 @@ def _boxes(text: str) -> list[str | None]:
 
 
 def _content(text: str, begin: int) -> tuple[str | None, int]:
-    """What stands in the box whose braces begin at a place, and the place after it; None where it was cut off."""
+    """What stands in the box whose braces begin at a place, and the position after it; None where it was cut off."""
     if text[begin : begin + 1] != "{":  # "\boxed 5" and "\boxed\pi"
         bare = re.compile(r"[0-9]+(?:[.,][0-9]+)*|\\[A-Za-z]+|[^\s{}\\$]").match(text, begin)
         return (None, begin) if bare is None else (bare[0], bare.end())

@@ -48,7 +48,7 @@ def quantity_form(tokens: Sequence[Token], start: int) -> Found | None:
 
 
 def _part(tokens: Sequence[Token], start: int) -> tuple[Fraction, Unit | None, int] | None:
-    """One number with its unit, and the place after it."""
+    """One number with its unit, and the position after it."""
     if (vague := _vague(tokens, start)) is not None:
         return vague
     found = number_at(tokens, start)
@@ -98,7 +98,7 @@ def _marked(tokens: Sequence[Token], start: int, at: int) -> Unit | None:
 
 
 def _continued(tokens: Sequence[Token], at: int, unit: Unit, smallest: Fraction) -> tuple[Fraction, Fraction, int] | None:
-    """A further part of the same kind in a smaller unit: its size in base units, its unit's size, the place after it."""
+    """A further part of the same kind in a smaller unit: its size in base units, its unit's size, the position after it."""
     while token_at(tokens, at).text in _JOINTS:
         at += 1
     if token_at(tokens, at).kind != "number":

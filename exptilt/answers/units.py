@@ -27,7 +27,7 @@ _MERCURY = Unit(Fraction("133.322387415"), (("kg", 1), ("m", -1), ("s", -2)))
 
 
 def unit_at(tokens: Sequence[Token], start: int) -> tuple[Unit, int] | None:
-    """The unit that begins at a token and the place after it; None where none does."""
+    """The unit that begins at a token and the position after it; None where none does."""
     hyphen = token_at(tokens, start).text == "-" and token_at(tokens, start + 1).kind == "word"
     found = _factor(tokens, start + hyphen)
     if found is None:
@@ -116,7 +116,7 @@ def _ends(tokens: Sequence[Token], at: int) -> bool:
 
 
 def _exponent(tokens: Sequence[Token], at: int) -> tuple[int, int]:
-    """The power written from "^" on, and the place after it."""
+    """The power written from "^" on, and the position after it."""
     braced = token_at(tokens, at + 1).text in ("{", "(")
     minus = token_at(tokens, at + 1 + braced).text == "-"
     digits = token_at(tokens, at + 1 + braced + minus).text

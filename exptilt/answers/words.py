@@ -28,7 +28,7 @@ _NOT_A_NUMBER = {"of", "another", "who", "that", "which", "with", "more", "by"} 
 
 
 def word_number(tokens: Sequence[Any], start: int) -> tuple[Fraction, int] | None:
-    """The number in words that begins at a token and the place after it; None where none does."""
+    """The number in words that begins at a token and the position after it; None where none does."""
     words = _Words(tokens, start)
     if (words.at(0), words.at(1)) == ("half", "a") and (scale := SCALES.get(words.at(2))):
         return Fraction(scale, 2), start + 3
@@ -48,7 +48,7 @@ def word_number(tokens: Sequence[Any], start: int) -> tuple[Fraction, int] | Non
 
 
 def word_fraction(tokens: Sequence[Any], start: int) -> tuple[Fraction, int] | None:
-    """ "a half", "two thirds" at a token, and the place after it."""
+    """ "a half", "two thirds" at a token, and the position after it."""
     found = _Words(tokens, start).fraction(0)
     return None if found is None else (found[0], start + found[1])
 

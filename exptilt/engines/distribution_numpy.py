@@ -1,7 +1,7 @@
 """From logits to the distribution of the next token, in numpy: the same as `exptilt.engines.distribution_torch`, without torch.
 
 Drawing and scoring go through the same `_shifted` and `_masses`, so a draft's recorded log-probabilities and its score
-are of one law. Logits are float32 and divided by the temperature; sums over the vocabulary are float64.
+are of one distribution. Logits are float32 and divided by the temperature; sums over the vocabulary are float64.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is kno
 def draw(logits: Logits, laws: Sequence[TokenLaw], uniforms: Sequence[float]) -> tuple[list[int], list[float]]:
     """One token per row by inverse CDF over the vocabulary in id order.
 
-    logits: float32 [rows, vocabulary]; laws and uniforms in [0, 1): one per row. Returns token ids and their
+    logits: float32 [rows, vocabulary]; laws, and uniforms in [0, 1): one per row. Returns token ids and their
     log-probabilities (nats). Raises ModelError where logits are NaN.
     """
     tokens, logq = [], []

@@ -1,8 +1,9 @@
 """From logits to the distribution of the next token: truncation, inverse-CDF draws, log-probabilities, certainty.
 
 Drawing and scoring both start from `supported`, so a draft's recorded log-probabilities and its score are
-of one law. Logits become float32 and are divided by the temperature. Sums over the vocabulary are float32 within blocks of about
-the square root of its size, which is exact to 1e-7, and float64 over the blocks: float64 throughout takes fifty times as long.
+of one distribution. Logits become float32 and are divided by the temperature. Sums over the vocabulary are float32 within blocks
+of about the square root of its size, which is exact to 1e-7, and float64 over the blocks: float64 throughout takes fifty times as
+long.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Laws:
         )
 
     def take(self, rows: Tensor) -> Laws:
-        """The laws of the rows at these indices, repeats allowed; int64 [n]."""
+        """The distributions of the rows at these indices, repeats allowed; int64 [n]."""
         places = torch.isin(rows, self.truncated).nonzero()[:, 0]
         return Laws(self.temperature[rows], self.top_k[rows], self.top_p[rows], places)
 

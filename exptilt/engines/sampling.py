@@ -1,4 +1,4 @@
-"""The sampling parameters of an autoregressive engine: together with the weights they are the law p(y|x)."""
+"""The sampling parameters of an autoregressive engine: together with the weights they are the distribution p(y|x)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class TokenLaw(Protocol):
-    """The part of an engine's parameters that fixes the law of a single token; see `Sampling`."""
+    """The part of an engine's parameters that fixes the distribution of a single token; see `Sampling`."""
 
     @property
     def temperature(self) -> float: ...
@@ -30,9 +30,9 @@ class TokenLaw(Protocol):
 class Sampling:
     """How the next token is drawn from a model's logits, and when a response ends.
 
-    The law of one token is softmax(logits / temperature), cut to the `top_k` likeliest tokens, then to the smallest
+    The distribution of one token is softmax(logits / temperature), cut to the `top_k` likeliest tokens, then to the smallest
     set of the likeliest whose probability *within those* reaches `top_p`, then normalised again. Tokens that tie with
-    the last one kept are kept as well, so the law does not depend on the order of the vocabulary.
+    the last one kept are kept as well, so the distribution does not depend on the order of the vocabulary.
 
     A response ends with an end-of-text token, with the first token whose decoded text contains one of the `stop`
     strings, or at `max_tokens` tokens. `stop` takes one string or several.

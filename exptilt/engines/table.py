@@ -1,4 +1,4 @@
-"""Exact toys: laws small enough to enumerate, for tests, teaching and checking one's own sampler.
+"""Exact toys: distributions small enough to enumerate, for tests, teaching and checking one's own sampler.
 
 `TableEngine` is an autoregressive language model given as a table of next-token probabilities; `MaskedTableEngine` is
 a masked-diffusion model given as a table of probabilities for each hole of a partly filled response. Both implement
@@ -60,7 +60,7 @@ class TableEngine:
 
     next_probs: maps the tokens so far to a probability vector over the vocabulary; it is asked once for each prefix.
     symbols: how tokens are written in a draft's text; numbers parted by spaces where not given.
-    The prompt does not change the law.
+    The prompt does not change the distribution.
     """
 
     next_probs: Callable[[Tokens], Any]
@@ -118,7 +118,7 @@ class TableEngine:
         return scores
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
-        """How sure the law was at each token of each draft."""
+        """How sure the distribution was at each token of each draft."""
         with np.errstate(divide="ignore"):
             laws = [[np.log(self._next(draft.tokens[:i])) for i in range(len(draft.tokens))] for draft in drafts]
         size = len(self._next(()))
@@ -172,12 +172,12 @@ Order = Literal["random", "left", "confidence"]
 
 @dataclass(frozen=True)
 class MaskedTableEngine:
-    """A masked-diffusion law over `length` positions: choose a hole by the order policy, draw its token, repeat.
+    """A masked-diffusion distribution over `length` positions: choose a hole by the order policy, draw its token, repeat.
 
     probs: maps (partly filled tokens, MASK where undecided; position) to a probability vector over the vocabulary.
     order: "random" takes any hole with equal chance, "left" the first, "confidence" the hole whose likeliest token has
     the highest probability (the first of equals). None of them looks at drawn tokens of the step itself, so the
-    probability of a path is the product over its decisions, and the law of y is the sum over the paths that lead to it.
+    probability of a path is the product over its decisions, and the distribution of y is the sum over the paths that lead to it.
     """
 
     probs: Callable[[Tokens, int], Any]

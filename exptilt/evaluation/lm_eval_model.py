@@ -73,7 +73,7 @@ class ExptiltLM(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One answer to each request, in their order. Raises ExptiltError where one has none."""
-        asked: list[Any] = [request.args for request in requests]  # pairs of a context and a law
+        asked: list[Any] = [request.args for request in requests]  # pairs of a context and a distribution
         places = defaultdict(list)
         for place, (_, law) in enumerate(asked):
             places[response_law(law)].append(place)

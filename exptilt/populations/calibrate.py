@@ -94,7 +94,7 @@ def _bisect(too_small: Callable[[float], bool], scale: float) -> float:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """One part of a mixture of normal laws: its share of the mass, mean and standard deviation, in units of the reward."""
+    """One normal part of a mixture: its share of the mass, its mean and its standard deviation, in units of the reward."""
 
     share: float
     mean: float

@@ -2,7 +2,7 @@
 
 - `pareto_k`: is the weight tail so heavy that averages do not settle? (Vehtari, Simpson, Gelman, Yao and Gabry,
   "Pareto smoothed importance sampling", 1507.02646)
-- `r_hat`: have several Markov chains reached the same law? (Vehtari, Gelman, Simpson, Carpenter and Bürkner,
+- `r_hat`: have several Markov chains reached the same distribution? (Vehtari, Gelman, Simpson, Carpenter and Bürkner,
   "Rank-normalization, folding, and localization", 1903.08008)
 - `log_z_error`: how sure is log Ẑ, from independent runs?
 - `chi_square`: the χ² divergence that an effective sample size amounts to.
@@ -43,7 +43,7 @@ def log_shares(log_w: Floats) -> Floats:
 
 
 def pareto_k(log_w: Sequence[float] | Floats) -> float:
-    """Shape k̂ of a generalised Pareto law fitted to the largest weights; never NaN.
+    """Shape k̂ of a generalised Pareto distribution fitted to the largest weights; never NaN.
 
     log_w: float64 [n], nats, any constant added; -inf is a weight of zero. The tail is what exceeds the (M+1)-th
     largest weight, M = min(0.2·n, 3·sqrt(n)) rounded down. Moments of order 1/k and above do not exist: averages have
@@ -74,7 +74,7 @@ def _tail_length(count: int) -> int:
 
 
 def _pareto_shape(values: Floats) -> float:
-    """Shape k of the law with density (1/σ)(1 + k·x/σ)^(-1/k - 1), from n positive values in ascending order.
+    """Shape k of the distribution with density (1/σ)(1 + k·x/σ)^(-1/k - 1), from n positive values in ascending order.
 
     Zhang and Stephens (Technometrics 51, 2009): average θ = -k/σ over a grid by the profile likelihood
     ℓ(θ) = n·(log(-θ/k(θ)) - k(θ) - 1) with k(θ) = mean log(1 - θ·x), under their prior; k(θ̂) is the estimate. Then
@@ -85,7 +85,7 @@ def _pareto_shape(values: Floats) -> float:
     steps = 1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
     quartile = values[max(0, math.floor(count / 4 + 0.5) - 1)]
     theta = 1.0 / values[-1] + steps / (3.0 * quartile)
-    theta[theta == 0.0] = 1e-12 / values[-1]  # the exponential law, where the formula is 0/0
+    theta[theta == 0.0] = 1e-12 / values[-1]  # the exponential distribution, where the formula is 0/0
     shapes = np.mean(np.log1p(-theta[:, None] * values), axis=1)
     log_like = count * (np.log(-theta / shapes) - shapes - 1.0)
     best = float(np.sum(theta * np.exp(log_like - log_sum(log_like))))
@@ -94,7 +94,7 @@ def _pareto_shape(values: Floats) -> float:
 
 
 def chi_square(ess: float, n: int) -> float:
-    """χ² of π from the law drawn from, as far as n weights with this ESS tell: n/ESS - 1, at most n - 1."""
+    """χ² of π from the distribution drawn from, as far as n weights with this ESS tell: n/ESS - 1, at most n - 1."""
     if not 0 < ess <= n * (1 + _TIE):
         raise ValueError(f"ess={ess} of n={n} weights is impossible: the effective sample size lies between 1 and n")
     return max(0.0, n / ess - 1.0)

@@ -5,7 +5,7 @@ E[Σ_i w_i f(y_i)] = Σ_y γ(y) f(y) for every f. Then Ẑ = Σ w_i has E[Ẑ] =
 E_π f as independent runs are pooled, and `Population.merge` of such runs is properly weighted again.
 
 Weights are float64 logarithms on the host. The population of a Markov chain is not of this kind: its states have
-equal weights that sum to one, their law tends to π as the chain runs, and `log_z` is None.
+equal weights that sum to one, their distribution tends to π as the chain runs, and `log_z` is None.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def systematic(weights: Floats, size: int, key: Key) -> list[int]:
 
     One uniform offset u in [0, 1) decides everything: the k-th draw is the row whose share of the cumulative weights
     holds (k + u)/size. The outcome changes only where u crosses a fractional part of the scaled cumulative weights,
-    so u is drawn as a choice among those intervals: the law is the same, and can be enumerated.
+    so u is drawn as a choice among those intervals: the distribution is the same, and can be enumerated.
     """
     scaled = np.cumsum(weights) * size / np.sum(weights)
     scaled[scaled >= scaled[-1]] = size  # rounding must not leave an interval to rows of weight zero at the end

@@ -32,7 +32,7 @@ _TIE = 1e-9  # scores this close are equal: sums of the same weights in another 
 
 
 def draw(population: Population, key: Key) -> Draft:
-    """One draft with probability equal to its weight; as the population grows its law tends to π."""
+    """One draft with probability equal to its weight; as the population grows its distribution tends to π."""
     return population.drafts[key.choose(population.weights)]
 
 

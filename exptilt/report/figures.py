@@ -83,7 +83,7 @@ def _share(right: Sequence[bool]) -> dict[str, Any] | None:
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any] | None:
-    """A mean with its 95 % interval by the normal law."""
+    """A mean with its 95 % interval by the normal distribution."""
     finite = np.array([value for value in values if math.isfinite(value)])
     if not finite.size:
         return None

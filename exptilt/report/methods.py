@@ -40,7 +40,7 @@ class Method:
 
     @property
     def target(self) -> dict[str, Any]:
-        """What methods must share to be compared: the law, the reward and β."""
+        """What methods must share to be compared: the distribution, the reward and β."""
         return {name: self.settings[name] for name in ("engine", "proposal", "reward", "beta")}
 
     @property

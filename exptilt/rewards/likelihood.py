@@ -1,6 +1,6 @@
 """Rewards from the engine itself: how likely it finds a draft, and how sure it was while writing it.
 
-`LogProb` and `Power` read log p(y) under the engine's own law (capability "score"). `SelfCertainty` (Kang et al.,
+`LogProb` and `Power` read log p(y) under the engine's own distribution (capability "score"). `SelfCertainty` (Kang et al.,
 2502.18581) and `NegativeEntropy` average a per-token measurement of the whole next-token distribution (capability
 "certainty"; see `exptilt.engines.certainty`). Rewards are in nats, and none of them knows whether the draft is right.
 """
@@ -34,17 +34,17 @@ class LogProb:
         return frozenset({"score"})
 
     def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundScore:
-        """The reward under this engine's law."""
+        """The reward under this engine's distribution."""
         return BoundScore(engine, _mean if self.mean else _sum)
 
 
 @dataclass(frozen=True)
 class Power:
-    """r(y) = (α - 1)·log p(y|x): with β = 1 the target is the power law p^α/Z, as a reward for any sampler.
+    """r(y) = (α - 1)·log p(y|x): with β = 1 the target is the power distribution p^α/Z, as a reward for any sampler.
 
     alpha: α > 0; above 1 sharpens. With another β the exponent is 1 + (α - 1)/β. `SuffixMCMC(power=α)` has the same
     target without scoring. On a masked-diffusion engine log p is that of the order in which the draft was decided, so
-    the law of paths is sharpened, not the law of texts.
+    the distribution of paths is sharpened, not the distribution of texts.
     """
 
     alpha: float
@@ -59,7 +59,7 @@ class Power:
         return frozenset({"score"})
 
     def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundScore:
-        """The reward under this engine's law."""
+        """The reward under this engine's distribution."""
         return BoundScore(engine, _sum, self.alpha - 1.0)
 
 
@@ -83,7 +83,7 @@ class SelfCertainty:
         return frozenset({"certainty"})
 
     def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundCertainty:
-        """The reward under this engine's law."""
+        """The reward under this engine's distribution."""
         return BoundCertainty(_certain(engine), _kl_to_uniform if self.kind == "p-u" else _kl_from_uniform)
 
 
@@ -98,13 +98,13 @@ class NegativeEntropy:
         return frozenset({"certainty"})
 
     def bind(self, engine: Engine, prompt: Prompt, key: Key) -> BoundCertainty:
-        """The reward under this engine's law."""
+        """The reward under this engine's distribution."""
         return BoundCertainty(_certain(engine), _negative_entropy)
 
 
 @dataclass(frozen=True)
 class BoundScore:
-    """scale · summary(per-token log-probabilities under `engine`); -inf for a draft that its law cannot produce.
+    """scale · summary(per-token log-probabilities under `engine`); -inf for a draft that its distribution cannot produce.
 
     So it is for a negative scale too: -inf times (α - 1) < 0 would be +inf, but p^α of such a draft is 0 for every α > 0.
     """

@@ -1,4 +1,4 @@
-"""The algorithms: each file states the law it targets, then its dataclass, then how it draws."""
+"""The algorithms: each file states the distribution it targets, then its dataclass, then how it draws."""
 
 from exptilt.samplers.command import Command
 from exptilt.samplers.ets import ETS

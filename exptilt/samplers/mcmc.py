@@ -1,14 +1,14 @@
-"""Markov chains whose stationary law is π: QAlign's suffix redraw, and any weighted sampler made exact.
+"""Markov chains whose stationary distribution is π: QAlign's suffix redraw, and any weighted sampler made exact.
 
 `SuffixMCMC` is QAlign (Faria and Smith, "Sample, Don't Search", 2504.03790). The state is a response y of n tokens,
 end of text counted. An index i is uniform on {0..n-1}, y_<i is kept, the rest is redrawn from p to the same total cap,
 and y' is accepted with probability min(1, exp((r(y') - r(y))/β)·n/n'): p cancels, only n/n' of the choice of i remains.
-With `power` α the stationary law is p^α·exp(r/β)/Z (power sampling where r is constant): the exponent gains
+With `power` α the stationary distribution is p^α·exp(r/β)/Z (power sampling where r is constant): the exponent gains
 (α-1)·(log p(y') - log p(y)), sums over tokens, so log-probabilities are needed.
 
 `Metropolised(sampler, steps)` is particle-independent Metropolis-Hastings (Andrieu, Doucet and Holenstein, 2010): an
 independent run of any properly weighted sampler proposes y' with its estimate Ẑ', accepted with min(1, Ẑ'/Ẑ). π is the
-stationary law of y for every size of that sampler.
+stationary distribution of y for every size of that sampler.
 
 A rejected proposal repeats the state, and the population holds every state with its repeats. Populations are yielded
 at each of the first steps, then whenever the chain has grown by about a sixteenth, so that long chains stay cheap.

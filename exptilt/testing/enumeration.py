@@ -1,4 +1,4 @@
-"""Exact laws of samplers: run one again and again until every random path has been taken.
+"""Exact distributions of samplers: run one again and again until every random path has been taken.
 
 Everything random in exptilt's samplers and table engines is a choice by a key. `paths(run)` hands `run` a key whose
 choices follow a script; after each run the last choice that has another outcome is moved on to it, a depth-first walk
@@ -91,7 +91,7 @@ def expected_weights(sampler: Sampler, target: Target) -> Law:
 
 
 def draw_law(sampler: Sampler, target: Target) -> Law:
-    """The law of one draft picked from the sampler's last population by its weights, runs of weight zero left out."""
+    """The distribution of one draft picked from the sampler's last population by its weights, runs of weight zero left out."""
     total: Law = {}
     for probability, population in paths(lambda key: final(sampler, target, key)):
         if population is not None:
@@ -111,6 +111,6 @@ def distance(one: Mapping[Any, float], other: Mapping[Any, float]) -> float:
 
 
 def total_variation(one: Mapping[Any, float], other: Mapping[Any, float]) -> float:
-    """Half the summed absolute difference of two laws, each normalised."""
+    """Half the summed absolute difference of two distributions, each normalised."""
     mass, others = sum(one.values()), sum(other.values())
     return 0.5 * sum(abs(one.get(name, 0.0) / mass - other.get(name, 0.0) / others) for name in {*one, *other})

@@ -1,4 +1,4 @@
-"""Random enumerable targets: small laws with unequal lengths and caps, and masked ones, each with a random reward."""
+"""Random enumerable targets: small distributions with unequal lengths and caps, and masked ones, each with a random reward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Tokens = tuple[int, ...]
 
 
 def random_table(seed: int, symbols: int, concentration: float = 1.0) -> Any:
-    """A next-token table drawn from a Dirichlet law, the same for the same seed and prefix."""
+    """A next-token table drawn from a Dirichlet distribution, the same for the same seed and prefix."""
 
     def next_probs(prefix: Tokens) -> np.ndarray:
         return np.random.default_rng([seed, 7, *[token + 1 for token in prefix]]).dirichlet(np.full(symbols, concentration))
@@ -27,7 +27,7 @@ def random_table(seed: int, symbols: int, concentration: float = 1.0) -> Any:
 
 
 def random_fill(seed: int, symbols: int) -> Any:
-    """A table of hole probabilities drawn from a Dirichlet law."""
+    """A table of hole probabilities drawn from a Dirichlet distribution."""
 
     def probs(state: Tokens, place: int) -> np.ndarray:
         return np.random.default_rng([seed, 8, place, *[token + 1 for token in state]]).dirichlet(np.ones(symbols))
@@ -37,7 +37,7 @@ def random_fill(seed: int, symbols: int) -> Any:
 
 @dataclass(frozen=True)
 class Toy:
-    """A target with its exact law: γ(y) = p(y)·exp(r(y)/β), and Z. name: what messages call it."""
+    """A target with its exact distribution: γ(y) = p(y)·exp(r(y)/β), and Z. name: what messages call it."""
 
     target: Target
     gamma: Law
@@ -80,7 +80,7 @@ def autoregressive(
 def masked(
     seed: int, *, symbols: int = 2, length: int = 3, order: Order = "random", beta: float = 1.0, proposal: bool = False
 ) -> Toy:
-    """A masked law over `length` positions. A proposal decides in an order that does not depend on its network."""
+    """A masked distribution over `length` positions. A proposal decides in an order that does not depend on its network."""
     engine = MaskedTableEngine(random_fill(seed, symbols), length, order)
     other = MaskedTableEngine(random_fill(seed + 5000, symbols), length, order) if proposal else None
     return _toy(engine, other, seed, beta)

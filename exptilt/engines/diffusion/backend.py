@@ -6,11 +6,11 @@ Exactness. The recorded log-probabilities are those of softmax(logits/temperatur
 float32 or better, and `score` evaluates the same states: they agree to about 1e-6 nats in float32. A draft depends on its
 prompt and key alone up to that rounding, which differs with the batch: an order that follows the logits may then, where
 two positions tie within it, take another turn. `extend` may stop anywhere, also within a step: the next call restores
-the state before the step, so extend(a) and extend(b) in a row follow the law of extend(a + b). The exception is
+the state before the step, so extend(a) and extend(b) in a row follow the distribution of extend(a + b). The exception is
 "low-confidence", whose steps cannot be parted: there `extend` stops between steps only.
 
-So the redraw of a suffix of the decisions (QAlign) is a valid move for every order with a density: the conditional law of
-what follows the first i decisions of a path is exactly what `extend` draws, whichever positions they are.
+So the redraw of a suffix of the decisions (QAlign) is a valid move for every order with a density: the conditional distribution
+of what follows the first i decisions of a path is exactly what `extend` draws, whichever positions they are.
 
 Scoring costs as many evaluations as drawing, one for each step; but the states are all known beforehand, so those of one
 draft go through the network side by side. In `Work`, `prompt` counts all positions fed, `cached` those whose keys and values
@@ -45,7 +45,7 @@ class MaskedWeights:
     ends: ids of end-of-text tokens.
     name: what errors call it.
     max_rows: rows that decode at once.
-    rows_memory: bytes that their block caches may take, each row reckoned without what it shares; rows beyond either number wait.
+    rows_memory: bytes that their block caches may take, each row counted without what it shares; rows beyond either number wait.
     shifted, thin: see `MaskedNetwork`.
     """
 

@@ -1,4 +1,4 @@
-"""The parameters that, together with the weights, are the law of a masked-diffusion engine.
+"""The parameters that, together with the weights, are the distribution of a masked-diffusion engine.
 
 A response has `max_tokens` positions, cut into blocks of `block` that are decided one after the other from left to
 right. A block is decided in *steps*: the network looks at what was decided before the step (everything else is masked),
@@ -9,23 +9,23 @@ Which holes a step takes:
 
 - "left": the first ones. "random": any, each with equal chance.
 - "max-probability", "margin", "entropy": those of which the network is surest, by the probability of the likeliest
-  token, by its lead over the second, or by the entropy (nats) of the law; ties go to the first.
+  token, by its lead over the second, or by the entropy (nats) of the distribution; ties go to the first.
 - "low-confidence": tokens are drawn for *all* holes of the block, and those with the highest probability of the drawn
   token stay (LLaDA, 2502.09992). Here the choice depends on what was drawn.
 
 In all but the last the choice does not depend on the tokens of the step, so a path (the positions in order, with their
 tokens) has the density Π softmax(logits/temperature)[token] over its decisions, times the chance of the order where it is
-random, which cancels between laws of the same order. "low-confidence" has no such product: no log-probabilities exist.
+random, which cancels between distributions of the same order. "low-confidence" has no such product: no log-probabilities exist.
 
 With `threshold` a step takes more than `per_step` holes where the network is sure: with "max-probability" all whose
 likeliest token has at least that probability, with "left" the first ones up to the first that has not (the idea is that of
-Fast-dLLM, 2505.22618). How many is known before any token is drawn, so the density is still the product. It is another law of the
-same network: each step draws its tokens independently of one another, given the state before the step.
+Fast-dLLM, 2505.22618). How many is known before any token is drawn, so the density is still the product. It is another
+distribution of the same network: each step draws its tokens independently of one another, given the state before the step.
 
 With `cache` the network is evaluated on the whole response at the first step of a block only. Later steps feed a part of
 it, and keys and values of the rest stay what they were then: with "dual" only the block is fed, with "prefix" the block
-and all that comes after it. Both are block caches of Fast-dLLM, and again other laws of the same network: the product
-above with the conditional laws that the network has under this cache, whose state is a function of the prompt, the
+and all that comes after it. Both are block caches of Fast-dLLM, and again other distributions of the same network: the product
+above with the conditional distributions that the network has under this cache, whose state is a function of the prompt, the
 decisions before the block and those of the block before the step. A draft that is continued or scored goes through it again.
 
 The end: once a complete block holds an end-of-text token the response is finished, and the positions of later blocks stay
@@ -47,7 +47,7 @@ Cache = Literal["none", "prefix", "dual"]
 class DiffusionSampling:
     """What is decided when, and how tokens are drawn.
 
-    temperature, top_p, top_k: the law of one token, as in `exptilt.engines.sampling.Sampling`.
+    temperature, top_p, top_k: the distribution of one token, as in `exptilt.engines.sampling.Sampling`.
     max_tokens: positions of a response.
     block: positions per block, None for one block.
     per_step: positions per step.

@@ -37,7 +37,7 @@ class Weights:
     model, tokenizer: of transformers, the model on its device and in its dtype.
     name: what errors and settings call it.
     max_rows: rows that decode at once.
-    rows_memory: bytes that their key-values may take, each row reckoned at its full length and without what it shares; rows
+    rows_memory: bytes that their key-values may take, each row counted at its full length and without what it shares; rows
         beyond either number wait.
     memory: bytes kept for the key-values of prefixes that may come again.
     fast: whether to use the fast paths (`exptilt.engines.hf.fast`), which change no draft.

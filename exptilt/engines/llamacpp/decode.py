@@ -31,7 +31,7 @@ Measure = Callable[[Logits, Sequence[int]], Floats]
 
 @dataclass(eq=False)
 class Measured:
-    """Given tokens, one at least, whose laws are measured: the context before the first of them, and what to measure."""
+    """Given tokens, one at least, whose distributions are measured: the context before the first of them, and what to measure."""
 
     context: Context
     targets: Sequence[int]

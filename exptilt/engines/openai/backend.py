@@ -2,9 +2,9 @@
 
 What an engine `can` depends on the server (`probe`) and on the sampling parameters:
 
-    ids    "continue"; "logq" where the recorded log-probabilities are those of the law drawn: at temperature 1 without
+    ids    "continue"; "logq" where the recorded log-probabilities are those of the distribution drawn: at temperature 1 without
            truncation, or where the server takes them after both (vLLM: --logprobs-mode processed_logprobs); "score" at
-           temperature 1 without truncation, because servers rate given tokens by the model's own law
+           temperature 1 without truncation, because servers rate given tokens by the model's own distribution
     text   "continue", up to the server's encoding of the prefix (`pieces`)
     chat   whole answers only
 

@@ -5,7 +5,7 @@ a token: its id is a hash of the string, so equal strings have equal ids in ever
 resumed. The end of a response is a token of its own, END, because an empty response is a response too.
 
 What this cannot be is exact in the server's own tokens: a prefix is sent back as text, and the server may encode it in
-other tokens than those it was drawn in. The law of a continuation is that of the *text*.
+other tokens than those it was drawn in. The distribution of a continuation is that of the *text*.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 Three modes follow from it:
 
 "ids"   `/completions` takes and tells token ids (vLLM). Drafts have the model's own tokens, prefixes are continued
-        exactly as they were drawn, and log-probabilities and scores are the model's, where they are of the law drawn.
+        exactly as they were drawn, and log-probabilities and scores are the model's, where they are of the distribution drawn.
 "text"  `/completions` takes and tells text (llama.cpp's server, some hosted ones). See `pieces`.
 "chat"  only `/chat/completions`: whole answers, nothing to continue.
 
 Whether a server takes a seed and gives several responses to one request is tried along with it: some refuse the fields,
 some ignore them. So is how it calls the cap on tokens, and how low a cap it takes.
 
-Whether log-probabilities are those of the law drawn is measured by one token at temperature 1/2 and top_k 2: then the
+Whether log-probabilities are those of the distribution drawn is measured by one token at temperature 1/2 and top_k 2: then the
 gap between the two likeliest doubles and their probabilities sum to one. Raw ones, vLLM's default, do neither.
 """
 
@@ -217,7 +217,7 @@ def _likeliest(answer: Mapping[str, Any]) -> list[float]:
 
 
 def _processed(plain: list[float], colder: list[float]) -> bool:
-    """Whether log-probabilities at temperature 1/2 and top_k 2 are of that law: twice the gap, and nothing beside the two."""
+    """Whether log-probabilities at temperature 1/2 and top_k 2 are of that distribution: twice the gap, and no third token."""
     if len(plain) < 2 or len(colder) < 2 or plain[0] - plain[1] < CLEAR_GAP:
         return False
     ratio = (colder[0] - colder[1]) / (plain[0] - plain[1])

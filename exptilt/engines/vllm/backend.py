@@ -2,11 +2,11 @@
 
 Draws. vLLM draws the tokens, from its own generator seeded for every request by the draft's key; a draft therefore
 repeats, up to the rounding of vLLM's batches, which differ from run to run. Log-probabilities are its "processed" ones:
-of the law after temperature and truncation, which by default it does not tell.
+of the distribution after temperature and truncation, which by default it does not tell.
 
-Ratings. vLLM rates the tokens that it reads by the model's own law alone, whatever the mode. So a draft is rated by one
+Ratings. vLLM rates the tokens that it reads by the model's own distribution alone, whatever the mode. So a draft is rated by one
 request at temperature 1 without truncation, and else by one request for each token, which asks for that token's
-log-probability at the next place; prefixes come from the cache. Both are the law of `extend`.
+log-probability at the next place; prefixes come from the cache. Both are the distribution of `extend`.
 
 Ends. Stop strings are looked for here and not by vLLM, which would miss those that begin before the call.
 """
@@ -37,7 +37,7 @@ class Model:
     context: tokens of prompt and response at most.
     vocabulary: number of token ids.
     max_rows: requests in flight at most; more wait.
-    settings: what fixes the model's law, as JSON values.
+    settings: what fixes the model's distribution, as JSON values.
 
     Where tokens tie at the edge of top_p, vLLM keeps those that its sorting happens to put first, not all of them.
     """

@@ -19,7 +19,7 @@ from exptilt.engines.text import Text, end_ids
 from exptilt.engines.vllm.backend import Model
 
 OWN_OPTIONS = frozenset({"model", "dtype", "max_num_seqs", "logprobs_mode", "enable_prefix_caching", "skip_tokenizer_init"})
-SPEED_OPTIONS = frozenset(  # change how fast the law is drawn from, not the law: a run may be resumed with others
+SPEED_OPTIONS = frozenset(  # change the speed but not the distribution: a run may be resumed with others
     {"tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "kv_cache_memory_bytes", "block_size"}
     | {"max_model_len", "max_num_batched_tokens", "enforce_eager", "disable_log_stats", "enable_chunked_prefill"}
 )
@@ -54,7 +54,7 @@ def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_row
 
     max_rows: sequences that decode at once (vLLM's max_num_seqs; None: vLLM's default). options: anything else that
     vLLM's engine takes, such as tensor_parallel_size, gpu_memory_utilization, max_model_len, quantization,
-    enforce_eager or block_size (sharing of prefixes goes by whole blocks). Those that may change the law are part of
+    enforce_eager or block_size (sharing of prefixes goes by whole blocks). Those that may change the distribution are part of
     `settings`.
 
     Raises ModelError where the model cannot be read, ValueError for options that vLLM does not have.

@@ -40,7 +40,7 @@ class StepFormat:
 
     layout: "pieces", prompt, steps and markers are encoded one by one and joined, without a template; "text", they are encoded as
         one text, in the `template`; "turns", each step is a turn of a chat, answered by `good`.
-    head: "labels", a token classifier; "words", the next-token law of a causal model.
+    head: "labels", a token classifier; "words", the next-token distribution of a causal model.
     separator: what parts the steps of a response; it is not part of them.
     marker: what follows each step instead.
     good, bad: of "labels" two numbers or names of labels, of "words" two words of one token each, or token ids.
