@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.populations.diagnostics import log_sum
+from exptilt.populations.diagnostics import log_shares
 from exptilt.populations.population import Population
 from exptilt.samplers.trace import Chain, Generations, Tree
 
@@ -71,8 +71,7 @@ def chain(trace: Chain, states: int) -> dict[str, int]:
 
 def _cards(bodies: Sequence[str], logs: Sequence[float], parents: Sequence[int], texts: Texts) -> list[dict[str, Any]]:
     values = np.array(logs, dtype=np.float64)
-    total = log_sum(values)
-    shares = np.exp(values - total) if total > -np.inf else np.zeros(values.size)
+    shares = np.exp(log_shares(values)) if values.max() > -np.inf else np.zeros(values.size)
     return [
         {"text": texts.add(body), "parent": parent, "share": share, "log": log}
         for body, parent, share, log in zip(bodies, parents, shares.tolist(), values.tolist(), strict=True)
