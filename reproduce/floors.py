@@ -177,7 +177,8 @@ def markdown(found: dict[str, Any]) -> str:
         "mass: E[Ẑ]/Z stands in brackets. Small targets (two symbols, up to 4 tokens) are enumerated, a geometric mean of three;",
         f"large ones (four symbols, up to 6 tokens) are {found['runs']} runs with keys 0 to {found['runs'] - 1}.",
         "",
-        "In the last rows each of 12 tokens must be right, and v is a value that sees a wrong one at once.",
+        "In the last rows each of 12 tokens must be right, and v is a value that sees a wrong one at once. Simulated rows jump",
+        "where one rare weight is met or not: at a small δ a variance of that many runs says little, except that it is large.",
         "",
         "With one rollout a score is noise for the most part, and a floor is a gain on smooth rewards too: there, and under",
         "constraints that rollouts seldom meet, half the picks could be random. Where scores are exact over many steps it costs",
@@ -209,8 +210,10 @@ def draw_figure(found: dict[str, Any], path: Path) -> None:
             hard = "constraint" in row["reward"]
             axis.plot(found["grid"][1:], errors / errors.min(), color="#ff725c" if hard else "#4269d0", lw=1.1, alpha=0.7)
         axis.axvline(FLOOR, color="0.5", ls=":", lw=1)
-        axis.set(xscale="log", yscale="log", xlabel="floor δ", title=f"{how} targets")
-        axis.grid(alpha=0.25, which="both", lw=0.4)
+        axis.set(xscale="log", yscale="log", xlabel="floor δ", title=how)
+        axis.set_xticks(found["grid"][1:], [f"{floor:g}" for floor in found["grid"][1:]])
+        axis.minorticks_off()
+        axis.grid(alpha=0.25, lw=0.4)
     axes[0].set_ylabel("variance of Ẑ, relative to the best δ")
     axes[0].plot([], [], color="#4269d0", label="smooth rewards and a verifier")
     axes[0].plot([], [], color="#ff725c", label="hard constraints")
