@@ -98,16 +98,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     asked = next((word for word in argv if not word.startswith("-")), None)
     if asked is not None and asked not in COMMANDS:
         raise UsageError(f"there is no command {asked!r}: give {', '.join(COMMANDS)}.{did_you_mean(asked, COMMANDS)}")
+    here = parser if asked is None else parsers[asked]
     if asked is not None:
-        draws = COMMANDS[asked].add_flags(parsers[asked], argv)
-        parsers[asked].add_argument("--debug", action="store_true", help="show where in the program an error came from")
+        draws = COMMANDS[asked].add_flags(here, argv)
+        here.add_argument("--debug", action="store_true", help="show where in the program an error came from")
         if draws is not None:
-            add_settings(parsers[asked], draws)
-    args, unknown = parser.parse_known_args(argv)
+            add_settings(here, draws)
+    try:
+        args, unknown = parser.parse_known_args(argv)
+    except UsageError:  # what is missing may be there, but misspelled
+        if odd := [word for word in argv if word.startswith("--") and word.partition("=")[0] not in {*flags_of(here), "--"}]:
+            raise _unknown(odd[:1], here) from None
+        raise
     if unknown and not unknown[0].startswith("-") and vars(args).get("prompt", "") is None:
         args.prompt = unknown.pop(0)  # a PROMPT after options, which argparse overlooks where it may be left out
     if unknown:
-        raise UsageError(f"{_unknown(unknown, flags_of(parsers[args.command]))} See exptilt {args.command} --help.")
+        raise _unknown(unknown, here)
     return args
 
 
@@ -136,13 +142,15 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width)
 
 
-def _unknown(words: Sequence[str], flags: set[str]) -> str:
+def _unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> UsageError:
     """What is wrong with words that the parser does not know: a flag of another sampler, a near miss, or one too many."""
-    flag = words[0].partition("=")[0]
-    if not flag.startswith("-"):
-        return f"{words[0]!r} is one argument too many: put text with spaces in quotes."
+    flag, flags = words[0].partition("=")[0], flags_of(parser)
     known = names.known_samplers() if "--sampler" in flags else {}
     owners = [name for name, each in known.items() if isinstance(each, Chosen) and flag in map(setting_flag, each.settings)]
-    if owners:
-        return f"there is no option {' '.join(words)} here: it belongs to --sampler {' or '.join(owners)}."
-    return f"there is no option {' '.join(words)} here.{did_you_mean(flag, flags)}"
+    if not flag.startswith("-"):
+        said = f"{words[0]!r} is one argument too many: put text with spaces in quotes."
+    elif owners:
+        said = f"there is no option {' '.join(words)} here: it belongs to --sampler {' or '.join(owners)}."
+    else:
+        said = f"there is no option {' '.join(words)} here.{did_you_mean(flag, flags)}"
+    return UsageError(f"{said} See {parser.prog} --help.")

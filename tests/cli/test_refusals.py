@@ -35,6 +35,9 @@ CASES = {
     # commands and flags
     "smaple toy": "there is no command 'smaple': give sample, run, eval, doctor, report. Did you mean sample?",
     "sample toy why? --reward heads.py:heads": "the following arguments are required: --beta; see exptilt sample --help.",
+    "sample toy why? --rewrd heads.py:heads --beta 1": "there is no option --rewrd here. Did you mean --reward? See",
+    "run toy prompts.txt --reward none --output a.jsonl": "there is no option --output here. Did you mean --out? See exptilt run",
+    "--verison": "there is no option --verison here. Did you mean --version? See exptilt --help.",
     f"{SAMPLE} --betta 2": "there is no option --betta 2 here. Did you mean --beta? See exptilt sample --help.",
     f"{SAMPLE} --budget-token=5": "there is no option --budget-token=5 here. Did you mean --budget-tokens?",
     f"{SAMPLE} --n 3": "there is no option --n 3 here: it belongs to --sampler independent or bon or majority.",
