@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from exptilt.core import Sampler, Target
-from exptilt.draft import prompt_digest, prompt_text
+from exptilt.draft import Prompt, prompt_digest, prompt_text
 from exptilt.errors import error_named
 from exptilt.evaluation.cost import Cost, mean_cost
 from exptilt.keys import Floats, Key
@@ -79,7 +79,7 @@ def paired_difference(one: Score, other: Score, *, draws: int = 10_000, seed: in
 
 def evaluate(
     target: Target,
-    questions: Sequence[str],
+    questions: Sequence[Prompt],
     references: Sequence[str],
     sampler: Sampler,
     selects: Mapping[str, Select | None],
@@ -109,7 +109,7 @@ def evaluate(
 
 def run_all(
     target: Target,
-    questions: Sequence[str],
+    questions: Sequence[Prompt],
     sampler: Sampler,
     seed: int,
     concurrency: int,

@@ -16,6 +16,7 @@ from exptilt.core import Target, rate
 from exptilt.draft import Chat, Draft, Prompt, question
 from exptilt.engines import TableEngine
 from exptilt.errors import TargetError
+from exptilt.evaluation.evaluate import evaluate
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.populations.utilities import rouge1
@@ -172,3 +173,18 @@ def test_what_reads_no_text_takes_any_draft() -> None:
     assert xt.sample(replace(PICTURES, reward=xt.rewards.LogProb()), "a cat", xt.Independent(4)).reward is not None
     empty = Population([Draft("x", (3,), text="", finish="stop")], np.zeros(1), np.zeros(1))
     assert xt.vote(xt.answers.number)(empty, Key(0)).text == ""  # an empty text is a text
+
+
+def test_chats_are_scored_as_strings_are() -> None:
+    """The select of a score draws by the prompt's digest, which was once asked of a string."""
+    scores, results = evaluate(
+        TARGET,
+        [Chat.of(MESSAGES), "why?"],
+        ["2", "0"],
+        xt.Independent(4),
+        {"vote": xt.vote(xt.answers.number), "draw": xt.draw},
+        lambda text, reference: xt.answers.number(text) == reference,
+    )
+    drawn = xt.sample(TARGET, MESSAGES, xt.Independent(4))
+    assert results[0].prompt == Chat.of(MESSAGES)
+    assert scores[1].right[0] == (xt.answers.number(drawn.text) == "2")
