@@ -221,7 +221,12 @@ class LanguageEngine(Generic[B]):
         All randomness of a draft comes from its key's generator, in the order of its decisions.
         """
         check_count(tokens)
-        rows = [self._row(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
+        prompts = self._prompts([draft for draft in drafts if draft.finish is None])
+        start = self.backend.layout.row
+        rows = [
+            start(draft, prompts[draft.prompt], self.sampling, key, tokens) if draft.finish is None else None
+            for draft, key in zip(drafts, keys, strict=True)
+        ]
         begun = [row for row in rows if row is not None]
         self._run(self.backend.draw, [row for row in begun if row.left])
         texts = iter(self._texts(begun))
@@ -261,18 +266,16 @@ class LanguageEngine(Generic[B]):
             turns = (Turn("system", self.system), *turns)
         return Chat(turns)
 
-    def _prompt(self, draft: Draft) -> tuple[int, ...]:
-        """The prompt of a draft, whose tokens must be of this vocabulary and fit the context."""
-        ids = self.prompt_tokens(draft.prompt)
-        if self.backend.vocabulary is not None:
-            check_tokens([token for token in draft.tokens if token != MASK], self.backend.vocabulary, self.name)
-        check_room(len(ids), len(draft.tokens), self.backend.context, self.name)
-        return ids
-
-    def _row(self, draft: Draft, key: Key, tokens: int | None) -> Any:
-        if draft.finish is not None:
-            return None
-        return self.backend.layout.row(draft, self._prompt(draft), self.sampling, key, tokens)
+    def _prompts(self, drafts: Iterable[Draft]) -> dict[Prompt, tuple[int, ...]]:
+        """The token ids of the prompts of drafts, whose tokens must be of this vocabulary and fit the context."""
+        found: dict[Prompt, tuple[int, ...]] = {}
+        for draft in drafts:
+            if draft.prompt not in found:
+                found[draft.prompt] = self.prompt_tokens(draft.prompt)
+            if self.backend.vocabulary is not None:
+                check_tokens([token for token in draft.tokens if token != MASK], self.backend.vocabulary, self.name)
+            check_room(len(found[draft.prompt]), len(draft.tokens), self.backend.context, self.name)
+        return found
 
     def _run(self, verb: Callable[[Sequence[Any]], None], rows: Sequence[Any]) -> None:
         """Have the backend draw or rate rows, and count what they cost, also where it fails."""
@@ -293,9 +296,11 @@ class LanguageEngine(Generic[B]):
     def _rate(self, drafts: Sequence[Draft], starts: Sequence[int], measure: Measure, size: int) -> list[Floats]:
         """Measure `size` values of each decision of each draft from `starts[i]` on: float64 [decisions, size]."""
         pairs = list(zip(drafts, starts, strict=True))
-        layout = self.backend.layout
+        prompts = self._prompts(draft for draft, start in pairs if draft.decided > start)
         parts = [
-            layout.rated(draft, self._prompt(draft), self.sampling, start, measure) if draft.decided > start else []
+            self.backend.layout.rated(draft, prompts[draft.prompt], self.sampling, start, measure)
+            if draft.decided > start
+            else []
             for draft, start in pairs
         ]
         self._run(self.backend.rate, [row for some in parts for row in some])

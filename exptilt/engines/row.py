@@ -92,7 +92,7 @@ class Row:
         self.logq.append(logq)
         if token in text.ends or (self.sampling.stop and text.stops(self.response, self.sampling.stop)):
             self.finish = "stop"
-        elif len(self.prior) + len(self.tokens) >= self.sampling.max_tokens:
+        elif len(self.context.tokens) - len(self.context.prompt) + len(self.tokens) >= self.sampling.max_tokens:
             self.finish = "length"
 
 

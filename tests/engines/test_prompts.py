@@ -13,7 +13,7 @@ import pytest
 import exptilt as xt
 from exptilt.draft import Chat, Draft, Prompt
 from exptilt.engines.files import MODELS
-from exptilt.errors import PromptError
+from exptilt.errors import ModelError, PromptError
 from exptilt.keys import Key
 from tests.engines.fake_server import PROMPT, Fake
 from tests.engines.served import table
@@ -131,17 +131,45 @@ def test_the_first_token_is_not_doubled(tmp_path: Path) -> None:
     assert text.encode("<|user|>hi") == text.encode("hi") == text.encode(Chat.of([{"role": "user", "content": "hi"}]))[:-1]
 
 
-def test_tiny_answers_chats_and_continues_them() -> None:
+MESSAGES = [SYSTEM, ASKED, BEGUN]
+
+
+def sampled(engine: Any, prompt: Any = MESSAGES) -> xt.Result:
+    """One answer of guided search where the engine can go on from a draft, else of whole answers."""
+    sampler = xt.ETS(candidates=2, rollouts=1, block=2) if "continue" in engine.can else xt.Independent(2)
+    target = xt.Target(engine, lambda prompt, drafts: [float(len(draft.text)) for draft in drafts], 5.0)
+    return xt.sample(target, prompt, sampler, seed=0)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-mdlm"])
+def test_tiny_answers_chats_and_continues_them(name: str) -> None:
     pytest.importorskip("transformers")
-    for name in ("tiny", "tiny-mdlm"):
-        with xt.load(name, max_tokens=16) as engine:  # pyright: ignore[reportGeneralTypeIssues, reportAttributeAccessIssue]
-            ids = engine.prompt_tokens(PREFILLED)
-            begun = engine.backend.text.tokenizer("The answer", add_special_tokens=False).input_ids  # pyright: ignore[reportAttributeAccessIssue]
-            assert list(ids[-len(begun) :]) == begun
-            drafts = drawn(engine, PREFILLED)
-            assert all(draft.prompt == PREFILLED and draft.finish for draft in drafts)
-            for draft, score in zip(drafts, engine.score(drafts), strict=True):
-                assert score.tolist() == pytest.approx(draft.logq, abs=1e-4)
+    with xt.load(name, max_tokens=16) as engine:
+        ids = engine.prompt_tokens(PREFILLED)
+        begun = engine.prompt_tokens(Chat.of([SYSTEM, ASKED, {"role": "assistant", "content": ""}]))
+        assert ids[: len(begun)] == begun == engine.prompt_tokens(WHOLE)
+        assert len(ids) > len(begun)
+        drafts = drawn(engine, PREFILLED)
+        assert all(draft.prompt == PREFILLED and draft.finish for draft in drafts)
+        for draft, score in zip(drafts, engine.score(drafts), strict=True):
+            assert score.tolist() == pytest.approx(draft.logq, abs=1e-4)
+        result = sampled(engine)
+        assert (result.prompt, result.draft.prompt, result.draft.finish is None) == (PREFILLED, PREFILLED, False)
+    with pytest.raises(ModelError, match="is closed: load the engine again"):
+        drawn(engine, WHOLE)
+
+
+def test_a_run_of_prompts_of_all_forms(templated: Callable[..., Any]) -> None:
+    """A prompt that the model cannot take is one failure, by the same check as in `sample`."""
+    target = xt.Target(templated("no system"), lambda prompt, drafts: [0.0] * len(drafts), 1.0)
+    plain, chat, refused = xt.run(target, ["hello", [ASKED, BEGUN], [SYSTEM, ASKED]], xt.Independent(2))
+    assert isinstance(plain, xt.Result) and isinstance(chat, xt.Result)  # noqa: PT018
+    assert chat.prompt == Chat.of([ASKED, BEGUN])
+    assert isinstance(refused, xt.Failure) and "no system role" in refused.message  # noqa: PT018
+    with pytest.raises(PromptError, match="no system role"):
+        sampled(target.engine, [SYSTEM, ASKED])
+    with pytest.raises(PromptError, match="has no chat template"):
+        sampled(templated(None))
 
 
 # ------------------------------------------------------------------------------------------------------------- servers
@@ -165,7 +193,7 @@ def test_completions_of_a_chat(serve: Callable[..., Any], make: str, continues: 
         drafts = drawn(engine, PREFILLED)
         assert sent() == f"<SYSTEM>Be brief.<USER>{ASKED['content']}<ASSISTANT>The answer"
         assert all(draft.prompt == PREFILLED for draft in drafts)
-        assert engine.prompt_tokens(PREFILLED) == engine.prompt_tokens(PREFILLED)
+        assert sampled(engine).draft.prompt == PREFILLED
     else:
         with pytest.raises(PromptError, match=r"does not continue the assistant's last message 'The answer': .* ends in .*<:>"):
             engine.start(PREFILLED)
@@ -193,6 +221,7 @@ def test_chat_servers_get_the_messages(serve: Callable[..., Any]) -> None:
     asked = fake.requests("/v1/chat/completions")[-1]
     assert asked["messages"] == [SYSTEM, ASKED, BEGUN]
     assert (asked["add_generation_prompt"], asked["continue_final_message"]) == (False, True)
+    assert sampled(engine).draft.prompt == PREFILLED
 
 
 @pytest.mark.parametrize("make", ["vllm", "other"])
