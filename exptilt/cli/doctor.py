@@ -13,20 +13,8 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.text import Text
 
+from exptilt.cli import groups
 from exptilt.cli.examination import show_examination
-from exptilt.cli.groups import (
-    SAMPLING,
-    Subcommand,
-    add_answer,
-    add_model,
-    add_reward,
-    add_sampling,
-    add_task,
-    at_least_one,
-    checked,
-    setting_flag,
-    target_of,
-)
 from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note, stdout
 from exptilt.cli.values import real, whole
 from exptilt.core import Target
@@ -49,16 +37,16 @@ for that run."""
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    add_model(parser)
+    groups.add_model(parser)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="one prompt; or many by --prompts or --task")
     group = parser.add_argument_group("prompts")
     group.add_argument("--prompts", metavar="FILE", help="the prompts of the planned run, as for exptilt run")
-    add_task(group, required=False)
+    groups.add_task(group, required=False)
     group.add_argument("--problems", type=whole, metavar="N", help="how many prompts the run will have; default all")
-    add_answer(group, "as suits the task, or number")
-    add_reward(parser.add_argument_group("reward"))
+    groups.add_answer(group, "as suits the task, or number")
+    groups.add_reward(parser.add_argument_group("reward"))
     _add_goal(parser)
-    add_sampling(parser)
+    groups.add_sampling(parser)
     group = parser.add_argument_group("pilot")
     group.add_argument("--pilot-prompts", type=whole, metavar="N", default=_PILOT, help=f"how many, at random; default {_PILOT}")
     group.add_argument("--draws", type=whole, metavar="N", default=32, help="responses for each of them; default 32")
@@ -92,10 +80,10 @@ class _Request:
 
 def execute(args: argparse.Namespace, console: Console) -> int:
     """Run the command; what was found goes to standard output."""
-    at_least_one(args, "concurrency", "pilot_prompts", "pilot_tokens", "problems")
+    groups.at_least_one(args, "concurrency", "pilot_prompts", "pilot_tokens", "problems")
     if args.out and not Path(args.out).absolute().parent.is_dir():
         raise UsageError(f"--out {args.out} cannot be written: there is no folder {Path(args.out).parent}")
-    with checked(args):
+    with groups.checked(args):
         goal = Goal(args.ess, args.accuracy, args.beta, args.kl, args.ess_share)
         if args.accuracy is not None and args.task is None:
             raise UsageError("--accuracy needs problems with known answers: give --task")
@@ -142,7 +130,7 @@ def _at(items: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:
 def _target(args: argparse.Namespace, task: Task | None) -> Target:
     """The engine and the reward; no β is known yet, so the target's own says nothing."""
     law = {} if task is None else {"max_tokens": args.max_tokens or task.max_tokens, "stop": args.stop or list(task.stop)}
-    return target_of(args, None if task is None else task.answer, beta=1.0, proposal=None, **law)()
+    return groups.target_of(args, None if task is None else task.answer, beta=1.0, proposal=None, **law)()
 
 
 def _announce(console: Console, args: argparse.Namespace, request: _Request, cap: int) -> None:
@@ -169,9 +157,8 @@ def _command(args: argparse.Namespace, found: Examination, plan: Plan) -> str:
     else:
         words = ["run", args.model, args.prompts] if args.prompts else ["sample", args.model, args.prompt]
     words += ["--reward", args.reward, "--beta", f"{found.beta.value:.3g}"]
-    words += [
-        word for name in SAMPLING if (value := getattr(args, name)) is not None for word in (setting_flag(name), str(value))
-    ]
+    sampling = [(name, value) for name in groups.SAMPLING if (value := getattr(args, name)) is not None]
+    words += [word for name, value in sampling for word in (groups.setting_flag(name), str(value))]
     words += [word for text in args.stop or () for word in ("--stop", text)]
     words += ["--answer", args.answer] if args.answer else []
     words += _sampler_flags(plan.sampler)
@@ -182,7 +169,7 @@ def _command(args: argparse.Namespace, found: Examination, plan: Plan) -> str:
 
 def _sampler_flags(sampler: Any) -> list[str]:
     given = [(item.name, getattr(sampler, item.name)) for item in fields(sampler) if getattr(sampler, item.name) != item.default]
-    words = [word for field, value in given for word in (setting_flag(field), str(value))]
+    words = [word for field, value in given for word in (groups.setting_flag(field), str(value))]
     return ["--sampler", own_command(type(sampler)).name, *words]
 
 
@@ -207,7 +194,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-COMMAND = Subcommand(
+COMMAND = groups.Subcommand(
     "doctor",
     "before a long run: the reward's health, β, how many draws, the cost",
     ABOUT,

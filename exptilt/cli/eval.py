@@ -14,19 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exptilt import names
-from exptilt.cli.groups import (
-    Asked,
-    Subcommand,
-    add_answer,
-    add_model,
-    add_parameters,
-    add_request,
-    add_task,
-    at_least_one,
-    checked,
-    sampler_of,
-    target_of,
-)
+from exptilt.cli import groups
 from exptilt.cli.terminal import counted, progress_bar, show_note, stdout
 from exptilt.cli.values import whole
 from exptilt.errors import UsageError
@@ -41,36 +29,36 @@ ABOUT = """Run a sampler on problems with known answers, and plain sampling, vot
 temperature and cap. With --out the same command goes on where it was stopped."""
 
 
-def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Asked:
-    add_model(parser)
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
+    groups.add_model(parser)
     group = parser.add_argument_group("task")
-    add_task(group, required=True)
+    groups.add_task(group, required=True)
     group.add_argument("--problems", type=whole, metavar="N", help="the first N problems; default all, 100 of a generated set")
     group.add_argument("--seeds", type=whole, metavar="N", default=1, help="repeat with the seeds 0 to N-1; default 1")
     group.add_argument("--shots", type=whole, metavar="N", help="few-shot examples of an lm-eval task")
     group.add_argument("--scoring", metavar="FILTER:METRIC", help="what is right in an lm-eval task; default its first filter")
     group.add_argument("--include", metavar="FOLDER", help="a folder with lm-eval task files of your own")
-    add_answer(group, "as suits the task")
-    asked = add_request(parser, argv, select=False)
+    groups.add_answer(group, "as suits the task")
+    asked = groups.add_request(parser, argv, select=False)
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FOLDER", help="keep all results here, and go on from them")
     group.add_argument("--concurrency", type=whole, default=32, metavar="N", help="problems under way at once; default 32")
-    add_parameters(group)
+    groups.add_parameters(group)
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     return asked
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
     """Run the command; the tables go to standard output."""
-    at_least_one(args, "seeds", "concurrency")
-    with checked(args):
-        sampler = sampler_of(args)
+    groups.at_least_one(args, "seeds", "concurrency")
+    with groups.checked(args):
+        sampler = groups.sampler_of(args)
         task = load_task(
             args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include,
             answer=names.ANSWERS.find(args.answer) if args.answer else None,
         )  # fmt: skip
         args.max_tokens, args.stop = args.max_tokens or task.max_tokens, args.stop or list(task.stop)
-        target = target_of(args, task.answer)()
+        target = groups.target_of(args, task.answer)()
     if args.out:
         _write_references(task, Path(args.out))
     seeds = tuple(range(args.seeds))
@@ -173,7 +161,7 @@ def _curve(points: Sequence[Point]) -> Table:
     return table
 
 
-COMMAND = Subcommand(
+COMMAND = groups.Subcommand(
     "eval",
     "accuracy on a task, at equal tokens, with intervals",
     ABOUT,

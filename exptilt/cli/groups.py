@@ -263,10 +263,6 @@ def add_select(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
     )
 
 
-def select_of(args: argparse.Namespace) -> Select:
-    return names.select(args.select, args.answer or "number", args.utility)
-
-
 def add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument("--seed", type=whole, metavar="N", default=0, help="the same seed gives the same answers; default 0")
@@ -281,10 +277,9 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget-rewards", type=whole, metavar="N", help="stop a prompt at this many calls of the reward")
 
 
-def until_of(args: argparse.Namespace) -> Until | None:
-    return None if args.until is None else names.STOP_RULES.find(args.until)
-
-
-def budget_of(args: argparse.Namespace) -> Budget | None:
+def request_of(args: argparse.Namespace) -> tuple[Sampler, Select, Until | None, Budget | None]:
+    """What a prompt is answered with: sampler, select, stop rule and budget."""
+    select = names.select(args.select, args.answer or "number", args.utility)
+    until = None if args.until is None else names.STOP_RULES.find(args.until)
     limits = (args.budget_tokens, args.budget_seconds, args.budget_rewards)
-    return None if limits == (None, None, None) else Budget(*limits)
+    return sampler_of(args), select, until, None if limits == (None, None, None) else Budget(*limits)

@@ -8,19 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from exptilt.cli.groups import (
-    Asked,
-    Subcommand,
-    add_model,
-    add_request,
-    at_least_one,
-    budget_of,
-    checked,
-    sampler_of,
-    select_of,
-    target_of,
-    until_of,
-)
+from exptilt.cli import groups
 from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_summary, status
 from exptilt.cli.values import real, whole
 from exptilt.errors import ExptiltError
@@ -38,10 +26,10 @@ PROMPTS = (
 )
 
 
-def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Asked:
-    add_model(parser)
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
+    groups.add_model(parser)
     parser.add_argument("prompts", metavar="PROMPTS", help=PROMPTS)
-    asked = add_request(parser, argv)
+    asked = groups.add_request(parser, argv)
     _add_store(parser)
     _add_cluster(parser)
     return asked
@@ -72,10 +60,10 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    at_least_one(args, "concurrency")
-    with checked(args):
-        sampler, select, until, budget = sampler_of(args), select_of(args), until_of(args), budget_of(args)
-        build = target_of(args)
+    groups.at_least_one(args, "concurrency")
+    with groups.checked(args):
+        sampler, select, until, budget = groups.request_of(args)
+        build = groups.target_of(args)
         prompts = read_prompts(args.prompts)
         cluster = None if args.ray is None else Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
         with status(console, f"loading {args.model}"):
@@ -117,7 +105,7 @@ def _failed(outcomes: Sequence[Outcome]) -> int:
     return sum(isinstance(outcome, Failure) for outcome in outcomes)
 
 
-COMMAND = Subcommand(
+COMMAND = groups.Subcommand(
     "run",
     "answer a file of prompts, with resume",
     ABOUT,

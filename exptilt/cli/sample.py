@@ -7,18 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from exptilt.cli.groups import (
-    Asked,
-    Subcommand,
-    add_model,
-    add_request,
-    budget_of,
-    checked,
-    sampler_of,
-    select_of,
-    target_of,
-    until_of,
-)
+from exptilt.cli import groups
 from exptilt.cli.terminal import result_line, show_result, status
 from exptilt.draft import Prompt
 from exptilt.errors import UsageError
@@ -27,20 +16,20 @@ from exptilt.running.lines import encode
 from exptilt.running.run import sample
 
 
-def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> Asked:
-    add_model(parser)
+def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
+    groups.add_model(parser)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help='the text to answer; "-" for that on standard input')
     parser.add_argument("--messages", metavar="FILE", help="a conversation instead, as a JSON list of messages")
-    asked = add_request(parser, argv)
+    asked = groups.add_request(parser, argv)
     parser.add_argument_group("output").add_argument("--json", action="store_true", help="print one JSON object instead")
     return asked
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
     prompt = _prompt(args)
-    with checked(args):
-        sampler, select, until, budget = sampler_of(args), select_of(args), until_of(args), budget_of(args)
-        build = target_of(args)
+    with groups.checked(args):
+        sampler, select, until, budget = groups.request_of(args)
+        build = groups.target_of(args)
         with status(console, f"loading {args.model}"):
             target = build()
     with status(console, "drawing"):
@@ -61,7 +50,7 @@ def _prompt(args: argparse.Namespace) -> Prompt:
     return read_text(STDIN).strip() if args.prompt == STDIN else args.prompt
 
 
-COMMAND = Subcommand(
+COMMAND = groups.Subcommand(
     "sample",
     "answer one prompt",
     "Draw one answer, and show how far it can be trusted.",
