@@ -10,7 +10,7 @@ and `sample(target, prompt, ...)` gives what `run(target, [..., prompt, ...], ..
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from exptilt.cancelling import Flag
 from exptilt.core import Sampler, Target
 from exptilt.draft import Prompt, as_prompt, prompt_text
-from exptilt.errors import ExptiltError, StoreError, error_named
+from exptilt.errors import ExptiltError, StoreError, TargetError, error_named
 from exptilt.populations.select import draw
 from exptilt.running.cluster import Cluster
 from exptilt.running.lines import from_line, to_line
@@ -124,6 +124,8 @@ def stream(
     """
     request = Request(target, sampler, select, seed, budget, reward_timeout, until)
     asked = as_prompt(prompt)
+    if cancel is not None and not isinstance(cancel, Flag):
+        raise TargetError(f"cancel={cancel!r} cannot be set by another thread: give a threading.Event")
     return Stream(lambda flag: request.partials(asked, 0, flag), cancel)
 
 
@@ -182,9 +184,10 @@ def run(
         read = {} if file is None else _lines(file, jobs, retry)
         known = {name: _read_back(line, sampler, seed, store) for name, line in read.items()}
         ledger = _Outcomes(known, file, store_population)
-        for count, outcome in _finish(jobs, place, ledger, stop=on_error == "stop"):
-            if progress is not None:
-                progress(count, len(jobs), outcome)
+        with closing(_finish(jobs, place, ledger, stop=on_error == "stop")) as finished:
+            for count, outcome in finished:
+                if progress is not None:
+                    progress(count, len(jobs), outcome)
     return [ledger.known[job.name] for job in jobs]
 
 
@@ -218,7 +221,7 @@ class _Outcomes:
             self.file.append(to_line(job.name, outcome, population=self.population))
 
 
-def _finish(jobs: Sequence[Job], place: Place, ledger: _Outcomes, *, stop: bool) -> Iterator[tuple[int, Outcome]]:
+def _finish(jobs: Sequence[Job], place: Place, ledger: _Outcomes, *, stop: bool) -> Generator[tuple[int, Outcome]]:
     """Do the jobs whose outcome is not known yet; the outcomes as they come, each with how many are known by then.
 
     stop: raise the error of a failure, one that is known already or the first that comes.

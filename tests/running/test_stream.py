@@ -272,6 +272,25 @@ def test_a_run_that_is_stopped_does_not_draw_to_the_end(slow: SlowEngine) -> Non
     assert slow.gate.steps < 900  # "long" would have taken a thousand
 
 
+def test_a_run_whose_progress_raises_gives_its_other_prompts_up(slow: SlowEngine) -> None:
+    """Before the error is out: nobody reads what they would still draw."""
+
+    def progress(done: int, total: int, outcome: object) -> None:
+        raise OSError("the screen is gone")
+
+    thread, out = in_thread(
+        lambda: xt.run(Target(slow, reward, 0.5), ["long", "quick"], xt.Independent(1), concurrency=2, progress=progress)
+    )
+    while thread.is_alive() and slow.gate.steps < 900:
+        slow.gate.allowed.release()
+        time.sleep(0.002)
+    thread.join(10)
+    assert isinstance(out[0], OSError)
+    assert slow.gate.steps < 900
+    slow.gate.allowed.release()
+    wait_for(lambda: not slow.gate.rows)
+
+
 def test_requests_to_a_server_are_not_waited_for() -> None:
     """Nor are those begun that had not been sent: a server would have answered for nobody."""
     transport = Transport(["http://localhost:1/v1"], "NO_KEY", timeout=1.0, attempts=1, concurrency=2, backoff=0.1)
@@ -347,6 +366,8 @@ def test_a_stream_in_an_event_loop() -> None:
 def test_what_cannot_work_is_refused_before_anything_is_drawn() -> None:
     with pytest.raises(TargetError, match="give an instance"):
         xt.stream(TARGET, "why?", xt.ETS)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TargetError, match=r"threading\.Event"):
+        xt.sample(TARGET, "why?", xt.Independent(2), cancel=True)  # pyright: ignore[reportArgumentType]
     with pytest.raises(xt.PromptError, match="list of messages"):
         xt.stream(TARGET, 3, xt.Independent(2))  # pyright: ignore[reportArgumentType]
 
