@@ -231,7 +231,7 @@ def model_options(model: str) -> tuple[str, dict[str, Any]]:
         key, sign, value = part.partition("=")
         if not (key.isidentifier() and sign):
             raise UsageError(
-                f"{part!r} in {model!r} is no option: write MODEL?NAME=VALUE&NAME=VALUE, such as tiny-mdlm?cache=dual"
+                f"{part!r} in {model!r} is not an option: write MODEL?NAME=VALUE&NAME=VALUE, such as tiny-mdlm?cache=dual"
             )
         try:
             options[key] = json.loads(value)

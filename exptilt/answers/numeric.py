@@ -1,6 +1,6 @@
 """Answers that are numbers: where a response states its final number, and the one string for each value.
 
-A number counts only whole: digits that belong to a root, a power, a range, a date or a list are no number of their own,
+A number counts only whole: digits that belong to a root, a power, a range, a date or a list are not numbers of their own,
 and an answer that is one of these is None.
 """
 

@@ -24,7 +24,7 @@ def quantity(text: str) -> str | None:
 
     Looked for where `number` looks. Units are those of science, commerce and the kitchen, with metric prefixes and composed of
     others ("kg m/s^2", "miles per hour", "$5/hour"); "2 hours 30 minutes", "2:30 hours" and "150 min" are all "9000 s".
-    Months and years are "month", volumes "m^3". Another word after the number is no unit: "42 apples" is "42", as a bare 42
+    Months and years are "month", volumes "m^3". Another word after the number is not an unit: "42 apples" is "42", as a bare 42
     is. A number with a unit and one without are different answers; where responses often leave the unit out, `number` is
     the better reader.
     """
@@ -90,7 +90,7 @@ def _vague(tokens: Sequence[Token], start: int) -> tuple[Fraction, Unit, int] | 
 
 
 def _marked(tokens: Sequence[Token], start: int, at: int) -> Unit | None:
-    """The unit of 5' and 6", where the mark is no closing quote."""
+    """The unit of 5' and 6", where the mark is not a closing quote."""
     token, before = token_at(tokens, at), token_at(tokens, start - 1)
     if token.gap or token.text not in ("'", '"') or before.text == token.text or token_at(tokens, at + 1).kind == "word":
         return None

@@ -163,7 +163,7 @@ def table() -> Mapping[str, Unit]:
             prefixed = {
                 f"{prefix}{name}": Unit(unit.size * Fraction(10) ** power, unit.powers) for prefix, power in known.items()
             }
-            units = prefixed | units  # "min" and "pt" are no prefixed units
+            units = prefixed | units  # "min" and "pt" are not prefixed units
             if not symbol or name == "bit":
                 units |= {f"{each}s": value for each, value in prefixed.items()}
     return units | {name: units[name.removesuffix("s")] for name in _PLURALS}

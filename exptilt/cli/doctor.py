@@ -139,7 +139,7 @@ def _announce(console: Console, args: argparse.Namespace, request: _Request, cap
     most = args.pilot_tokens or count * cap * (args.draws + 4 * max(2, args.draws // 2))
     show_note(
         console,
-        f"pilot: {counted(count, 'prompt')} of {request.problems:,}, {args.draws} draws each and their beginnings finished anew, "
+        f"pilot: {counted(count, 'prompt')} of {request.problems:,}, {args.draws} draws each and their prefixes finished anew, "
         f"at most {most:,} tokens",
     )
 

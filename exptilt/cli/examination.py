@@ -59,9 +59,9 @@ def _facts(found: Examination) -> Iterator[tuple[str, str]]:
     if found.explained:
         first, *more = (f"{_percent(value)}{{}} after {place:.0%}" for place, value in zip(PLACES, found.explained, strict=True))
         parts = [first.format(" of exp(r/β)") + " of a response", *(part.format("") for part in more)]
-        yield "beginnings", f"tell {', '.join(parts)}"
+        yield "prefixes", f"tell {', '.join(parts)}"
     if found.acceptance is not None:
-        yield "suffixes", f"redrawn from a random place are accepted {_percent(found.acceptance)} of the time"
+        yield "suffixes", f"redrawn from a random position are accepted {_percent(found.acceptance)} of the time"
 
 
 def _plan(found: Examination, plan: Plan, problems: int) -> Table:

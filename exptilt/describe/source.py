@@ -1,7 +1,7 @@
 """What the source of a function or class says: its text, and which containers and attributes it changes as it runs.
 
 A results file belongs to the code that wrote it, not to the version of Python: so code is compared by its source. What
-code changes as it runs, such as a reward's memory of earlier answers, is no setting and is left out of comparisons.
+code changes as it runs, such as a reward's memory of earlier answers, is not a setting and is left out of comparisons.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _bare(text: str) -> str:
             if token.type == tokenize.COMMENT:
                 row, column = token.start
                 lines[row - 1] = lines[row - 1][:column]
-    except (tokenize.TokenError, IndentationError):  # a part that is no whole statement
+    except (tokenize.TokenError, IndentationError):  # a part that is not a whole statement
         return text.strip()
     return "\n".join(line.rstrip() for line in lines if line.strip())
 

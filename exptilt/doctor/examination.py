@@ -88,7 +88,7 @@ class Examination:
         (nats), share: what it does, in the mean over the prompts whose reward varies.
     best_of: the n whose best-of-n has the same mean reward; None where the pilot's draws do not suffice.
     heavy: prompts whose exp(r/β) has a heavy tail by k̂.
-    explained: for `PLACES` mean lengths, the share of the variance of exp(r/β) that the beginning explains.
+    explained: for `PLACES` mean lengths, the share of the variance of exp(r/β) that the prefix explains.
     acceptance: of suffix redraws under π.
     plan: the number of independent draws that reaches the effective draws; where an accuracy is wanted and reached, the number
         that reaches it.

@@ -28,7 +28,7 @@ from exptilt.usage import Budget
 USUAL = Goal()
 _RESAMPLES = 200
 _USUAL_KL = 1.0  # nats; best-of-7 of Gaussian rewards has as much
-_LITTLE = 0.2  # of the variance of exp(r/β), below which half of a response is no guide
+_LITTLE = 0.2  # of the variance of exp(r/β), below which half of a response is not a guide
 _BATCH = 8  # draws between two looks at a budget
 
 
@@ -157,14 +157,14 @@ def tellable_kl(soundings: Sequence[Sounding]) -> float:
 
 
 def _why(explained: Sequence[Estimate]) -> str:
-    """Whether beginnings tell enough for guided sampling to be worth a try, in a sentence; empty without forks."""
+    """Whether prefixes tell enough for guided sampling to be worth a try, in a sentence; empty without forks."""
     if not explained:
         return ""
     half = explained[PLACES.index(0.5)]
     if half.high < _LITTLE:
         return "Half of a response tells next to nothing about its reward: there is nothing to guide by."
     return (
-        f"Half of a response tells {half.value:.0%} of its reward: samplers that guide by beginnings (ets, smc) may need fewer "
+        f"Half of a response tells {half.value:.0%} of its reward: samplers that guide by prefixes (ets, smc) may need fewer "
         "tokens. Compare them by exptilt eval."
     )
 

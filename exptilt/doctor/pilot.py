@@ -1,13 +1,13 @@
 """The pilot: what is drawn and rated before a long run, so that its β, sampler and cost can be told.
 
 For each prompt n independent responses y_1..y_n are drawn from p and rated. Where the engine can continue drafts, the
-first half of them is used again, to learn what their beginnings say about their rewards:
+first half of them is used again, to learn what their prefixes say about their rewards:
 
-    moves   each is cut at a uniform place and redrawn from there, as `SuffixMCMC` does;
+    moves   each is cut at a uniform position and redrawn from there, as `SuffixMCMC` does;
     forks   each is cut at a quarter, a half and three quarters of the prompt's mean length and finished once more.
 
-A response and its fork are two independent completions of one beginning, so the covariance of anything between the two
-is the variance that the beginning explains. Together they cost about as much as the n draws.
+A response and its fork are two independent completions of one prefix, so the covariance of anything between the two
+is the variance that the prefix explains. Together they cost about as much as the n draws.
 
 `Pilot` is a sampler, so `exptilt.running.run` serves many prompts at once, binds rewards, counts tokens and keeps to budgets.
 """
@@ -147,7 +147,7 @@ def piloted(result: Result) -> Piloted:
 class Sounding:
     """What the pilot found for one prompt. rewards, lengths (tokens): of the draws, float64 [n].
 
-    moves: redrawn from uniform places.
+    moves: redrawn from uniform positions.
     forks: from each of `PLACES`; both empty where the engine cannot continue drafts, or the budget ended before.
     """
 

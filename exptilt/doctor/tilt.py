@@ -3,7 +3,7 @@
 With h = exp(r/β)/Z, so that E_p[h] = 1, for one prompt:
 
 - ESS share 1/(1+χ²), χ² = Var_p(h), and KL(π‖p): as in `exptilt.populations.calibrate`, from the draws;
-- what a beginning explains: Var_p(E[h | beginning])/χ², the correlation of h between a draft and its fork;
+- what a prefix explains: Var_p(E[h | prefix])/χ², the correlation of h between a draft and its fork;
 - acceptance of `SuffixMCMC`, min(1, exp((r'-r)/β)·n/n') in the mean over π: the average over drafts and their moves with
   weights h.
 
@@ -50,7 +50,7 @@ class Estimate(NamedTuple):
 @dataclass(frozen=True)
 class Tilt:
     """Means over prompts at one β. share: ESS as a share of draws from p. kl: KL(π‖p), nats. explained: the share of
-    Var_p(exp(r/β)) that a beginning of each of `PLACES` mean lengths explains; empty without forks.
+    Var_p(exp(r/β)) that a prefix of each of `PLACES` mean lengths explains; empty without forks.
     acceptance: of suffix
     redraws under π; NaN without moves."""
 

@@ -54,7 +54,7 @@ def _about_reward(examination: Examination, failures: Sequence[Failure]) -> Iter
 
 def _about_draws(findings: Findings, engine: Engine) -> Iterator[str]:
     if findings.flat == findings.prompts:
-        yield "No two draws of a prompt differ in reward: there is nothing to tilt by. Raise the temperature, or mend the reward."
+        yield "No two draws of a prompt differ in reward: there is nothing to tilt by. Raise the temperature, or fix the reward."
     elif findings.flat * 3 > findings.prompts:
         yield (
             f"On {findings.flat} of {findings.prompts} prompts all draws have the same reward: no sampler can gain there, and "

@@ -48,7 +48,7 @@ class Sampling:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         if not 0 < self.temperature < math.inf:
             raise ValueError(
-                f"temperature={self.temperature} must be positive and finite: log-probabilities are of the law at that "
+                f"temperature={self.temperature} must be positive and finite: log-probabilities are those at that "
                 "temperature. For greedy decoding give top_k=1."
             )
         if not 0 < self.top_p <= 1:

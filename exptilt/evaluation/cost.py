@@ -32,7 +32,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many parameters take part in each token; 0 for a reward that is no model."""
+    """How many parameters take part in each token; 0 for a reward that is not a model."""
 
     reference: float
     proposal: float = 0.0

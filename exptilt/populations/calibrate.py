@@ -203,7 +203,7 @@ def _rewards(rewards: Pilot) -> Floats:
     if values.ndim != 1 or values.size < 2 or np.any(np.isnan(values) | (values == math.inf)):
         raise ValueError(f"a pilot of shape {values.shape}: give two rewards or more, without NaN and +inf")
     if values.max() == -math.inf:
-        raise ValueError(f"all {values.size} rewards are -inf: draw a larger pilot, or mend the reward")
+        raise ValueError(f"all {values.size} rewards are -inf: draw a larger pilot, or fix the reward")
     return values
 
 

@@ -59,7 +59,7 @@ class Population:
             raise TypeError(f"the trace {self.trace!r} is not a record: give a frozen dataclass, or None")
         top = self.log_w.max(initial=-math.inf)
         if not top < math.inf:  # NaN included
-            raise WeightsError(f"log-weights {self.log_w} contain NaN or +inf: mend the reward or the score they come from")
+            raise WeightsError(f"log-weights {self.log_w} contain NaN or +inf: fix the reward or the score they come from")
         if top == -math.inf:
             raise AllWeightsZero(
                 f"all {len(self.drafts)} drafts have weight zero: the reward excludes everything that was drawn. "
@@ -108,7 +108,7 @@ class Population:
     def ess(self) -> float:
         """Effective sample size (Σw)²/Σw², between 1 and n, as if the drafts were independent.
 
-        Those of ETS and SMC share beginnings and depend on each other: on random targets their number was up to five times
+        Those of ETS and SMC share prefixes and depend on each other: on random targets their number was up to five times
         too large against the variance of Ẑ (`reproduce/doctor.py`). `exptilt.doctor` compares samplers by that variance.
         """
         return float(1.0 / np.sum(self.weights**2))

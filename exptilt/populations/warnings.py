@@ -91,8 +91,8 @@ def _chain_warnings(population: Population, beta: float) -> list[str | None]:
         f"The chain accepted {acceptance:.1%} of its moves and hardly left its start: take more steps or raise beta={beta:g}."
         if acceptance is not None and acceptance < 0.05
         else None,
-        f"R̂ is {mixing:.2f} (limit 1.05), so the chains have not reached the same law: take more steps, drop more of the "
-        f"start (burn_in) or raise beta={beta:g}."
+        f"R̂ is {mixing:.2f} (limit 1.05), so the chains have not reached the same distribution: take more steps, drop more of "
+        f"the start (burn_in) or raise beta={beta:g}."
         if mixing is not None and mixing > 1.05
         else None,
     ]

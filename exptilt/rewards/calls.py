@@ -74,7 +74,7 @@ def _example_calls(prompt: str) -> Iterator[Call]:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.keywords:
             try:
                 yield call.func.id, [ast.literal_eval(argument) for argument in call.args]
-            except ValueError:  # an argument that is no literal
+            except ValueError:  # an argument that is not a literal
                 continue
 
 

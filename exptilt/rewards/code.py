@@ -143,8 +143,8 @@ class OutputAgreement:
         agrees on all inputs at once. Both lie in [0, 1].
     extract, continues, limits, workers, isolation: as of `Programs`.
 
-    Outputs are compared as values, floats to 12 digits. An error, a time-out, an object that is no plain value, and a draft
-    without a program are no output: they agree with nothing, not with each other.
+    Outputs are compared as values, floats to 12 digits. An error, a time-out, an object that is not a plain value, and a draft
+    without a program give no output: they agree with nothing, not even with each other.
     """
 
     inputs: ForPrompt

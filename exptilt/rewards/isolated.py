@@ -139,7 +139,7 @@ class _Worker:
         return self._process is None or bool(connection.wait([self._process.sentinel], seconds))
 
     def _failure(self, what: str) -> RewardError:
-        cure = "Mend the reward, or give Isolated more time or memory; no score is assumed."
+        cure = "Fix the reward, or give Isolated more time or memory; no score is assumed."
         return RewardError(f"reward {self._name}, in a process of its own, {what}. {cure}")
 
     def _last_words(self) -> str:

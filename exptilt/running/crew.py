@@ -204,7 +204,7 @@ class Crew:
         self._first = self._first or (host, settings)
         if differences := changes(self._first[1], settings):
             raise ClusterError(
-                f"the machines {self._first[0]} and {host} would not draw from the same law ({differences}): "
+                f"the machines {self._first[0]} and {host} would not draw from the same distribution ({differences}): "
                 f"give both the same model and the same versions. {RESUME}."
             )
         post.ready = True

@@ -60,7 +60,7 @@ class Job:
 
 
 def number_jobs(prompts: Sequence[Any]) -> list[Job]:
-    """The prompts as jobs, in their order. Raises TargetError for one prompt alone, PromptError for what is no prompt."""
+    """The prompts as jobs, in their order. Raises TargetError for one prompt alone, PromptError for what is not a prompt."""
     if isinstance(prompts, str | Chat) or any(map(_is_message, prompts)):
         raise TargetError("run takes a list of prompts and was given one prompt: use sample, or put it into a list")
     seen: Counter[Prompt] = Counter()

@@ -81,10 +81,10 @@ class Session:
         except BaseException as error:
             raise RewardError(
                 f"reward {reward_name(target.reward)} raised {type(error).__name__} when it was bound to a prompt: {error}. "
-                "Mend the reward; no score is assumed."
+                "Fix the reward; no score is assumed."
             ) from error
         if isinstance(bound.reward, PromptReward):
-            raise TargetError(f"{type(target.reward).__name__}.bind returned no function of (prompt, drafts): mend its bind")
+            raise TargetError(f"{type(target.reward).__name__}.bind returned no function of (prompt, drafts): fix its bind")
         rated = MeteredReward(bound.reward, self.usage, self._check_reward, self._cancel, self._fixed, reward_timeout)
         self.target = replace(bound, reward=rated)
 

@@ -134,7 +134,7 @@ class Store:
         self._file.seek(0)
         content = self._file.read()
         if not (content.removeprefix(_MARK).startswith(_HEAD) or _HEAD.startswith(content)):
-            raise StoreError(f"{self.path} is no results file of exptilt, and was not touched: choose another path.")
+            raise StoreError(f"{self.path} is not a results file of exptilt, and was not touched: choose another path.")
         rows, whole = _parse(self.path, content)
         if rows:
             self._check_header(rows[0], header)
@@ -168,7 +168,7 @@ class Store:
 def read_store(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """The settings and the lines of a results file, by their ids, without writing to it; a run may be adding lines.
 
-    Raises StoreError for a file that cannot be read, is corrupt, or is no results file of this format.
+    Raises StoreError for a file that cannot be read, is corrupt, or is not a results file of this format.
     """
     path = Path(path)
     try:
@@ -177,7 +177,7 @@ def read_store(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, An
         raise StoreError(f"the results file {path} cannot be read: {error.strerror}. Give the path of one.") from error
     rows = _parse(path, content)[0] if content.removeprefix(_MARK).startswith(_HEAD) else []
     if not rows or rows[0].get("exptilt") != FORMAT or not isinstance(rows[0].get("settings"), dict):
-        raise StoreError(f"{path} is no results file of format {FORMAT}: give one that exptilt run wrote.")
+        raise StoreError(f"{path} is not a results file of format {FORMAT}: give one that exptilt run wrote.")
     return rows[0]["settings"], _by_id(rows[1:])
 
 

@@ -68,7 +68,7 @@ class Setting:
         return {int: "N", float: "X", str: "TEXT", bool: "true|false"}.get(self.kind, "SPEC")
 
     def read(self, text: Any) -> Any:
-        """The value of a text; what is no text is taken as it is. Raises UsageError for a text of another type."""
+        """The value of a text; what is not a text is taken as it is. Raises UsageError for a text of another type."""
         if not isinstance(text, str):
             return text
         if self.optional and text == "none":

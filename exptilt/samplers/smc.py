@@ -2,7 +2,7 @@
 
 N particles grow block by block from p (or the proposal q). Each has a weight g, the product of p/q over its tokens, 1/N
 at the start, and a potential V, an estimate of its energy E_p[exp(r/β) | draft]: the mean of exp(r/β) over K look-ahead
-rollouts, or exp(value/β); V = exp(r/β) for a finished one. Potentials steer and are no part of g: when the particles are
+rollouts, or exp(value/β); V = exp(r/β) for a finished one. Potentials steer and are not part of g: when the particles are
 resampled, particle j with probability P(j) ∝ g_j·V_j, each copy of it goes on with
 
     g_j/(N·P(j)),

@@ -53,7 +53,7 @@ def judge(given: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     invigilator = Invigilator([sys.executable, "-s", "-P", *given["candidate"], "CHANNEL", str(given["cpu_seconds"])])
     try:
         value = carry_out(invigilator, given["program"], task)
-    except BaseException as error:  # noqa: BLE001 (whatever ends the task before its last line is no pass)
+    except BaseException as error:  # noqa: BLE001 (whatever ends the task before its last line is not a pass)
         return verdict(invigilator.ended or error, invigilator, uses(task["code"]))
     return verdict(invigilator.ended, invigilator, uses(task["code"])) if invigilator.ended else _verdict("passed", value=value)
 

@@ -263,7 +263,7 @@ def test_rewards_that_take_too_long(run: Run) -> None:
 
 
 def test_a_file_may_isolate_its_reward(run: Run) -> None:
-    """The file is no package that is installed, and yet the reward's process finds it."""
+    """The file is not a package that is installed, and yet the reward's process finds it."""
     crash = "def crash(prompt, drafts):\n    os._exit(7)\n"
     Path("fragile.py").write_text(f"import os\nimport exptilt as xt\n{crash}safe = xt.rewards.Isolated(crash)\n")
     code, _, err = run(*sample(reward="fragile.py:safe"))
@@ -319,7 +319,7 @@ def test_a_models_options_stand_after_its_name():
         {"cache": "dual", "threshold": 0.9, "per_step": 2},
     )
     assert model_options("hf:some/model") == ("hf:some/model", {})
-    with pytest.raises(UsageError, match=r"'cache' in 'tiny-mdlm\?cache' is no option"):
+    with pytest.raises(UsageError, match=r"'cache' in 'tiny-mdlm\?cache' is not an option"):
         model_options("tiny-mdlm?cache")
 
 

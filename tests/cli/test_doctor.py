@@ -64,7 +64,7 @@ def test_tables_fit_the_screen_and_say_what_matters(run: Run) -> None:
     *lines, command = out.rstrip().splitlines()
     assert max(map(cell_len, lines)) <= 100
     assert "toy  heads.py:ones · 8 prompts × 32 draws" in lines[1]
-    for words in ("responses", "reward", "β", "KL(π‖p) 0.50", "beginnings", "suffixes", "▸ ", "of 500 prompts"):
+    for words in ("responses", "reward", "β", "KL(π‖p) 0.50", "prefixes", "suffixes", "▸ ", "of 500 prompts"):
         assert words in out
     assert command.startswith("exptilt run toy prompts.txt --reward heads.py:ones --beta")
     assert "8 prompts of 500, 32 draws each" in " ".join(err.split())

@@ -26,7 +26,7 @@ def test_a_conversation_is_answered(program: Program, monkeypatch: pytest.Monkey
 
 
 def test_conversations_are_run_kept_resumed_and_reported(program: Program) -> None:
-    """`exptilt report` could not read a file with a conversation: a list of messages is no key of a table."""
+    """`exptilt report` could not read a file with a conversation: a list of messages is not a key of a table."""
     Path("mixed.jsonl").write_text(f'{json.dumps({"messages": TURNS})}\n"why?"\n{json.dumps({"prompt": TURNS[:1]})}\n')
     lines = program("run", "toy", "mixed.jsonl", *HEADS, "--out", "a.jsonl", "--json")[1].splitlines()
     assert [json.loads(line)["prompt"] for line in lines[:3]].count(TURNS) == 1

@@ -84,12 +84,12 @@ CASES = {
     "sample toy why? --beta 1 --reward exits.py:f": "exits.py, line 3 raised SystemExit: 3. Correct the file.",
     "sample toy why? --beta 1 --reward imports.py:f": "imports.py, line 1 raised ModuleNotFoundError: No module named",
     "sample toy why? --beta 1 --reward nowhere.mine:f": "nowhere.mine cannot be imported (ModuleNotFoundError",
-    "sample toy why? --beta 1 --reward classifier:some/model?votes": "'votes' in 'some/model?votes' is no option: write",
+    "sample toy why? --beta 1 --reward classifier:some/model?votes": "'votes' in 'some/model?votes' is not an option: write",
     "sample toy why? --beta 1 --reward classifier:some/model?devise=cpu": "has no option devise: it has batch_tokens, device,",
     # options of models
     "sample toy?temperature=hot why? --reward none": "'toy?temperature=hot' has a value of the wrong type (temperature='hot')",
     "sample toy?top_q=1 why? --reward none": "'toy' has no option top_q: it has max_tokens, stop, temperature, top_k, top_p. Did",
-    "sample toy?max_tokens why? --reward none": "'max_tokens' in 'toy?max_tokens' is no option: write MODEL?NAME=VALUE",
+    "sample toy?max_tokens why? --reward none": "'max_tokens' in 'toy?max_tokens' is not an option: write MODEL?NAME=VALUE",
     "sample toy why? --beta 1 --reward judge:toy?votess=4": "read, rubric, seed, tries, votes besides. Did you mean votes?",
     "sample toy why? --beta 1 --reward judge:toy?votes=many": "votes='many': give a whole number of 1 or more",
     # prompts and files
@@ -103,7 +103,7 @@ CASES = {
     "run toy gap.jsonl --reward none --out a.jsonl": "line 3 of gap.jsonl has no prompt (its keys are question): give {",
     "run toy torn.jsonl --reward none --out a.jsonl": "line 2 of torn.jsonl is not JSON (",
     f"{RUN} --out folder": "the results file folder cannot be opened: Is a directory.",
-    f"{RUN} --out prompts.txt": "prompts.txt is no results file of exptilt, and was not touched",
+    f"{RUN} --out prompts.txt": "prompts.txt is not a results file of exptilt, and was not touched",
     f"{RUN} --concurrency 0": "--concurrency 0 must be at least 1; see exptilt run --help.",
     # tasks, examinations, reports
     f"{EVAL} --task chess": "there is no task 'chess': give word-problems,",
@@ -111,7 +111,7 @@ CASES = {
     f"{EVAL} --out prompts.txt": "the folder prompts.txt cannot be made: File exists. Give another one with --out.",
     f"{DOCTOR} why? --out none/a.json": "--out none/a.json cannot be written: there is no folder none",
     f"{DOCTOR} why? --ess nan": "Goal(ess=nan): give a positive number; see exptilt doctor --help.",
-    "report other.jsonl": "other.jsonl is no results file",
+    "report other.jsonl": "other.jsonl is not a results file",
     "report folder": "the results file folder cannot be read: Is a directory.",
 }
 

@@ -56,7 +56,7 @@ def test_the_worth_of_beginnings_is_said() -> None:
     """The first four of 16 tosses decide the reward, or the last four: only the first can be guided by."""
     early, late = (tables.of_tokens(lambda tokens, part=part: sum(tokens[part])) for part in (slice(0, 4), slice(12, 16)))
     guided = examine(tables.coin(16), early, PROMPTS, Goal(beta=0.5), draws=100, concurrency=1)
-    assert "samplers that guide by beginnings (ets, smc) may need fewer tokens" in guided.why
+    assert "samplers that guide by prefixes (ets, smc) may need fewer tokens" in guided.why
     blind = examine(tables.coin(16), late, PROMPTS, Goal(beta=0.5), draws=100, concurrency=1)
     assert "there is nothing to guide by" in blind.why
 

@@ -123,7 +123,7 @@ def test_a_server_that_dies_during_a_run_costs_nothing_and_repeats_nothing(tmp_p
 
 def test_servers_must_offer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(Fake(table())) as one, serving(Fake(table(), processed=True)) as two:
-        with pytest.raises(ModelError, match="drafts of one engine must come from one law"):
+        with pytest.raises(ModelError, match="drafts of one engine need one distribution"):
             load_from([one, two])
         monkeypatch.setenv("OPENAI_BASE_URL", one)
         assert load(f"openai:{MODEL}", max_tokens=CAP).name == "openai:table"

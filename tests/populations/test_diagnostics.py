@@ -151,7 +151,7 @@ def test_weight_warnings_name_the_number_and_the_cure():
     assert "k̂ = " in found[2]
     assert "limit 0.50" in found[2]
     assert all(sentence.endswith("raise beta=0.25.") for sentence in found)
-    # Weights of few values have no tail to fit, which is no reason for alarm.
+    # Weights of few values have no tail to fit, which is not a reason for alarm.
     assert warnings(population([0.0] * 195 + [2.0] * 3 + [1.0]), 1.0) == []
 
 

@@ -165,7 +165,7 @@ def test_a_model_that_was_not_trained_as_a_classifier_is_refused(tmp_path: Path)
     with pytest.raises(ModelError, match=r"score\.weight would be drawn at random"):
         ClassifierReward(tmp_path / "causal")
     save(tmp_path / "token", "token", labels=1)
-    with pytest.raises(ModelError, match="saved as LlamaForTokenClassification and is no trained LlamaForSequenceClassification"):
+    with pytest.raises(ModelError, match="saved as LlamaForTokenClassification and is not a trained LlamaForSequenceClass"):
         ClassifierReward(tmp_path / "token")
     with pytest.raises(ModelError, match="there is no folder"):
         ClassifierReward(tmp_path / "nowhere")
@@ -178,7 +178,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 5] = value
     model.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight that are no numbers"):
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight that are not numbers"):
         ClassifierReward(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Rewards for programs: shares by hand, frozen once bound, errors that are no scores."""
+"""Rewards for programs: shares by hand, frozen once bound, errors that are not scores."""
 
 from __future__ import annotations
 

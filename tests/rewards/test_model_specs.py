@@ -56,7 +56,7 @@ def test_what_means_nothing_is_refused() -> None:
         reward("classifier:a?votes=3")
     with pytest.raises(UsageError, match=r"there is no reward 'classifier': give arithmetic, .*classifier:NAME"):
         reward("classifier")
-    with pytest.raises(UsageError, match=r"'max_length' in .* is no option"):
+    with pytest.raises(UsageError, match=r"'max_length' in .* is not an option"):
         reward("classifier:a?max_length")
 
 

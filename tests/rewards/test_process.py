@@ -64,7 +64,7 @@ def test_labels_by_name_and_the_other_way_round(token_folder: Path) -> None:
     usual = ProcessReward(token_folder).steps(QUESTION, ANSWERS[2])
     named = ProcessReward(token_folder, StepFormat(good="LABEL_0", bad="LABEL_1")).steps(QUESTION, ANSWERS[2])
     assert named == pytest.approx(1 - usual, abs=1e-6)
-    with pytest.raises(ValueError, match="'fine' is no label"):
+    with pytest.raises(ValueError, match="'fine' is not a label"):
         ProcessReward(token_folder, StepFormat(good="fine"))
 
 

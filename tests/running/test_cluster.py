@@ -59,7 +59,7 @@ def build() -> Target:
 
 
 class Meddling:
-    """A reward that meddles with the worker it runs on. `before` is no part of the law, so it is not described."""
+    """A reward that meddles with the worker it runs on. `before` is not part of the distribution, so it is not described."""
 
     def __init__(self, before: Callable[[str], None]) -> None:
         self.before = before
@@ -260,7 +260,7 @@ def test_workers_must_draw_from_one_law(ray: object, tmp_path: Path) -> None:
             return Target(table(2.0), reward, beta=0.5)
         return build()
 
-    with pytest.raises(ClusterError, match=r"would not draw from the same law \(engine.temperature: (1 → 2|2 → 1)\)"):
+    with pytest.raises(ClusterError, match=r"would not draw from the same distribution \(engine.temperature: (1 → 2|2 → 1)\)"):
         xt.run(either, PROMPTS * 100, SAMPLER, cluster=TWO)
 
 

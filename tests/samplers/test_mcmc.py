@@ -220,7 +220,7 @@ def test_chains_that_meet_nothing_allowed_say_so(sampler: Sampler) -> None:
 
 
 def test_acceptance_is_a_share_of_the_moves_from_allowed_states() -> None:
-    """With several chains the accepted moves were once divided by the steps alone; moves among excluded drafts are no moves."""
+    """With several chains the accepted moves were once divided by the steps alone; moves among excluded drafts are not moves."""
     toy = autoregressive(1, cap=4, beta=1e12)  # every move is accepted but for the ratio of lengths
     for chains in (1, 4):
         *_, population = SuffixMCMC(60, chains=chains)(toy.target, "x", Key(3))

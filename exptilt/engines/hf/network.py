@@ -59,7 +59,7 @@ class Network:
         scaling changes, with `beyond`, a network for texts that may be longer; `why` tells what was switched off and for what
         reason.
     scales: whether to look for such a border. Not thread-safe: the scheduler's worker calls it.
-    Raises ModelError where the model is no causal language model.
+    Raises ModelError where the model is not a causal language model.
     """
 
     def __init__(self, model: Any, memory: int, *, name: str, fast: bool = True, scales: bool = True) -> None:

@@ -24,7 +24,7 @@ LONG, SHORT, STEM, STEPS = (
     8,
     6,
     3,
-)  # tokens of the longest text, of the shortest, of their common beginning; steps of decoding
+)  # tokens of the longest text, of the shortest, of their common prefix; steps of decoding
 NEAR = 15.0  # nats below the likeliest token from which on tokens are unlikely
 TOLERANCES = {torch.float32: 2e-4, torch.float64: 2e-4}  # of the spread of log-probabilities
 HALF_TOLERANCE = 3e-2
@@ -75,8 +75,8 @@ def read_plainly(read: Callable[[Tensor], Tensor], ids: Sequence[int], dtype: to
     tolerance = TOLERANCES.get(dtype, HALF_TOLERANCE)
     if ahead > 10 * tolerance * spread:
         raise ModelError(
-            f"{name} is no causal language model: log-probabilities of its tokens move by up to {ahead:.2g} nats with the tokens "
-            "after them. It is an encoder, which reads in both directions, or its configuration lacks is_decoder=True."
+            f"{name} is not a causal language model: log-probabilities of its tokens change by up to {ahead:.2g} nats with "
+            "the tokens after them. It is an encoder, which reads in both directions, or its configuration lacks is_decoder=True."
         )
     return Texts([long, middle, short], logits, tolerance * spread + 4 * ahead)
 

@@ -43,7 +43,7 @@ class Weights:
     tokenizer: one of transformers to use instead of the file's own.
     ends: the tokens that end a response; None takes all that llama.cpp takes for one.
 
-    Raises ModelError where the file cannot be read or is no causal model with plain attention.
+    Raises ModelError where the file cannot be read or is not a causal model with plain attention.
     """
 
     layout = LeftToRight()

@@ -65,7 +65,7 @@ class GGUFTokenizer:
         return self.batch_decode([tokens])[0]
 
     def batch_decode(self, responses: Sequence[Sequence[int]], **options: Any) -> list[str]:
-        """The text of each response, without special tokens; bytes that are no character become U+FFFD."""
+        """The text of each response, without special tokens; bytes that are not a character become U+FFFD."""
         return [self._decode(response) for response in responses]
 
     @cached_property

@@ -114,7 +114,7 @@ def connect(
         for url, abilities in zip(transport.urls, found, strict=True):
             if abilities != found[0]:
                 raise ModelError(
-                    f"{url} offers {abilities} but {transport.urls[0]} {found[0]}: drafts of one engine must come from one law. "
+                    f"{url} offers {abilities} but {transport.urls[0]} {found[0]}: drafts of one engine need one distribution. "
                     "Start all servers with the same model and options."
                 )
     except BaseException:

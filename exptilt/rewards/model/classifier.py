@@ -42,8 +42,8 @@ class ClassifierReward:
     dtype, device: as of `exptilt.load`; in bfloat16 scores depend on their batch by about 1e-2.
     batch_tokens: tokens that are evaluated at once, padding included; prompts in flight share batches.
 
-    Scores are remembered by text. Raises ModelError where the model cannot be read, is no trained sequence classifier or has
-    weights that are no numbers, and RewardError for a score that is none. `work` counts what it has read.
+    Scores are remembered by text. Raises ModelError where the model cannot be read, is not a trained sequence classifier or has
+    weights that are not numbers, and RewardError for a score that is none. `work` counts what it has read.
     """
 
     source: str | Path = field(compare=False)
@@ -137,5 +137,5 @@ def label_number(label: int | str | None, names: Mapping[int, str], model: str) 
     numbers = {name: number for number, name in names.items()}
     number = numbers.get(label) if isinstance(label, str) else label
     if number is None or number not in names:
-        raise ValueError(f"{label!r} is no label of {model}, which has {numbers}: choose one by its number or name")
+        raise ValueError(f"{label!r} is not a label of {model}, which has {numbers}: choose one by its number or name")
     return number

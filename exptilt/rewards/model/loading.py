@@ -108,12 +108,12 @@ def _check(model: Any, report: Mapping[str, Any], name: str, words: str) -> None
     if missing or (saved and type(model).__name__ not in saved):
         gone = f"; {', '.join(missing[:3])} would be drawn at random" if missing else ""
         raise ModelError(
-            f"{name} was saved as {', '.join(saved) or 'something else'} and is no trained {type(model).__name__}{gone}. "
+            f"{name} was saved as {', '.join(saved) or 'something else'} and is not a trained {type(model).__name__}{gone}. "
             f"Give {words} that was trained as a reward model."
         )
     for key, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise ModelError(f"{name} has weights in {key} that are no numbers (NaN or infinite): its files are damaged")
+            raise ModelError(f"{name} has weights in {key} that are not numbers (NaN or infinite): its files are damaged")
 
 
 def _context(model: Any, tokenizer: Any) -> int | None:
