@@ -17,7 +17,7 @@ from typing import Any
 from exptilt.cancelling import AnyOf, Flag, current
 from exptilt.core import PromptReward, Sampler, Target, reward_name
 from exptilt.draft import Draft, Prompt
-from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, TargetError
+from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, TargetError, raised_at
 from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.running.metered import MeteredEngine, MeteredReward
@@ -80,8 +80,8 @@ class Session:
             raise
         except BaseException as error:
             raise RewardError(
-                f"reward {reward_name(target.reward)} raised {type(error).__name__} when it was bound to a prompt: {error}. "
-                "Fix the reward; no score is assumed."
+                f"reward {reward_name(target.reward)} raised {type(error).__name__} when it was bound to a prompt: {error}"
+                f"{raised_at(error)}. Fix the reward; no score is assumed."
             ) from error
         if isinstance(bound.reward, PromptReward):
             raise TargetError(f"{type(target.reward).__name__}.bind returned no function of (prompt, drafts): fix its bind")

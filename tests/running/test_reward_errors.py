@@ -184,7 +184,7 @@ def test_rewards_that_fail_before_they_rate(error: BaseException) -> None:
     outcome = xt.run(replace(TARGET, reward=Unbound(error)), ["one"], SAMPLER)[0]
     assert isinstance(outcome, Failure)
     assert outcome.error == "RewardError"
-    assert f"Unbound raised {type(error).__name__} when it was bound to a prompt: {error}." in outcome.message
+    assert f"Unbound raised {type(error).__name__} when it was bound to a prompt: {error} ({__file__}, line " in outcome.message
 
 
 @pytest.mark.parametrize("limit", [0, -1.0, float("nan"), float("inf")])
