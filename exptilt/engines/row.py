@@ -114,7 +114,7 @@ class Rated:
 
 
 class LeftToRight:
-    """The layout of drafts that grow at their end (`exptilt.engines.language.Layout`)."""
+    """The layout of drafts that grow at their end (`exptilt.engines.backend.Layout`)."""
 
     def alphabet(self, vocabulary: str, sampling: Sampling) -> str:
         return vocabulary

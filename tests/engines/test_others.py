@@ -161,6 +161,8 @@ def test_engines_of_installed_packages(installed: Callable[[str], None], capsys:
         xt.load("broken")
     with pytest.raises(ModelError, match=r'knows "hf:HUB-ID-OR-FOLDER", .*"coins", .*Did you mean coins'):
         xt.load("coin")
+    with pytest.raises(ModelError, match="'openai' is not the name of a model"):
+        xt.load("openai")
     pytest.importorskip("httpx2")
     with pytest.raises(ModelError, match="names no server"):
         xt.load("openai:model", base_url="")

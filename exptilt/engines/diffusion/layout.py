@@ -1,4 +1,4 @@
-"""How drafts of masked positions become rows, and rows drafts (`exptilt.engines.language.Layout`).
+"""How drafts of masked positions become rows, and rows drafts (`exptilt.engines.backend.Layout`).
 
 Drafts have `max_tokens` positions, MASK where nothing has been decided; `order` lists the decided positions and `logq` their
 log-probabilities. A finished draft may have undecided positions, in the blocks after its end.

@@ -1,4 +1,4 @@
-"""Prompts to tokens and tokens to text, as a server does both (`exptilt.engines.language.Texts`).
+"""Prompts to tokens and tokens to text, as a server does both (`exptilt.engines.backend.Texts`).
 
 A server that tells token ids encodes and decodes by its own tokenizer. Elsewhere strings are tokens (`pieces`), and so is a
 prompt: the text that a template made of it, or its messages where the server applies the template itself.
