@@ -6,14 +6,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := .venv-servers
+NEWEST := .venv-newest
 GSM := --task gsm-symbolic --cap 256 --block 64 --rounds 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-servers lint types check format bench bench-file figures train clean help
+.PHONY: demo test test-servers test-newest lint types check format bench bench-file figures train clean help
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
-	@echo "also: test-servers, lint, types, check, format, bench, bench-file, figures, train, clean"
+	@echo "also: test-servers, test-newest, lint, types, check, format, bench, bench-file, figures, train, clean"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "exptilt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -45,6 +46,15 @@ $(SERVERS)/.vllm: tests/servers/vllm_requirements.py pyproject.toml constraints.
 
 test-servers: $(SERVERS)/.vllm
 	OMP_NUM_THREADS=1 $(SERVERS)/bin/python -m pytest -m servers tests/servers tests/engines/test_contract.py
+
+# The engine's tests on the newest releases: what will break there shows here first. Only torch is held back, to a build without CUDA.
+test-newest:
+	$(PYTHON) -m venv $(NEWEST)
+	grep '^torch==' constraints.txt >$(NEWEST)/torch.txt
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+		--constraint $(NEWEST)/torch.txt --editable '.[hf]' pytest
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -W 'error::FutureWarning' -m pytest tests/engines/test_hf.py tests/engines/test_hf_fast.py \
+		tests/engines/test_hf_trial.py tests/engines/test_hf_memory.py tests/engines/test_contract.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -83,4 +93,4 @@ train: $(VENV)/.dev
 	$(BIN)/python reproduce/train_tiny.py
 
 clean:
-	rm -rf $(VENV) $(SERVERS) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(SERVERS) $(NEWEST) .pytest_cache .ruff_cache

@@ -48,7 +48,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "openai-gpt": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},  # keeps no key-values
     "mamba": {"state_size": 4, "expand": 2, "conv_kernel": 3},  # keeps a state
 }
-SHARE, CACHE = {"llama", "nemotron"}, {"mistral", "deepseek_v3", "jetmoe"}
+KINDS["codegen"] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "pad_token_id": None}  # names no padding token
+SHARE, CACHE = {"llama", "nemotron"}, {"mistral", "deepseek_v3", "jetmoe", "codegen"}
 
 
 def small(kind: str, **options: Any) -> Any:
@@ -93,7 +94,8 @@ def test_drafts_of_unlike_lengths_have_the_plain_models_log_probabilities(kind: 
     model = small(kind)
     engine = engine_of(model, tokenizer)
     network = engine.backend.network
-    assert (network.shares, network.caches) == (kind in SHARE, kind in SHARE | CACHE), network.why
+    assert network.caches is (kind in SHARE | CACHE), network.why
+    assert network.shares or kind not in SHARE, network.why  # others may come to share with a release of transformers
     drafts = drawn(engine)
     for draft, scores in zip(drafts, engine.score(drafts), strict=True):
         expected = whole(engine, model, draft)

@@ -145,4 +145,5 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     """The end-of-text ids that the model's configurations and the tokenizer name."""
     generation = model.generation_config
     named = None if generation is None else generation.eos_token_id
-    return end_ids(model.config.get_text_config(decoder=True).eos_token_id, tokenizer.eos_token_id, named)
+    configured = getattr(model.config.get_text_config(decoder=True), "eos_token_id", None)
+    return end_ids(configured, tokenizer.eos_token_id, named)

@@ -30,6 +30,8 @@ BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
 BLOCK_COLUMNS = 32768  # key-value columns in use at once when prefilling or scoring, all rows together
 BLOCK_LOGITS = 2**25  # logits computed at once when scoring: 128 MiB in float32
 
+OLD_CACHE = "past_key_values"  # transformers calls it cache from 5.24 on, and takes both names before 5.40
+
 logger = logging.getLogger("exptilt")
 
 
@@ -68,6 +70,7 @@ class Network:
         self.device: torch.device = model.device
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self._accepted = _accepted(model)
+        self._cache = OLD_CACHE if OLD_CACHE in self._accepted or "cache" not in self._accepted else "cache"
         self.why: dict[str, str] = {}
         self.prefixes = Prefixes(memory)
         texts = read_plainly(self.plain, trial_ids(config), model.dtype, name)
@@ -172,7 +175,7 @@ class Network:
         inputs = {**slots.inputs(ids.shape[1]), "logits_to_keep": keep}
         inputs = {name: value for name, value in inputs.items() if name in self._accepted}
         with sharing(slots.shared()):
-            output = self.model(input_ids=ids, past_key_values=slots.cache, use_cache=True, **inputs)
+            output = self.model(input_ids=ids, use_cache=True, **{self._cache: slots.cache}, **inputs)
         slots.end += ids.shape[1]
         return output.logits[:, -keep:]
 

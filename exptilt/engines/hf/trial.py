@@ -84,7 +84,8 @@ def read_plainly(read: Callable[[Tensor], Tensor], ids: Sequence[int], dtype: to
 def trial_ids(config: Any) -> list[int]:
     """Token ids of all over the vocabulary for the trial, padding and the end of text among them: some models mind those."""
     ids = [(11 + 131 * i + 7 * i * i) % config.vocab_size for i in range(LONG + SHORT)]
-    for place, token in ((LONG // 2 - 1, config.pad_token_id), (LONG // 2 + 2, config.eos_token_id)):
+    for place, name in ((LONG // 2 - 1, "pad_token_id"), (LONG // 2 + 2, "eos_token_id")):
+        token = getattr(config, name, None)  # some configurations have none
         if isinstance(token, int) and 0 <= token < config.vocab_size:
             ids[place] = token
     return ids
@@ -98,9 +99,12 @@ def count_layers(model: Any, ids: Sequence[int]) -> tuple[int, int] | str:
     """
     given = torch.tensor([list(ids)], device=model.device)
     try:
-        cache = getattr(model(input_ids=given, use_cache=True), "past_key_values", None)
+        output = model(input_ids=given, use_cache=True)
     except Exception as error:  # noqa: BLE001 - that a model cannot keep a cache is what the trial finds out
         return words(error)
+    cache = getattr(output, "cache", None)
+    if cache is None:  # releases before 5.24
+        cache = getattr(output, "past_key_values", None)
     layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", [])
     kept: list[Tensor | None] = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
     states = [each for each in kept if each is not None and each.shape[-2] == len(ids)]
