@@ -96,7 +96,8 @@ def byte_tokenizer() -> Any:
 
 def small_config(kind: str, changes: Mapping[str, Any]) -> Any:
     """A small configuration: of what could be made small, whatever this kind has, in all its parts."""
-    usual = CONFIG_MAPPING[kind]()
+    make: Any = CONFIG_MAPPING[kind]
+    usual = make()
     wanted = {**SMALL, **OWN.get(kind, {}), **changes}
 
     def options(config: Any) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def small_config(kind: str, changes: Mapping[str, Any]) -> Any:
         return {name: value for name, value in wanted.items() if name in known}
 
     parts = {name: getattr(usual, name, None) for name in usual.sub_configs}
-    return type(usual)(**options(usual), **{name: options(part) for name, part in parts.items() if part is not None})
+    return make(**options(usual), **{name: options(part) for name, part in parts.items() if part is not None})
 
 
 def small_model(kind: str) -> Any:

@@ -58,6 +58,8 @@ class Text:
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a text as it is, with what the tokenizer puts around it, or of a chat by the template."""
+        for part in [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt.turns]:
+            _check_characters(part)
         with self._lock:
             if prompt not in self._prompts:
                 self._prompts[prompt] = tuple(self._plain(prompt) if isinstance(prompt, str) else self._chat(prompt))
@@ -169,6 +171,16 @@ if sys.platform != "win32":
 def end_ids(*named: int | Iterable[int] | None) -> set[int]:
     """The end-of-text ids that configurations and tokenizers name, each one id, several or none."""
     return {token for some in named if some is not None for token in ([some] if isinstance(some, int) else some)}
+
+
+def _check_characters(text: str) -> None:
+    """Refuse half characters, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt has half a character ({text[error.start]!r}, number {error.start + 1}), which is no text: decode it anew"
+        ) from error
 
 
 def _before_mark(written: str, prefill: str) -> str:

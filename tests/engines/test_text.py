@@ -12,11 +12,13 @@ transformers = pytest.importorskip("transformers")
 
 from tokenizers import processors  # noqa: E402
 
+from exptilt.draft import Chat  # noqa: E402
 from exptilt.engines.hf import Weights  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.loading import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.engines.text import Text  # noqa: E402
+from exptilt.errors import PromptError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
 
 BOS, END, OVER = 1, 2, 3
@@ -66,6 +68,14 @@ def test_an_end_that_the_tokenizer_appends_is_no_part_of_the_prompt(prompt: str,
     text = Text(appending(tokenizer), [END, OVER])
     assert text.encode(prompt) == (BOS, *plain, *ends)
     assert Text(tokenizer, [END, OVER], closed=True).encode("one") == (BOS, *plain, END)
+
+
+def test_half_a_character_is_refused_in_words(tokenizer: Any):
+    """The tokenizer raised a TypeError, which ended the whole run."""
+    text = Text(tokenizer, [END])
+    for prompt in ("bad \ud83d", Chat.of([{"role": "user", "content": "bad \ud83d"}])):
+        with pytest.raises(PromptError, match=r"half a character .*number 5"):
+            text.encode(prompt)
 
 
 @pytest.mark.parametrize(

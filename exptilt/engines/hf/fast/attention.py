@@ -25,7 +25,7 @@ from exptilt.engines.hf.fast.private import ordinary_attention, register
 from exptilt.errors import ModelError
 
 NAME = "exptilt_trunks"  # under which transformers knows `attend`
-CHANGES = ("position_bias", "softcap", "s_aux")  # options of attention that change its values
+CHANGES = frozenset({"position_bias", "softcap", "s_aux"})  # options of attention that change its values
 LOG2E = math.log2(math.e)  # weights are exp2(LOG2E score): 3 to 20 times as fast as MKL's exp (docs/log/speed.md)
 
 
@@ -96,7 +96,7 @@ def attend(
         return ordinary_attention(module, query, key, value, attention_mask, scaling=scaling, **options)
     if attention_mask is None:
         raise ModelError(f"{type(module).__name__} was not handed the attention mask: rows would see each other's padding")
-    if unknown := [name for name in CHANGES if options.get(name) is not None]:
+    if not CHANGES.isdisjoint(options) and (unknown := [name for name in CHANGES if options.get(name) is not None]):
         raise ModelError(f"{type(module).__name__} attends with {', '.join(unknown)}, which attention over trunks does not have")
     rows, heads, _, size = query.shape
     kept = key.shape[1]
