@@ -92,7 +92,7 @@ def test_tangled_code_is_read_once() -> None:
 def test_descriptions_are_readable() -> None:
     assert describe(xt.ETS(8, 2, 32)) == {
         "type": "ETS", "candidates": 8, "rollouts": 2, "block": 32, "returns": "rollouts",
-        "temper": 1, "value": None, "propose_candidates": False, "step_weights": None,
+        "temper": 1, "value": None, "propose_candidates": False, "step_weights": None, "floor": 0.2,
     }  # fmt: skip
     assert describe(xt.vote(xt.answers.number)) == {"type": "Vote", "answer": "number", "weighted": True}
     assert describe(xt.draw) == "draw"
