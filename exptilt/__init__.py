@@ -32,6 +32,7 @@ from exptilt.errors import (
 )
 from exptilt.keys import Key
 from exptilt.moved import install as _install_moved
+from exptilt.populations import until
 from exptilt.populations.calibrate import choose_beta
 from exptilt.populations.population import Population
 from exptilt.populations.select import best, draw, mbr, vote
@@ -39,7 +40,7 @@ from exptilt.running.cluster import Cluster
 from exptilt.running.result import Failure, Partial, Result
 from exptilt.running.run import asample, run, sample, stream
 from exptilt.running.stream import Stream
-from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC, until
+from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC
 from exptilt.usage import Budget
 
 _install_moved()

@@ -93,7 +93,8 @@ class Engine(Protocol):
 Reward = Callable[[Any, list[Draft]], Sequence[float] | Floats]
 """r(x, y): takes a prompt and drafts, returns one float for each. -inf excludes a draft; NaN and +inf are errors.
 
-A reward with the attribute `reads = "text"` is refused for drafts that have an output instead of text."""
+A reward with the attribute `reads = "text"` is refused for drafts that have an output instead of text. One with the attribute
+`reward_max` tells an upper bound of its values, by which answers can be proved (`Population.certified`)."""
 
 
 @runtime_checkable
@@ -120,6 +121,14 @@ class PromptReward(Protocol):
 def reward_name(reward: object) -> str:
     """What to call a reward in an error message."""
     return getattr(reward, "__qualname__", None) or type(reward).__qualname__
+
+
+def told_maximum(reward: object) -> float | None:
+    """The upper bound that a reward tells of itself by its attribute `reward_max`; None where it tells none."""
+    told = getattr(reward, "reward_max", None)
+    if told is not None and not (isinstance(told, int | float) and math.isfinite(told)):
+        raise RewardError(f"reward {reward_name(reward)} has reward_max={told!r}: give a finite upper bound, or None")
+    return told if told is None else float(told)
 
 
 def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:

@@ -42,7 +42,7 @@ class RewardError(ExptiltError):
 
 
 class SelectError(ExptiltError):
-    """The select raised, or returned something else than a draft."""
+    """The select or the stop rule raised, or returned something else than a draft, or True or False."""
 
 
 class SandboxError(ExptiltError):

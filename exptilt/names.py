@@ -22,8 +22,9 @@ from exptilt.core import Engine, PromptReward, Reward, Sampler, Target
 from exptilt.engines.loading import load
 from exptilt.errors import UsageError, did_you_mean
 from exptilt.objects import Registry
-from exptilt.populations import utilities
+from exptilt.populations import until, utilities
 from exptilt.populations.select import Select, best, draw, mbr, vote
+from exptilt.populations.until import Until
 from exptilt.rewards.rules import as_reward
 from exptilt.samplers.command import Setting, is_sampler, own_command, settings
 
@@ -35,7 +36,16 @@ ANSWERS = Registry(
     {name: vars(answers)[name] for name in ("number", "quantity", "latex", "choice", "code", "exact")},
     takes="(text) -> str or None",
 )
-STOP_RULES = Registry("stop rule", {}, takes="(population) -> bool")
+RULES: Mapping[str, type[Any]] = {
+    "reward": until.RewardReached,
+    "sure": until.Sure,
+    "certain": until.Certain,
+    "ess": until.SampleSize,
+    "log_z_error": until.LogZError,
+}
+STOP_RULES = Registry(
+    "stop rule", {}, tuple(kind.help.partition(",")[0] for kind in RULES.values()), takes="(population) -> bool"
+)
 UTILITIES = Registry("utility", {"rouge1": utilities.rouge1, "chrf": utilities.chrf, "exact": utilities.exact})
 SELECTS = Registry(
     "select", {"draw": draw, "best": best, "vote": vote, "majority": vote, "mbr": mbr}, takes="(population, key) -> draft"
@@ -185,6 +195,38 @@ def select(name: str, answer: str | Answer = "number", utility: str = "rouge1") 
         "mbr": lambda: mbr(UTILITIES.find(utility)),
     }
     return made[name]() if name in made else SELECTS.find(name)
+
+
+# ------------------------------------------------------------------------------------------------------ stop rules
+
+
+def stop_rule(spec: str) -> Until:
+    """A stop rule by what it is and its numbers, such as "reward:1.0" or "sure:number:0.95", or the user's own by where it is."""
+    kind, _, rest = spec.partition(":")
+    kind = kind.replace("-", "_")
+    if kind not in RULES:
+        return STOP_RULES.find(spec)
+    form = RULES[kind].help
+    try:
+        if kind == "sure":
+            answer, _, level = rest.rpartition(":")
+            number = float(level)
+            return until.sure(ANSWERS.find(answer), number)
+        if kind == "certain":
+            answer, _, bound = rest.rpartition(":")
+            given = answer != "" and _is_number(bound)
+            return until.certain(ANSWERS.find(answer if given else rest), reward_max=float(bound) if given else None)
+        return RULES[kind](float(rest))
+    except ValueError as error:
+        raise UsageError(f"{spec!r} is no stop rule ({error}): write {form}") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # --------------------------------------------------------------------------------------------------------- targets

@@ -24,8 +24,8 @@ from exptilt.errors import UsageError
 from exptilt.evaluation.tasks import NAMED, OFFLINE
 from exptilt.names import Chosen
 from exptilt.objects import OWN
+from exptilt.populations.until import Until
 from exptilt.running.run import Select
-from exptilt.running.session import Until
 from exptilt.samplers.command import Setting
 from exptilt.usage import Budget
 
@@ -271,8 +271,8 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--until",
         metavar="SPEC",
-        help="stop a prompt at the first population that a function (population) -> bool accepts: "
-        f"{', '.join(names.STOP_RULES.names) or 'FILE.py:NAME or package.module:NAME'}",
+        help="stop a prompt once enough is seen, asked of each population (give samplers that have one a batch): "
+        + "; ".join((*(rule.help for rule in names.RULES.values()), *names.STOP_RULES.names, OWN)),
     )
     group.add_argument("--budget-rewards", type=whole, metavar="N", help="stop a prompt at this many calls of the reward")
 
@@ -280,6 +280,6 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 def request_of(args: argparse.Namespace) -> tuple[Sampler, Select, Until | None, Budget | None]:
     """What a prompt is answered with: sampler, select, stop rule and budget."""
     select = names.select(args.select, args.answer or "number", args.utility)
-    until = None if args.until is None else names.STOP_RULES.find(args.until)
+    until = None if args.until is None else names.stop_rule(args.until)
     limits = (args.budget_tokens, args.budget_seconds, args.budget_rewards)
     return sampler_of(args), select, until, None if limits == (None, None, None) else Budget(*limits)

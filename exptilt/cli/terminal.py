@@ -137,7 +137,7 @@ def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
     population, usage, stats = result.population, result.usage, result.population.stats
     yield "sampler", f"{describe_sampler(result.sampler)} · β {beta:g} · seed {result.seed}"
     size = counted(len(population), "draft")
-    if population.proper:
+    if population.proper or not population.even:
         yield "population", f"{size} · ESS {population.ess:.1f} · largest share {population.max_share:.0%}"
     else:  # equal weights: how many of the states differ says more
         yield "population", f"{size}, {len({draft.tokens for draft in population.drafts})} of them different"
@@ -153,6 +153,8 @@ def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
     if result.limit is not None:
         by = "the budget" if result.stopped == "budget" else "the stop rule"
         yield "stopped", f"by {by} ({result.limit}): this is the last complete population"
+    if result.proved is not None:
+        yield "proved", f"{result.proved}: no responses that were not drawn can make another answer more probable"
 
 
 def _posterior(posterior: Mapping[Any, float]) -> Iterator[Text]:
@@ -198,6 +200,7 @@ def result_line(outcome: Outcome) -> dict[str, Any]:
         "posterior": None if outcome.posterior is None else list(outcome.posterior.items()),
         "stopped": outcome.stopped,
         "limit": outcome.limit,
+        "proved": outcome.proved,
         "warnings": outcome.warnings,
         "usage": asdict(outcome.usage) | {"tokens": outcome.usage.tokens},
         "sampler": describe_sampler(outcome.sampler),

@@ -13,16 +13,27 @@ move by about 1e-6 nats a token with the batch they were computed in, so each ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from exptilt.draft import Draft
-from exptilt.populations.population import Population
+from exptilt.keys import Floats
 
 MARGIN = 1e-3  # of each mass; a thousand tokens at 1e-6 nats each
 
 
+class Rated(Protocol):
+    """What a proof reads of a population."""
+
+    @property
+    def drafts(self) -> Sequence[Draft]: ...
+
+    @property
+    def rewards(self) -> Floats: ...
+
+
 def certified(
-    population: Population, answer: Callable[[str], str | None], *, beta: float, reward_max: float, margin: float = MARGIN
+    population: Rated, answer: Callable[[str], str | None], *, beta: float, reward_max: float, margin: float = MARGIN
 ) -> str | None:
     """The answer that is proved to be the most probable one under π; None where the responses seen do not prove one.
 

@@ -11,7 +11,7 @@ equal weights that sum to one, their distribution tends to π as the chain runs,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from exptilt.draft import Draft
-from exptilt.errors import AllWeightsZero, WeightsError
+from exptilt.errors import AllWeightsZero, TargetError, WeightsError
 from exptilt.keys import Floats, Key
+from exptilt.populations.certificate import certified
 from exptilt.populations.diagnostics import log_shares, log_sum, pareto_k
 
 
@@ -35,6 +36,9 @@ class Population:
     proper: whether the weights are proper for γ; if not, Σ w means nothing and `log_z` is None.
     trace: how the sampler came to it: a `Tree`, `Generations` or `Chain` of `exptilt.samplers.trace`, another sampler's own
         frozen dataclass, or None.
+    beta: β of its target; a run sets it, and None where it is unknown.
+    reward_max: the upper bound that the reward tells of itself, None where it tells none.
+    own_logq: whether the drafts' log-probabilities are those of p, in π ∝ p·exp(r/β); not so where a proposal drew them.
 
     Raises WeightsError for NaN or +inf weights, AllWeightsZero where every weight is zero.
     """
@@ -44,6 +48,9 @@ class Population:
     rewards: Floats
     proper: bool = True
     trace: object = None
+    beta: float | None = None
+    reward_max: float | None = None
+    own_logq: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drafts", tuple(self.drafts))
@@ -114,6 +121,12 @@ class Population:
         return float(1.0 / np.sum(self.weights**2))
 
     @property
+    def even(self) -> bool:
+        """Whether all drafts that have any weight have the same, as the states of a chain do."""
+        held = self.log_w[self.log_w > -math.inf]
+        return bool(np.all(held == held[0]))
+
+    @property
     def max_share(self) -> float:
         """The largest normalised weight: near 1 means that one draft decides everything."""
         return float(self.weights.max())
@@ -137,6 +150,41 @@ class Population:
     def kl(self, beta: float) -> float | None:
         """The estimate of KL(π‖p) = E_π[r]/β - log Z in nats; None where there is no log Ẑ."""
         return None if self.log_z is None else self.mean_reward / beta - self.log_z
+
+    def at(self, beta: float) -> Population:
+        """The same drafts weighted for another β: log w + r·(1/β' - 1/β). Proper weights stay proper.
+
+        Raises TargetError where the population's own β is not known.
+        """
+        if not 0 < beta < math.inf:
+            raise ValueError(f"beta={beta} must be a positive finite number")
+        ratio = 1.0 / beta - 1.0 / self._known_beta("weighted for another one")
+        held = self.log_w > -math.inf  # where the weight is zero the reward may be -inf
+        return replace(self, log_w=self.log_w + ratio * np.where(held, self.rewards, 0.0), beta=beta)
+
+    def certified(self, answer: Callable[[str], str | None], reward_max: float | None = None) -> str | None:
+        """The answer that the drafts seen prove to be the most probable under π, or None (`exptilt.populations.certificate`).
+
+        reward_max: an upper bound of the reward; where not given, the one that the reward tells of itself.
+        Raises TargetError where β or such a bound is not known, and for log-probabilities that are not those of p.
+        """
+        beta, bound = self._known_beta("a ground for proofs"), self.reward_max if reward_max is None else reward_max
+        if bound is None:
+            raise TargetError("a proof needs an upper bound of the reward, and this reward does not tell one: give reward_max")
+        if not self.own_logq:
+            raise TargetError(
+                "the log-probabilities of these drafts are those of a proposal, or the target is a power of p, so nothing can "
+                "be proved from them: draw from the engine itself, at power 1"
+            )
+        return certified(self, answer, beta=beta, reward_max=bound)
+
+    def _known_beta(self, purpose: str) -> float:
+        if self.beta is None:
+            raise TargetError(
+                f"this population does not know its β and cannot be {purpose}: take that of a result of sample or run whose "
+                "reward is fixed, or of a results file that tells it"
+            )
+        return self.beta
 
     def log_mean(self, values: Sequence[float] | Floats) -> float:
         """log of the weighted mean of exp(values): values in nats, float64 [n]."""
@@ -163,12 +211,17 @@ class Population:
             raise AllWeightsZero(f"each of the {dead} runs has weight zero: draw more, or let the reward exclude less")
         if len({population.proper for population in populations}) > 1:
             raise WeightsError("cannot merge proper weights with a Markov chain's: pool runs of one kind of sampler")
-        runs = len(populations) + (dead if populations[0].proper else 0)
+        first = populations[0]
+        alike = all((each.beta, each.reward_max) == (first.beta, first.reward_max) for each in populations)
+        runs = len(populations) + (dead if first.proper else 0)
         return Population(
             [draft for population in populations for draft in population.drafts],
             np.concatenate([population.log_w for population in populations]) - math.log(runs),
             np.concatenate([population.rewards for population in populations]),
-            proper=populations[0].proper,
+            proper=first.proper,
+            beta=first.beta if alike else None,
+            reward_max=first.reward_max if alike else None,
+            own_logq=all(each.own_logq for each in populations),
         )
 
 

@@ -23,7 +23,8 @@ def warnings(population: Population, beta: float, *, has_reward: bool = True) ->
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
-    found = _weight_warnings(population, beta) if population.proper else _chain_warnings(population, beta)
+    weighted = population.proper or not population.even  # a stop rule leaves weights that are no longer proper
+    found = [*(_weight_warnings(population, beta) if weighted else ()), *_chain_warnings(population, beta)]
     flat = _flat_warning(population) if has_reward else None
     return [each for each in (flat, _excluded_warning(population), None if flat else _alike_warning(population), *found) if each]
 

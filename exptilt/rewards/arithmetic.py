@@ -46,6 +46,7 @@ class Arithmetic:
 
     without_final: float = 0.5
     reads: ClassVar[str] = "text"
+    reward_max: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.without_final <= 1:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from exptilt.answers import reference as read_reference
-from exptilt.core import Engine, PromptReward, Reward, rate, reward_name
+from exptilt.core import Engine, PromptReward, Reward, rate, reward_name, told_maximum
 from exptilt.draft import Draft, Prompt, prompt_text, question
 from exptilt.errors import RewardError, UsageError
 from exptilt.keys import Floats, Key
@@ -21,6 +21,8 @@ from exptilt.keys import Floats, Key
 @dataclass(frozen=True)
 class Zero:
     """0.0 for every draft, so that π is p: for a vote or a power target, which need no reward."""
+
+    reward_max: ClassVar[float] = 0.0
 
     def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         return [0.0 for _ in drafts]
@@ -40,6 +42,7 @@ class Matches:
     reference: str | Mapping[Any, str]
     _expected: Mapping[Any, str] = field(init=False, repr=False, compare=False)
     reads: ClassVar[str] = "text"
+    reward_max: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         given = {None: self.reference} if isinstance(self.reference, str) else dict(self.reference)
@@ -70,6 +73,7 @@ class Format:
     full: bool = False
     _compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
     reads: ClassVar[str] = "text"
+    reward_max: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         try:
@@ -103,6 +107,11 @@ class Each:
             )
         object.__setattr__(self, "_takes_prompt", count == 2)
         object.__setattr__(self, "__qualname__", f"Each({reward_name(self.function)})")
+
+    @property
+    def reward_max(self) -> float | None:
+        """The upper bound that the function tells by an attribute of this name."""
+        return told_maximum(self.function)
 
     def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         if self._takes_prompt:
@@ -192,6 +201,13 @@ class BoundSum:
     """A `Sum` whose parts are plain rewards."""
 
     parts: tuple[tuple[float, Reward], ...]
+
+    @property
+    def reward_max(self) -> float | None:
+        """The sum of the parts' upper bounds; None where one tells none or has a negative weight."""
+        told = [(weight, told_maximum(part)) for weight, part in self.parts]
+        bounds = [weight * bound for weight, bound in told if bound is not None and weight > 0]
+        return math.fsum(bounds) if len(bounds) == len(told) else None
 
     def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
         return np.sum([weight * rate(reward, prompt, drafts) for weight, reward in self.parts], axis=0)

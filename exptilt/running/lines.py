@@ -46,6 +46,8 @@ def _plain(value: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------------- outcomes
 
+_OF_TARGET = ("beta", "reward_max", "own_logq")  # what a population knows of its target
+
 
 def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str, Any]:
     """An outcome as the values of its line; without `population` only the chosen draft is kept of it."""
@@ -66,6 +68,7 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
         "trace": outcome.trace,
         "how": trace_line(outcome.population.trace),
         "draft": _draft_line(outcome.draft),
+        "proved": outcome.proved,
     }
     return line | {"population": _population_line(outcome.population)} if population else line
 
@@ -89,6 +92,7 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
         limit=line["limit"],
         warnings=tuple(line["warnings"]),
         posterior=None if line["posterior"] is None else {_hashable(answer): share for answer, share in line["posterior"]},
+        proved=line.get("proved"),
     )
 
 
@@ -130,14 +134,16 @@ def _population_line(population: Population) -> dict[str, Any]:
     places: dict[Draft, int] = {}
     rows = [places.setdefault(draft, len(places)) for draft in population.drafts]
     log_w, rewards = population.log_w, population.rewards
-    return {"proper": population.proper, "drafts": [*map(_draft_line, places)], "rows": rows, "log_w": log_w, "rewards": rewards}
+    line = {"proper": population.proper, "drafts": [*map(_draft_line, places)], "rows": rows, "log_w": log_w, "rewards": rewards}
+    return line | {name: getattr(population, name) for name in _OF_TARGET}
 
 
 def _population(prompt: Prompt, line: Mapping[str, Any], trace: object) -> Population:
     drafts = [_draft(prompt, draft) for draft in line["drafts"]]
     if any(row < 0 for row in line["rows"]):
         raise IndexError(f"rows={line['rows']}")
-    return Population([drafts[row] for row in line["rows"]], line["log_w"], line["rewards"], line["proper"], trace)
+    told = {name: line[name] for name in _OF_TARGET if name in line}  # older files do not tell
+    return Population([drafts[row] for row in line["rows"]], line["log_w"], line["rewards"], line["proper"], trace, **told)
 
 
 def _alone(draft: Draft, line: Mapping[str, Any], trace: object) -> Population:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from exptilt.cancelling import Flag
-from exptilt.core import Sampler, Target, check_capabilities
+from exptilt.core import Sampler, Target, check_capabilities, reward_name
 from exptilt.describe import describe
 from exptilt.draft import Chat, Draft, Prompt, Turn, as_prompt, prompt_digest
 from exptilt.errors import (
@@ -33,11 +33,13 @@ from exptilt.errors import (
 )
 from exptilt.keys import Key
 from exptilt.populations.population import Population
+from exptilt.populations.select import Vote
+from exptilt.populations.until import Checked, Until
 from exptilt.populations.warnings import warnings
 from exptilt.proposals import cover_warning
 from exptilt.rewards.rules import Zero
 from exptilt.running.result import Failure, Outcome, Partial, Posterior, Result
-from exptilt.running.session import Session, Until
+from exptilt.running.session import Session
 from exptilt.usage import Budget
 
 Select = Callable[[Population, Key], Draft]
@@ -104,6 +106,8 @@ class Request:
         if self.reward_timeout is not None and not 0 < self.reward_timeout < math.inf:
             raise TargetError(f"reward_timeout={self.reward_timeout} must be a positive number of seconds, or None for no limit")
         check_capabilities(self.sampler, self.target)
+        if isinstance(self.until, Checked):
+            self.until.check(self.sampler, self.target)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -144,9 +148,11 @@ class Request:
             limit=session.limit,
             warnings=(
                 *self._of_target(),
+                *self._of_rule(session),
                 *warnings(population, self.target.beta, has_reward=not isinstance(self.target.reward, Zero)),
             ),
             posterior=posterior,
+            proved=self._proved(population),
         )
 
     def answer(self, prompt: Prompt, occurrence: int, cancel: Flag | None = None) -> Result:
@@ -165,6 +171,36 @@ class Request:
             return []
         found = cover_warning(engine.name, engine.settings, proposal.name, proposal.settings)
         return [found] if found else []
+
+    def _of_rule(self, session: Session) -> list[str]:
+        """What a stop rule does to a result, beside what `stopped` and `limit` say."""
+        if self.until is None:
+            return []
+        if len(session.trace) == 1 and getattr(self.sampler, "batch", 0) is None:
+            return [
+                f"{type(self.sampler).__name__} drew everything at once, so the stop rule could save nothing: give it a batch, "
+                "and the rule is asked after each."
+            ]
+        if session.stopped == "done" and session.trace[-1]["log_z"] is not None:
+            return [
+                "The stop rule was not met, and only results where it was not have log Ẑ: over many prompts or seeds these are a "
+                "selection, whose mean is biased."
+            ]
+        return []
+
+    def _proved(self, population: Population) -> str | None:
+        """The proved answer of a vote, where proofs are possible. Raises RewardError for a reward above its own bound."""
+        select, told = self.select, (population.beta, population.reward_max)
+        provable = population.own_logq and all(draft.logq is not None and draft.order is None for draft in population.drafts)
+        if not isinstance(select, Vote) or None in told or not provable:
+            return None
+        top = float(population.rewards.max())
+        if population.reward_max is not None and top > population.reward_max:
+            raise RewardError(
+                f"reward {reward_name(self.target.reward)} gave {top:g} and says that reward_max={population.reward_max:g} is "
+                "its upper bound: correct the bound, or let it say None"
+            )
+        return population.certified(select.answer)
 
     def _selected(self, population: Population, key: Key) -> tuple[Draft, Mapping[Any, float] | None]:
         """The chosen draft, and the weight of each answer where the select tells it. Raises SelectError."""

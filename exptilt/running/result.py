@@ -32,10 +32,13 @@ class Result:
     trace: one record for each population the sampler yielded: tokens and seconds so far, n, ess, max_share, log_z, mean_reward,
         excluded, and grown: whether the population before it is its first rows. How the sampler came to the last of them is told
         by `population.trace`.
-    stopped: "done", "budget" where a limit came first, or "until" where the stop rule was met; then `limit` says which, in words,
-        and the population is the last complete one. Its size depends on what was drawn, so log Ẑ is no longer exactly unbiased.
+    stopped: "done", "budget" where a limit came first, or "until" where the stop rule was met; then `limit` says which and why,
+        in words, and the population is the last complete one. Its size depends on what was drawn: at a budget log Ẑ is no longer
+        exactly unbiased, and at a stop rule, which biases it most, it is None.
     warnings: in plain words, why these numbers may deserve less trust than they seem to.
     posterior: the weight of each answer, where the select can tell it.
+    proved: of a vote, the answer that is proved to be the most probable under π (`Population.certified`), where one is and the
+        reward tells an upper bound of itself; None otherwise.
     """
 
     prompt: Prompt
@@ -49,6 +52,7 @@ class Result:
     limit: str | None = None
     warnings: tuple[str, ...] = ()
     posterior: Mapping[Any, float] | None = None
+    proved: str | None = None
 
     @property
     def text(self) -> str:
@@ -57,7 +61,7 @@ class Result:
 
     @property
     def log_z(self) -> float | None:
-        """log Ẑ in nats; None where the sampler's weights are not proper."""
+        """log Ẑ in nats; None where the sampler's weights are not proper, or a stop rule ended the run."""
         return self.population.log_z
 
     @property

@@ -22,12 +22,12 @@ from exptilt.core import Sampler, Target
 from exptilt.draft import Prompt, as_prompt, prompt_text
 from exptilt.errors import ExptiltError, StoreError, TargetError, error_named
 from exptilt.populations.select import draw
+from exptilt.populations.until import Until
 from exptilt.running.cluster import Cluster
 from exptilt.running.lines import from_line, to_line
 from exptilt.running.places import Build, Place, open_place
 from exptilt.running.request import Job, Request, Select, number_jobs
 from exptilt.running.result import Failure, Outcome, Result
-from exptilt.running.session import Until
 from exptilt.running.store import Store
 from exptilt.running.stream import Stream
 from exptilt.usage import Budget
@@ -60,8 +60,8 @@ def sample(
 
     prompt: a string, a `Chat`, or a list of messages {"role", "content"}; a last message of the assistant is continued.
     select: how the answer is picked from the weighted drafts; `draw` picks each with its weight's share.
-    until: a function of the population, asked after each one that the sampler yields; where it is true the run ends with
-        that population, and `stopped="until"`.
+    until: a stop rule: one of `xt.until`, or any function of the population that returns True or False. It is asked of each
+        population that the sampler yields; where it is true the run ends with that one, without log Ẑ, and `stopped="until"`.
     budget: limits for this prompt. The run then stops with its last complete population, and `stopped="budget"`.
     reward_timeout: seconds that one call of the reward may take; None for any. A call that takes longer is left behind in
         a thread that nothing waits for: only `rewards.Isolated` can end it, or survive a crash of the interpreter.

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from exptilt.cancelling import AnyOf, Flag, current
-from exptilt.core import PromptReward, Sampler, Target, reward_name
+from exptilt.core import PromptReward, Sampler, Target, reward_name, told_maximum
 from exptilt.draft import Draft, Prompt
-from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, TargetError, raised_at
+from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, SelectError, TargetError, raised_at
 from exptilt.keys import Key
 from exptilt.populations.population import Population
+from exptilt.populations.until import Explained, Until
 from exptilt.running.metered import MeteredEngine, MeteredReward
 from exptilt.running.result import Stopped
 from exptilt.usage import Budget, Usage
-
-Until = Callable[[Population], bool]
-"""A stop rule: whether enough has been seen, asked of every population."""
 
 
 class Session:
@@ -85,6 +85,7 @@ class Session:
             ) from error
         if isinstance(bound.reward, PromptReward):
             raise TargetError(f"{type(target.reward).__name__}.bind returned no function of (prompt, drafts): fix its bind")
+        self._reward_max = told_maximum(bound.reward)
         rated = MeteredReward(bound.reward, self.usage, self._check_reward, self._cancel, self._fixed, reward_timeout)
         self.target = replace(bound, reward=rated)
 
@@ -96,10 +97,15 @@ class Session:
         """
         try:
             for population in sampler(self.target, self.prompt, key):
-                recorded = self._record(population)
-                yield recorded
-                if until is not None and until(recorded):
-                    self.stopped, self.limit = "until", name_of(until)
+                known = self._known(population, getattr(sampler, "power", 1.0) != 1.0)
+                enough = until is not None and _asked(until, known)
+                if until is not None and enough:
+                    self.stopped, self.limit = "until", _why(until, known)
+                    # draws up to a success are no fair sample of all draws: their sum is biased, their shares are what was seen
+                    known = replace(known, proper=False)
+                self._record(known)
+                yield known
+                if enough:
                     return
         except BudgetSpent as spent:
             self.stopped, self.limit = "budget", str(spent)
@@ -118,11 +124,19 @@ class Session:
         *_, last = self.populations(sampler, key)
         return last
 
-    def _record(self, population: Population) -> Population:
-        """Add a population to the trace; without a fixed reward, take its weights away first, but for those of zero."""
+    def _known(self, population: Population, power: bool) -> Population:
+        """The population with what its target tells; without a fixed reward there is none, and weights but zero are taken away.
+
+        power: whether the sampler's target is a power of p.
+        """
         if not self._fixed:
             held = population.log_w > -math.inf
-            population = Population.unweighted(population.drafts, population.rewards, population.trace, held)
+            return Population.unweighted(population.drafts, population.rewards, population.trace, held)
+        own = self.target.proposal is None and not power
+        return replace(population, beta=float(self.target.beta), reward_max=self._reward_max, own_logq=own)
+
+    def _record(self, population: Population) -> None:
+        """Add a population to the trace."""
         self._tick()
         entry = {
             "tokens": self.usage.tokens,
@@ -136,7 +150,6 @@ class Session:
             "grown": population.drafts[: len(self._drafts)] == self._drafts,
         }
         self.trace, self._drafts = (*self.trace, entry), population.drafts
-        return population
 
     def _tick(self) -> None:
         self.usage.seconds = time.monotonic() - self._began
@@ -153,6 +166,26 @@ class Session:
             raise Cancelled("the run was cancelled before this prompt was finished: run it again")
         if limit := budget.spent(self.usage):
             raise BudgetSpent(limit)
+
+
+def _asked(rule: Until, population: Population) -> bool:
+    """What a stop rule says. Raises SelectError where it raises, or says neither True nor False."""
+    try:
+        said = rule(population)
+    except (ExptiltError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit too: a rule that calls exit() must not end the run
+        raise SelectError(
+            f"the stop rule {name_of(rule)} raised {type(error).__name__}: {error}{raised_at(error)}. Correct the rule."
+        ) from error
+    if not isinstance(said, bool | np.bool_):
+        raise SelectError(f"the stop rule {name_of(rule)} returned {said!r:.80}: return True to stop, or False")
+    return bool(said)
+
+
+def _why(rule: Until, population: Population) -> str:
+    """Which rule was met, and by what where it tells."""
+    return rule.why(population) if isinstance(rule, Explained) else name_of(rule)
 
 
 def name_of(rule: Until) -> str:

@@ -43,7 +43,47 @@ def test_a_stop_rule_of_ones_own(program: Program) -> None:
     assert (row["drafts"], row["stopped"]) == (4, "until")
     assert "by the stop rule (" in program(*flags)[2]
     code, _, err = program(*flags[:-1], "often")
-    assert (code, err) == (2, "error  there is no stop rule 'often': give your own as FILE.py:NAME or package.module:NAME.\n")
+    forms = "reward:R, sure:ANSWER:P, certain:ANSWER[:REWARD_MAX], ess:N, log_z_error:E"
+    own = "or your own as FILE.py:NAME or package.module:NAME"
+    assert (code, err) == (2, f"error  there is no stop rule 'often': give {forms}, {own}.\n")
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("reward:1", "reward 1 reached: a draft has "),
+        ("sure:exact:0.7", "leads by"),
+        ("sure:rules.py:first:0.7", "sure at 0.7: 'H' leads by "),
+        ("ess:3.0", "effective sample size 3 reached: it is "),
+        ("certain:rules.py:first", "needs an upper bound of the reward"),
+        ("certain:rules.py:first:5", "proved: 'H' is the most probable"),
+        ("log-z-error:0.5", "log Ẑ was "),
+        ("reward", "'reward' is no stop rule (could not convert string to float: ''): write reward:R, a draft has"),
+        ("sure:number", "is no stop rule (could not convert string to float: 'number'): write sure:ANSWER:P"),
+        ("ess:0.5", "give a number of drafts of 1 or more"),
+        ("sure:nothing:0.9", "there is no answer 'nothing'"),
+    ],
+)
+def test_stop_rules_by_name(program: Program, rule: str, said: str) -> None:
+    Path("rules.py").write_text("def first(text):\n    return 'H'\n")
+    flags = ("sample", "toy", "why?", *HEADS[:-1], "640", "--batch", "2", "--beta", "50", "--until", rule)
+    code, _, err = program(*flags)
+    assert said in " ".join(err.split())
+    assert (code == 0) == (" by the stop rule (" in " ".join(err.split()))
+
+
+def test_stop_rules_are_settings_of_a_run_and_its_file_tells_why(program: Program) -> None:
+    Path("prompts.txt").write_text("why?\nhow?\n")
+    flags = ("run", "toy", "prompts.txt", *HEADS[:-1], "64", "--batch", "2", "--out", "a.jsonl")
+    assert program(*flags, "--until", "ess:4")[0] == 0
+    header, *lines = map(json.loads, Path("a.jsonl").read_text().splitlines())
+    assert header["settings"]["until"]["least"] == 4.0
+    assert [(line["stopped"], line["log_z"]) for line in lines] == [("until", None)] * 2
+    assert all("effective sample size 4 reached: it is " in line["limit"] for line in lines)
+    code, _, err = program(*flags, "--until", "ess:5")
+    assert code != 0
+    assert "until.least: 4 → 5" in " ".join(err.split())
+    assert program("report", "a.jsonl")[0] == 0
 
 
 @pytest.mark.parametrize("name", ["majority", "power"])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import exptilt as xt
 from exptilt.draft import Draft
-from exptilt.errors import AllWeightsZero, WeightsError
+from exptilt.errors import AllWeightsZero, RewardError, TargetError, WeightsError
 from exptilt.keys import Key
 from exptilt.populations.population import Population, systematic
 from exptilt.testing.enumeration import paths
+from exptilt.testing.toys import autoregressive, constrained
 
 DRAFTS = [Draft("x", (token,)) for token in range(4)]
 
@@ -149,3 +153,75 @@ def test_resample_keeps_log_z() -> None:
     assert again.log_z is not None
     assert math.isclose(one.log_z, again.log_z)
     np.testing.assert_allclose(again.weights, 0.1)
+
+
+# --------------------------------------------------------------------------------------------------- what a run tells
+
+
+def test_the_same_drafts_at_another_beta(tmp_path: Path) -> None:
+    """Weights for β′ from draws weighed at β are those of a run at β′ with the same draws."""
+    toy = constrained(autoregressive(5), lambda tokens: tokens[0] == 0)
+    warm = replace(toy.target, beta=2.5)
+    drawn, read = (xt.run(toy.target, ["x"], xt.Independent(12), store=tmp_path / "a.jsonl")[0] for _ in range(2))
+    there = xt.sample(warm, "x", xt.Independent(12)).population
+    assert there.excluded > 0
+    for each in (drawn, read):
+        assert isinstance(each, xt.Result)
+        moved = each.population.at(2.5)
+        np.testing.assert_allclose(moved.log_w, there.log_w, rtol=0, atol=1e-12)
+        assert (moved.beta, moved.proper) == (2.5, True)
+        np.testing.assert_allclose(moved.at(1.0).log_w, each.population.log_w, rtol=0, atol=1e-12)
+
+
+def test_what_does_not_know_its_target_is_no_ground_for_it() -> None:
+    made = Population([Draft("x", (0,), (-0.1,), "a", "stop")], np.zeros(1), np.zeros(1))
+    with pytest.raises(TargetError, match="does not know its β"):
+        made.at(1.0)
+    with pytest.raises(TargetError, match="does not know its β"):
+        made.certified(str)
+    with pytest.raises(TargetError, match="give reward_max"):
+        replace(made, beta=1.0).certified(str)
+    assert replace(made, beta=1.0, reward_max=0.0).certified(str) == "a"
+    with pytest.raises(TargetError, match="those of a proposal"):
+        replace(made, beta=1.0, reward_max=0.0, own_logq=False).certified(str)
+    merged = Population.merge([replace(made, beta=1.0), replace(made, beta=1.0)])
+    assert (merged.beta, merged.at(2.0).beta) == (1.0, 2.0)
+    assert Population.merge([replace(made, beta=1.0), replace(made, beta=2.0)]).beta is None
+
+
+def test_a_proposals_probabilities_prove_nothing() -> None:
+    """A draft's log-probabilities are then those of q."""
+    with_proposal = xt.sample(autoregressive(5, proposal=True).target, "x", xt.Independent(12)).population
+    power = xt.sample(autoregressive(5).target, "x", xt.SuffixMCMC(4, power=2.0)).population
+    assert (with_proposal.own_logq, power.own_logq) == (False, False)
+    assert xt.sample(autoregressive(5).target, "x", xt.SuffixMCMC(4)).population.own_logq
+
+
+def test_a_vote_says_what_is_proved(tmp_path: Path) -> None:
+    engine = autoregressive(5).target.engine
+
+    def first(text: str) -> str | None:
+        return text[:1] or None
+
+    bounded = xt.Target(engine, xt.rewards.Sum([(1.0, xt.rewards.Format("^a")), (0.5, xt.rewards.Zero())]), 2.0)
+    many, few = xt.Independent(200), xt.Independent(1)
+    drawn, read = (xt.run(bounded, ["x"], many, select=xt.vote(first), store=tmp_path / "a.jsonl")[0] for _ in range(2))
+    assert isinstance(drawn, xt.Result)
+    assert isinstance(read, xt.Result)
+    assert drawn.proved == read.proved == first(drawn.text)
+    assert read.population.reward_max == 1.0
+    assert xt.sample(bounded, "x", few, select=xt.vote(first)).proved is None
+    assert xt.sample(bounded, "x", many).proved is None  # no vote
+    assert xt.sample(replace(bounded, proposal=engine), "x", many, select=xt.vote(first)).proved is None
+    unbounded = xt.Target(engine, xt.rewards.Sum([(-1.0, xt.rewards.Format("^a"))]), 2.0)
+    assert xt.sample(unbounded, "x", many, select=xt.vote(first)).proved is None
+
+
+def test_a_bound_that_is_none_is_an_error() -> None:
+    def liar(text: str) -> float:
+        return 2.0
+
+    liar.reward_max = 1.0  # pyright: ignore[reportFunctionMemberAccess]
+    target = xt.Target(autoregressive(5).target.engine, xt.rewards.Each(liar), 1.0)
+    with pytest.raises(RewardError, match="gave 2 and says that reward_max=1"):
+        xt.sample(target, "x", xt.Independent(3), select=xt.vote(str))
