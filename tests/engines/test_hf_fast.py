@@ -115,6 +115,21 @@ def test_a_callers_model_stays_as_it_is(fast: bool, model_folder: Path):
     assert model.lm_head.weight.grad is not None
 
 
+def test_a_model_that_is_trained_on_needs_another_engine(model_folder: Path):
+    """Key-values of prefixes, and weights laid out anew, are those of the old weights."""
+    model, tokenizer = read(model_folder)
+    engine = LanguageEngine(Weights(model, tokenizer, name="theirs"), Sampling(max_tokens=24))
+    drafts = drawn(engine)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss.backward()
+    engine.score(drafts)
+    optimizer.step()
+    with pytest.raises(ModelError, match=r"weights of theirs were changed.*another engine"):
+        drawn(engine)
+    with pytest.raises(ModelError, match="weights of theirs were changed"):
+        engine.score(drafts)
+
+
 def test_layers_whose_weight_somebody_reads(model_folder: Path):
     """A model with an adapter failed with "'PackedLinear' object has no attribute 'weight'"."""
     model, tokenizer = adapted(model_folder)

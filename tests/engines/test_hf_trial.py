@@ -118,7 +118,7 @@ def test_a_model_that_is_read_whole_says_so_and_counts_it(tokenizer: Any, caplog
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_encoders_are_refused(kind: str, tokenizer: Any):
     """An encoder was taken for a causal language model: its 'log-probabilities' were of no distribution of texts."""
-    with pytest.raises(ModelError, match=r"no causal language model.*is_decoder"):
+    with pytest.raises(ModelError, match=r"not a causal language model.*is_decoder"):
         engine_of(small(kind, is_decoder=False), tokenizer)
 
 

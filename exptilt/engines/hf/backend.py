@@ -21,11 +21,12 @@ from exptilt.engines.hf import fast as fast_paths
 from exptilt.engines.hf.decode import Decoder, Lanes
 from exptilt.engines.hf.network import Network, groups
 from exptilt.engines.hf.slots import SPARE_COLUMNS
-from exptilt.engines.hf.tree import own_tree
+from exptilt.engines.hf.tree import Watch, own_tree
 from exptilt.engines.row import LeftToRight, Measure, Rated, Row
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.scheduler import ROWS_MEMORY, Scheduler
 from exptilt.engines.text import Text, end_ids
+from exptilt.errors import ModelError
 
 MEMORY = 2**30  # bytes for the key-values of prefixes
 MOST_ROWS = 256  # rows in flight
@@ -63,6 +64,7 @@ class Weights:
         fast = fast_paths.wanted(fast)
         self.name = name
         self.digest = digest(model)  # before the weights are laid out anew
+        self._watch = None if ours else Watch(model)
         self.model = (model if ours else own_tree(model, name)).eval()
         if fast:
             fast_paths.prepare(self.model)
@@ -106,10 +108,12 @@ class Weights:
 
     def draw(self, rows: Sequence[Row]) -> None:
         """Draw rows. Token t is drawn with the t-th uniform of the row, by inverse CDF in the order of ids."""
+        self._check_unchanged()
         self.scheduler.run(rows)
 
     def rate(self, rows: Sequence[Rated]) -> None:
         """Measure given tokens: blocks of rows take turns with the rows that are drawn."""
+        self._check_unchanged()
         measure = self._measure(rows[0].sampling, rows[0].measure)
         lanes: dict[Network, list[Rated]] = {}
         for row in rows:
@@ -125,6 +129,13 @@ class Weights:
                 )
                 for row, values, cost in zip(members, found, costs, strict=True):
                     row.values, row.cost = values, cost
+
+    def _check_unchanged(self) -> None:
+        if self._watch is not None and self._watch.changed:
+            raise ModelError(
+                f"the weights of {self.name} were changed after the engine was made, which keeps what it computed with the old "
+                "ones: make another engine of the model"
+            )
 
     def _measure(self, sampling: Sampling, measure: Measure) -> Callable[[Tensor, Tensor], Tensor]:
         """What to compute of logits [positions, vocabulary] and tokens int64 [positions]: float64 [positions, values]."""

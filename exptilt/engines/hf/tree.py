@@ -8,8 +8,10 @@ the parameters.
 from __future__ import annotations
 
 import copy
+import weakref
 from typing import Any
 
+from exptilt.engines.hf.fast.private import writes
 from exptilt.errors import ModelError
 
 
@@ -27,3 +29,14 @@ def own_tree(model: Any, name: str) -> Any:
             f"{name}: the modules of {type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and an engine "
             "does not change a model that is not its own. Save the model and load it from its folder."
         ) from error
+
+
+class Watch:
+    """Tells whether somebody has written to the parameters of a model since, by torch's own count for each tensor."""
+
+    def __init__(self, model: Any) -> None:
+        self._seen = [(weakref.ref(each), writes(each)) for each in model.parameters() if not each.is_inference()]
+
+    @property
+    def changed(self) -> bool:
+        return any(each is not None and writes(each) != count for each, count in ((there(), n) for there, n in self._seen))

@@ -67,7 +67,7 @@ def read_plainly(read: Callable[[Tensor], Tensor], ids: Sequence[int], dtype: to
         logits = [read(torch.tensor([text]))[0].float() for text in (long, middle, short)]
     except Exception as error:
         raise ModelError(f"{name} cannot read a text by itself: {type(error).__name__}: {error}") from error
-    if not all(bool(each[0].isfinite().any()) for each in logits):
+    if any(bool(each.isnan().any()) for each in logits):
         raise ModelError(f'{name} gave logits that are NaN: its numbers overflow. Load it with dtype="float32".')
     near = _near(logits[0])
     spread = float(near[near > -NEAR].std())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exptilt.engines.hf.fast.private import packed, packs, product
+from exptilt.engines.hf.fast.private import hooked, packed, packs, product
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -90,5 +90,4 @@ def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
 def _plain(linear: nn.Linear) -> bool:
     """Whether a layer is a weight on the CPU and nothing else: hooks and forward functions of its own would be lost."""
     weight = linear.weight
-    own = linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear)
-    return not own and type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype in DTYPES
+    return not hooked(linear) and type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype in DTYPES

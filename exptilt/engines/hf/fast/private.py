@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -47,6 +47,16 @@ def packed(weight: Tensor) -> Tensor:
 def product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """states [rows, in] times a packed weight, plus bias: [rows, out]."""
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether a module does more than its class says: hooks, or a forward function of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def writes(tensor: Tensor) -> int:
+    """How often a tensor was written to."""
+    return tensor._version
 
 
 def attends_by_interface(model: Any) -> bool:
