@@ -24,7 +24,7 @@ from exptilt.proposals import check_cover
 from exptilt.usage import Work
 
 # ------------------------------------------------------------------------------------------------------- protocols
-# A prompt is a `Prompt`, a string or a Chat; it is typed Any where others implement, who may take strings alone.
+# A prompt is a `Prompt`, a string or a Chat. It is typed Any in protocols, because an implementation may take strings alone.
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What a user would call it, such as "hf:HuggingFaceTB/SmolLM2-135M-Instruct"."""
+        """The name that a user gives, such as "hf:HuggingFaceTB/SmolLM2-135M-Instruct"."""
         ...
 
     @property
@@ -64,7 +64,7 @@ class Engine(Protocol):
         ...
 
     def metered(self, work: Work) -> Engine:
-        """The same engine, adding what it does to `work`."""
+        """The same engine, which adds the cost of its calls to `work`."""
         ...
 
     def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
@@ -85,7 +85,7 @@ class Engine(Protocol):
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         """Log-probability (nats) under this distribution of the decisions of each draft, in their order.
 
-        starts: the number of the first decision wanted of each draft, where the ones before it are not; 0 where not given.
+        starts: for each draft the number of the first decision that is wanted; by default 0.
         """
         ...
 
@@ -140,7 +140,7 @@ def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
         check_text(f"reward {name}", drafts)
     try:
         given = reward(prompt, list(drafts))
-        if isinstance(given, Mapping | Set | str | bytes):  # iterable, but not in the order of the drafts
+        if isinstance(given, Mapping | Set | str | bytes):  # a set or a mapping is iterable, but not in the order of the drafts
             raise RewardError(f"reward {name} returned a {type(given).__name__} ({given!r:.60}): return one float for each draft")
         values = np.asarray(list(given), dtype=np.float64)
     except (ExptiltError, KeyboardInterrupt):

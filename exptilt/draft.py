@@ -1,7 +1,7 @@
 """Prompts and drafts: what is asked of a model, and its responses, finished or not. Log-probabilities are in nats.
 
 A prompt is a plain string or a `Chat`. A plain string is one user turn where the model has a chat template, and the
-beginning of the text where it has none. A chat that ends with a turn of the assistant has a *prefill*: the draft
+start of the text where it has none. A chat that ends with a turn of the assistant has a *prefill*: the draft
 continues that turn.
 """
 
@@ -50,7 +50,7 @@ class Chat:
 
     @property
     def prefill(self) -> str | None:
-        """The beginning of the response that is given already; None where the last turn is not the assistant's."""
+        """The start of the response that is given already; None where the last turn is not the assistant's."""
         return self.turns[-1].content if self.turns[-1].role == "assistant" else None
 
     @property
@@ -72,13 +72,13 @@ def as_prompt(given: Any) -> Prompt:
 
 
 def check_filled(prompt: Prompt) -> None:
-    """Refuse a prompt without anything to answer; a `Chat` has been checked when it was made."""
+    """Refuse a prompt without anything to answer; a `Chat` is checked when it is made."""
     if isinstance(prompt, str) and not prompt.strip():
         raise PromptError(f"the prompt {prompt!r} is empty: give the model something to answer")
 
 
 def check_characters(prompt: Prompt) -> None:
-    """Refuse half of a surrogate pair, as a cut emoji leaves it: it is no character, and no tokenizer reads it."""
+    """Refuse half of a surrogate pair, as a cut emoji leaves it: it is not a character, and no tokenizer reads it."""
     text = prompt_text(prompt)
     try:
         text.encode()
@@ -178,7 +178,7 @@ class Draft:
         return len(self.tokens) if self.order is None else len(self.order)
 
     def cut(self, count: int) -> Draft:
-        """The draft as it was after its first `count` decisions; itself where it has no more than that."""
+        """The draft after its first `count` decisions; the draft itself where it has no more than that."""
         if not count >= 0:
             raise ValueError(f"cannot keep {count} tokens of a draft: give a count of 0 or more")
         if count >= self.decided:

@@ -4,7 +4,7 @@
 
 A part has a short name where it is exptilt's own, or where an installed package offers it under an entry point of the
 group `exptilt.samplers`, `exptilt.rewards`, `exptilt.selects`, `exptilt.stop_rules`, `exptilt.answers` or
-`exptilt.utilities`. Anybody's object has a long one, FILE.py:NAME or package.module:NAME. Raises UsageError, with what
+`exptilt.utilities`. Any other object has a long one, FILE.py:NAME or package.module:NAME. Raises UsageError, with what
 could have been asked for instead. The command line and the model of lm-evaluation-harness are made of these functions.
 """
 
@@ -81,7 +81,7 @@ class Alias:
 
     sampler: the name of the sampler.
     help: one line on the method.
-    start: values to begin with, instead of the sampler's own.
+    start: values that replace the sampler's own defaults.
     select: how the answer is picked where nothing else is asked for.
     reward: the reward where none is given; None where one must be.
     """
@@ -108,7 +108,7 @@ class Chosen:
     name: as it was asked for.
     kind: its class.
     alias: what its name stands for.
-    settings: what it can be given, by name; those of the sampler inside it too, with `inner_` before a name that is taken.
+    settings: the settings it takes, by name, and those of the sampler inside it, with `inner_` before a name that is taken.
     holds: the field that is another sampler; None where there is none.
     inner: that sampler.
     """
@@ -146,7 +146,7 @@ class Chosen:
 
 
 def choose_sampler(name: str, inner: str | None = None) -> Chosen:
-    """The sampler of this name, or alias, and inside it the one called `inner`, if it is made of another."""
+    """The sampler of this name, or alias, and inside it the one called `inner`, if it holds another sampler."""
     alias = ALIASES.get(name, Alias(name, ""))
     kind = SAMPLERS.find(alias.sampler)
     if not (isinstance(kind, type) and {"needs", "weighted", "__call__"} <= {*dir(kind)}):
@@ -168,7 +168,7 @@ def choose_sampler(name: str, inner: str | None = None) -> Chosen:
 
 
 def sampler(name: str, inner: str | None = None, **given: Any) -> Sampler:
-    """A sampler by its name, with settings as values or texts; `inner` names the one that it is made of."""
+    """A sampler by its name, with settings as values or texts; `inner` names the sampler that it holds."""
     return choose_sampler(name, inner).make(given)
 
 
@@ -178,7 +178,7 @@ def known_samplers() -> dict[str, Chosen | UsageError]:
     for name in (*SAMPLERS.names, *ALIASES):
         try:
             found[name] = choose_sampler(name)
-        except UsageError as error:  # no reason to refuse the others
+        except UsageError as error:  # a broken package is not a reason to refuse the others
             found[name] = error
     return found
 

@@ -1,6 +1,6 @@
-"""Objects by name: exptilt's own, those of installed packages by their entry points, and anybody's as FILE.py:NAME.
+"""Objects by name: exptilt's own, those of installed packages by their entry points, and all others as FILE.py:NAME.
 
-Code of one's own needs no registration: a reward, a sampler or a select is named by where it is.
+Your own code needs no registration: a reward, a sampler or a select is named by its file or module.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Registry:
     """The things of one kind that have a name.
 
     noun: what one of them is called; its plural names the group of entry points.
-    own: exptilt's own, by name; they go before those of other packages.
-    more: ways to name what no list can hold.
+    own: exptilt's own, by name; they take precedence over those of other packages.
+    more: forms of names that cannot be listed.
     takes: what each is called with and returns; empty where some are not called.
     """
 
@@ -44,7 +44,7 @@ class Registry:
         return tuple(dict.fromkeys((*self.own, *self._offered())))
 
     def find(self, name: str) -> Any:
-        """What is called so. Raises UsageError where nothing is."""
+        """The object of this name. Raises UsageError where there is none."""
         if name in self.own:
             return self.own[name]
         if (point := self._offered().get(name)) is None and ":" not in name:
@@ -99,7 +99,7 @@ def _load_file(path: Path) -> ModuleType:
 
 @lru_cache
 def _executed(path: Path, changed: int, size: int) -> ModuleType:
-    """The module of a file, run once while the file stays as it is: what it defines is the same for all who name it."""
+    """The module of a file, run once as long as the file does not change, so everyone who names it gets the same objects."""
     other = sys.modules.get(path.stem)
     is_taken = other is not None and getattr(other, "__file__", None) != str(path)
     name = f"{path.stem}_{digest(str(path))[:8]}" if is_taken else path.stem
@@ -107,7 +107,7 @@ def _executed(path: Path, changed: int, size: int) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} cannot be read as a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and type hints look their module up there
+    sys.modules[name] = module  # dataclasses and type hints look up their module there
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # for the processes of rewards.Isolated, which import it by its name
     try:
@@ -126,7 +126,7 @@ def _located(path: Path, error: BaseException) -> str:
 
 def _load_module(name: str) -> ModuleType:
     if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+        sys.path.insert(0, str(Path.cwd()))  # `python -m` does the same
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:

@@ -1,8 +1,8 @@
-"""The program `exptilt`: which command runs, and how its errors are told.
+"""The program `exptilt`: it runs the command and shows its errors.
 
-The exit status is 0 where all went well, 1 where an answer failed, 2 where the request was refused before any work, and
-130 after Ctrl-C or SIGTERM. Errors are one paragraph on standard error: what was wrong, and the cure. A traceback is
-shown for --debug alone.
+The exit status is 0 if all went well, 1 if an answer failed, 2 if the request was refused before any work, and
+130 after Ctrl-C or SIGTERM. An error is one paragraph on standard error: what was wrong, and the cure. A traceback is
+shown only with --debug.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FAILED = (AnswerError, RewardError, SelectError, AllWeightsZero, WeightsError, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; `argv` without the program's name, taken from the system where not given."""
+    """Run one command; `argv` is the command line without the program's name, by default `sys.argv[1:]`."""
     words = [*(sys.argv[1:] if argv is None else argv)]
     with patient_streams(), _termination():
         console = stderr()
@@ -73,7 +73,7 @@ def _termination() -> Iterator[None]:
 
     try:
         before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread, which alone hears signals
+    except ValueError:  # this is not the main thread, and only that one receives signals
         yield
         return
     try:
@@ -106,7 +106,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             add_settings(here, draws)
     try:
         args, unknown = parser.parse_known_args(argv)
-    except UsageError:  # what is missing may be there, but misspelled
+    except UsageError:  # the missing argument may be there, but misspelled
         if odd := [word for word in argv if word.startswith("--") and word.partition("=")[0] not in {*flags_of(here), "--"}]:
             raise _unknown(odd[:1], here) from None
         raise

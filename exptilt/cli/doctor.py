@@ -128,13 +128,13 @@ def _at(items: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:
 
 
 def _target(args: argparse.Namespace, task: Task | None) -> Target:
-    """The engine and the reward; no β is known yet, so the target's own says nothing."""
+    """The engine and the reward; no β is known yet, so the target's own β means nothing."""
     law = {} if task is None else {"max_tokens": args.max_tokens or task.max_tokens, "stop": args.stop or list(task.stop)}
     return groups.target_of(args, None if task is None else task.answer, beta=1.0, proposal=None, **law)()
 
 
 def _announce(console: Console, args: argparse.Namespace, request: _Request, cap: int) -> None:
-    """What the pilot may cost, before it does."""
+    """What the pilot may cost, said before it starts."""
     count = len(request.prompts)
     most = args.pilot_tokens or count * cap * (args.draws + 4 * max(2, args.draws // 2))
     show_note(
@@ -184,7 +184,7 @@ def _plan(found: Examination, plan: Plan, request: _Request) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON knows no NaN."""
+    """The same without NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, Estimate):

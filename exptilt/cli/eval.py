@@ -26,7 +26,7 @@ from exptilt.running.lines import encode
 from exptilt.running.result import Outcome
 
 ABOUT = """Run a sampler on problems with known answers, and plain sampling, votes, MBR and best-of-n at the same tokens,
-temperature and cap. With --out the same command goes on where it was stopped."""
+temperature and cap. With --out the same command resumes where it was stopped."""
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
     groups.add_answer(group, "as suits the task")
     asked = groups.add_request(parser, argv, select=False)
     group = parser.add_argument_group("output")
-    group.add_argument("--out", metavar="FOLDER", help="keep all results here, and go on from them")
+    group.add_argument("--out", metavar="FOLDER", help="keep all results in this folder, and resume from them")
     group.add_argument("--concurrency", type=whole, default=32, metavar="N", help="problems under way at once; default 32")
     groups.add_parameters(group)
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")

@@ -44,7 +44,7 @@ class Subcommand(NamedTuple):
 
     name, summary: what it is called, and its line in the list.
     about, usage: what its own help begins with.
-    add_flags: gives a parser its arguments, but for those of a sampler: the whole command line tells which it is.
+    add_flags: gives a parser its arguments except those of the sampler, which depends on the whole command line.
     execute: runs it and returns the exit status.
     """
 
@@ -58,7 +58,7 @@ class Subcommand(NamedTuple):
 
 @contextmanager
 def checked(args: argparse.Namespace) -> Iterator[None]:
-    """Turns values out of range, which are refused at construction, into a refusal that names the command's help."""
+    """Turns the refusal of a value out of range, made at construction, into one that names the command's help."""
     try:
         yield
     except ValueError as error:
@@ -141,13 +141,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def target_of(args: argparse.Namespace, answer: Answer | None = None, **more: Any) -> partial[Target]:
-    """What makes the target. answer: what counts as an answer, as --answer says where not given; more: other settings."""
+    """What makes the target. answer: what counts as an answer; by default what --answer says. more: other settings."""
     given = vars(args) | more
     if given["beta"] is None and args.reward != "none":
         raise UsageError(f"the following arguments are required: --beta; see exptilt {args.command} --help.")
     sampling = {name: given[name] for name in SAMPLING} | {"stop": tuple(given["stop"]) if given["stop"] else None}
     counts = answer or given["answer"] or "number"
-    beta = given["beta"] or 1.0  # without a reward it divides nothing
+    beta = given["beta"] or 1.0  # without a reward, β divides nothing
     return partial(names.target, args.model, args.reward, beta, proposal=given["proposal"], answer=counts, **sampling)
 
 
@@ -161,7 +161,7 @@ def _asked_sampler(argv: Sequence[str]) -> Chosen:
     first.add_argument("--inner")
     try:
         known, _ = first.parse_known_args([*argv])
-    except argparse.ArgumentError:  # the whole parser will say it better
+    except argparse.ArgumentError:  # the whole parser gives a better message
         return names.choose_sampler("ets")
     return names.choose_sampler(known.sampler, known.inner)
 

@@ -63,7 +63,7 @@ def _written(args: argparse.Namespace) -> Path:
                 title=args.title, most_drafts=args.most_drafts, parameters=args.parameters or (),
             )  # fmt: skip
     except OSError as error:
-        raise UsageError(f"the page {out} cannot be written: {error.strerror}. Give another place with --out.") from error
+        raise UsageError(f"the page {out} cannot be written: {error.strerror}. Give another path with --out.") from error
 
 
 def _references(args: argparse.Namespace) -> Mapping[str, str] | None:

@@ -19,7 +19,7 @@ from exptilt.running.result import Failure, Outcome
 from exptilt.running.run import run
 
 ABOUT = """Answer every prompt of a file: one JSON line each, as it finishes.
-The same command again goes on where a stopped run left off."""
+The same command resumes a stopped run where it left off."""
 PROMPTS = (
     'a .jsonl or .json file, each line or entry {"prompt": ...}, {"messages": [...]} or a string; or a text file with one '
     "prompt per line; - for standard input"

@@ -121,7 +121,7 @@ def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """`draw`, all rows at once. The masses take the place of what was shifted, which costs the tokens drawn a second look."""
+    """`draw`, all rows at once. The masses overwrite the shifted logits, so those of the tokens drawn are read again."""
     shifted, top = supported(logits, laws)
     tokens, total = _inverse(_exp_(shifted), uniforms[:, None])
     logq = (_scaled(logits.gather(-1, tokens), laws) - top).double() - total.log()

@@ -32,7 +32,7 @@ Row = TypeVar("Row", bound=Hashable)
 Result = TypeVar("Result")
 
 ROWS_MEMORY = 2**32  # bytes that the key-values of rows in flight may take, where an engine is told nothing else
-TURN = 8  # rows of a call that join before the next call's: those of one call often share a beginning
+TURN = 8  # rows of a call that join before the next call's: those of one call often share a prefix
 _EXIT = 10.0  # seconds that the exit of the program waits for steps under way
 
 

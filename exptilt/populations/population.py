@@ -1,4 +1,4 @@
-"""Populations: weighted drafts, the common currency of every sampler.
+"""Populations: weighted drafts, which every sampler returns.
 
 A random weighted set {(y_i, w_i)} is *properly weighted* for γ(y) = p(y|x)·exp(r(x,y)/β) when
 E[Σ_i w_i f(y_i)] = Σ_y γ(y) f(y) for every f. Then Ẑ = Σ w_i has E[Ẑ] = Z, weighted averages are consistent for
@@ -133,7 +133,7 @@ class Population:
 
     @property
     def excluded(self) -> float:
-        """The share of the drafts that have weight zero, most often because the reward excludes them."""
+        """The share of the drafts that have weight zero, usually because the reward excludes them."""
         return float(np.mean(self.log_w == -math.inf))
 
     @property
@@ -201,7 +201,7 @@ class Population:
     def merge(populations: Sequence[Population], dead: int = 0) -> Population:
         """Pool independent runs of one sampler on one target: each run's weights divided by the number of runs.
 
-        dead: how many runs more ended with AllWeightsZero. Their Ẑ is 0 and counts in the mean: without them log Ẑ would
+        dead: how many other runs ended with AllWeightsZero. Their Ẑ is 0 and counts in the mean: without them log Ẑ would
         be too large by -log of the share of runs alive. Chains that never met an allowed state contribute nothing.
         Raises AllWeightsZero where no run is alive.
         """
@@ -233,7 +233,7 @@ def systematic(weights: Floats, size: int, key: Key) -> list[int]:
     so u is drawn as a choice among those intervals: the distribution is the same, and can be enumerated.
     """
     scaled = np.cumsum(weights) * size / np.sum(weights)
-    scaled[scaled >= scaled[-1]] = size  # rounding must not leave an interval to rows of weight zero at the end
+    scaled[scaled >= scaled[-1]] = size  # rounding must not leave an interval for rows of weight zero at the end
     edges = np.unique(np.concatenate([[0.0], scaled % 1.0, [1.0]]))
     interval = key.choose(np.diff(edges))
     offset = (edges[interval] + edges[interval + 1]) / 2

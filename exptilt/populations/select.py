@@ -68,7 +68,7 @@ class Vote:
         return self._shares(population, self._answers(population))
 
     def _answers(self, population: Population) -> dict[int, str | None]:
-        """The answer in each row of positive weight. Raises TargetError for drafts without text."""
+        """The answer of each row of positive weight. Raises TargetError for drafts without text."""
         check_text("vote", population.drafts)
         return {row: self.answer(population.drafts[row].text) for row in _held(population)}
 
@@ -82,7 +82,7 @@ class Vote:
 
 
 def vote(answer: Callable[[str], str | None], weighted: bool = True) -> Vote:
-    """Vote over answers: self-consistency, by weight or by heads.
+    """Vote over answers: self-consistency, by weight or by count.
 
     answer: reads the canonical answer of a text, such as `exptilt.answers.number`; equal strings vote together.
     weighted: count each draft by its weight; otherwise every draft of positive weight counts once (plain majority).

@@ -1,4 +1,4 @@
-"""What speaks against trusting a population, in plain words, each with its cure."""
+"""Reasons not to trust a population, in plain words, each with its cure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exptilt.populations.population import Population
 
 
 def warnings(population: Population, beta: float, *, has_reward: bool = True) -> list[str]:
-    """What speaks against trusting this population at this β, one sentence each with its cure; empty if nothing does.
+    """Reasons not to trust this population at this β, one sentence each with its cure; empty if there are none.
 
     All: every draft with the same reward; more than half of the drafts with weight zero; scores that were all alike at
     more than half of the steps, where the trace tells (`Guided`). Weighted populations: ESS below 10 and below half of the
@@ -53,8 +53,8 @@ def _alike_warning(population: Population) -> str | None:
     if share is None or share <= 0.5:
         return None
     return (
-        f"At {share:.0%} of the steps all energies were alike, so guidance chose at random: take more rollouts or longer blocks, "
-        "or a reward that tells better from worse before the end."
+        f"At {share:.0%} of the steps all energies were equal, so guidance chose at random: take more rollouts or longer blocks, "
+        "or a reward that distinguishes better from worse before the end."
     )
 
 
@@ -64,7 +64,7 @@ def _flat_warning(population: Population) -> str | None:
         return None
     return (
         f"All {len(population)} drafts have the reward {first:g}, so it guided nothing: draw more, raise the temperature, "
-        "or let the reward tell better from worse among such answers."
+        "or let the reward distinguish better from worse among such answers."
     )
 
 

@@ -25,7 +25,7 @@ from exptilt.running.request import Job, Request
 from exptilt.running.result import Failure, Outcome
 from exptilt.running.settings import changes
 
-_DEATHS = 5  # of a worker and its successors, without a finished prompt between: then its place stays empty
+_DEATHS = 5  # of a worker and its successors, without a finished prompt between: then it is not replaced
 _PATIENCE = 30.0  # seconds without a worker after which the cluster is looked at again
 RESUME = "Finished prompts are in the results file, where the run has one: the same run goes on from there"
 
@@ -107,7 +107,7 @@ class _Jobs:
 
 
 class Crew:
-    """The workers of one run: `settings` and `finish` are what `run` needs of the place where its jobs are done.
+    """The workers of one run: `settings` and `finish` are what `run` needs of whatever does its jobs.
 
     ray: the package, connected.
     hire: starts a `Worker` and returns its handle.
@@ -210,12 +210,12 @@ class Crew:
         post.ready = True
 
     def _bury(self, post: _Post, error: Exception) -> None:
-        """Put a new worker in the place of a dead one, at the first of its calls that tells of the death."""
+        """Replace a dead worker, at the first of its calls that reports the death."""
         if post.gone:
             return
         post.gone, self._end = True, _reason(error)
         self._posts.remove(post)
-        self._ray.kill(post.actor)  # it may only be out of reach, and would keep its place
+        self._ray.kill(post.actor)  # the worker may only be out of reach, and would keep its resources
         _log.warning("a worker died, and the prompts it had under way (%d) go back to the list: %s", post.jobs, self._end)
         if post.deaths + 1 < _DEATHS:
             self._fill(post.deaths + 1)

@@ -1,6 +1,6 @@
 """How a sampler is offered outside of Python: its name, its line in a list, and its fields as settings.
 
-A sampler says the first two itself, beside its fields:
+A sampler gives the first two itself, beside its fields:
 
     command: ClassVar[Command] = Command("independent", "n independent responses", start={"n": 16})
 
@@ -28,7 +28,7 @@ class Command:
 
     name: what the command line calls it.
     help: one line on what it does.
-    start: values to begin with, by field, where a field has no default or another one suits a first try better.
+    start: values by field, for a field without a default or where another value suits a first try better.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Setting:
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """The only values there are; empty where there are others."""
+        """The only values allowed; empty where others are allowed too."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
     @property
     def metavar(self) -> str:
-        """What stands for a value in help."""
+        """The placeholder for a value in help texts."""
         if self.choices:
             return "{" + ",".join(map(str, self.choices)) + "}"
         if get_origin(self.kind) is tuple:
@@ -68,7 +68,7 @@ class Setting:
         return {int: "N", float: "X", str: "TEXT", bool: "true|false"}.get(self.kind, "SPEC")
 
     def read(self, text: Any) -> Any:
-        """The value of a text; what is not a text is taken as it is. Raises UsageError for a text of another type."""
+        """The value of a text; anything else is returned unchanged. Raises UsageError for a text of another type."""
         if not isinstance(text, str):
             return text
         if self.optional and text == "none":
@@ -86,7 +86,7 @@ class Setting:
         return text if self.kind is str else self._object(text)
 
     def _object(self, text: str) -> Any:
-        """Such as a function of partial drafts."""
+        """Whether the setting is a function, such as one of partial drafts."""
         found = find_object(text)
         if get_origin(self.kind) is Callable and not callable(found):
             raise UsageError(f"{text} is {found!r:.80} and cannot be called: give a function")
@@ -107,9 +107,9 @@ class Setting:
 
 
 def settings(kind: type[Any], start: Mapping[str, Any] | None = None) -> Iterator[Setting]:
-    """The settings of a sampler, in the order of its fields. start: values to begin with, instead of the sampler's own.
+    """The settings of a sampler, in the order of its fields. start: values that replace the sampler's own defaults.
 
-    Raises UsageError where it is no dataclass, or one with types that cannot be found.
+    Raises UsageError where it is not a dataclass, or one with types that cannot be found.
     """
     if not is_dataclass(kind):
         raise UsageError(f"the sampler {kind.__qualname__} is not a dataclass: its settings are the fields of one")

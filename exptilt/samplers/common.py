@@ -21,7 +21,7 @@ from exptilt.populations.diagnostics import log_sum
 Value = Callable[[Any, list[Draft]], Sequence[float] | Floats]
 """An estimate of the final reward of partial drafts, in units of the reward; the score is exp(value/β).
 
-Weights are proper whatever it says. At -inf the score is zero, and a draft is chosen by the sampler's floor alone."""
+Weights are proper whatever its values. At -inf the score is zero, and only the sampler's floor can choose the draft."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def log_ratio(target: Target, drafts: Sequence[Draft], starts: Sequence[int]) ->
 
 
 def known_logq(draft: Draft) -> tuple[float, ...]:
-    """The draft's log-probabilities, where an engine that claims "logq" has told them."""
+    """The draft's log-probabilities. Raises where an engine that claims "logq" has not recorded them."""
     if draft.logq is None:
         raise ValueError(f"the draft {draft.text[:60]!r} carries no log-probabilities although its engine can give them")
     return draft.logq

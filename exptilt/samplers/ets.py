@@ -10,11 +10,11 @@ The published chain alone follows π only as M grows (bias O(1/M)). What makes a
 
 which is proper for γ = p·exp(r/β) for every M, K and number of steps, as long as every candidate that can still lead to a
 response with γ > 0 has P_i(m) > 0. The scores may be anything: energies, tempered energies s^τ, or the exponential of
-somebody's value model. P is proportional to them, but for a floor under unfinished candidates, which keeps it positive
+a value model. P is proportional to them, except for a floor under unfinished candidates, which keeps it positive
 where an estimated energy is 0 and the true one is not (`exptilt.samplers.picks`). A finished candidate that the reward
 excludes is never picked; where all are finished and excluded, the chain has weight zero.
 
-And every rollout counts: with W_i = Π_{s<i} 1/(M·P_s(j_s)), the rollouts of step i with weights W_i·exp(r/β)/(MK) are
+Every rollout counts too: with W_i = Π_{s<i} 1/(M·P_s(j_s)), the rollouts of step i with weights W_i·exp(r/β)/(MK) are
 properly weighted too, so all rollouts of all steps, each step's weights times a fixed α_i with Σα = 1, are one properly
 weighted population.
 The number of steps is fixed beforehand, ceil(max_tokens/block): a chain that ends early counts with its finished
@@ -60,7 +60,7 @@ class ETS:
     temper: scores are raised to this power; below 1 guards against a single lucky rollout.
     value: scores partial candidates instead of rollouts; then only the last step's candidates form the population.
     propose_candidates: draw candidates, not only rollouts, from the target's proposal.
-    step_weights: the share α_i of each step, non-negative; proportional to 1/i² where not given, which was best of five
+    step_weights: the share α_i of each step, non-negative; proportional to 1/i² where not given, which was the best of five
         rules (`reproduce/step_weights.py`): late steps are guided, but their weights have gathered noise.
     floor: the share δ of a pick that unfinished candidates have whatever their scores, above 0 and below 1. It keeps weights
         proper under hard constraints; the default is near the best by measured variance (`reproduce/floors.py`).
@@ -115,7 +115,7 @@ class ETS:
             first = pool.add(ahead.drafts, log_u, ahead.rewards, alpha)
 
             log_p = self._log_picks(candidates, log_l, log_e)
-            ended, response = log_p is None, ([], np.zeros(0), np.zeros(0))  # all finished and excluded: weight zero from here
+            ended, response = log_p is None, ([], np.zeros(0), np.zeros(0))  # all are excluded: weight zero from here
             if log_p is not None:
                 pick = here.child("pick").choose(np.exp(log_p))
                 chain, log_w = candidates[pick], log_w + log_l[pick] - log_p[pick] - log_m
@@ -124,7 +124,7 @@ class ETS:
                     response = [chain], log_w + ahead.log_h[ahead.owner == pick], ahead.rewards[ahead.owner == pick]
             if pool.alive and step + 1 < len(shares):
                 yield pool.population(tree)
-            if ended:  # it counts with its response, or with none, at every step left
+            if ended:  # a chain that ended counts with its response, or with none, at every step left
                 pool.add(*response, rest)
                 break
         yield pool.population(tree)
@@ -139,7 +139,7 @@ class ETS:
     def _alphas(self, target: Target) -> tuple[float, ...]:
         """The share α_i of each step in the population, summing to one."""
         steps = self.steps(target.engine.max_tokens)
-        if self.value is not None:  # without rollouts only the last step is sure to have finished drafts
+        if self.value is not None:  # without rollouts, only the last step is sure to have finished drafts
             return (0.0,) * (steps - 1) + (1.0,)
         given = self.step_weights or tuple(1.0 / (step + 1) ** 2 for step in range(steps))
         if len(given) != steps:

@@ -152,7 +152,7 @@ class SuffixMCMC:
         ]
 
     def _states(self, target: Target, prompt: Prompt, drafts: list[Draft]) -> list[State]:
-        """Log density relative to p, less log n: the place of the cut is uniform over the n tokens."""
+        """Log density relative to p, less log n: the position of the cut is uniform over the n tokens."""
         states, rewards = [], target.rate(prompt, drafts)
         for draft, reward, tilt in zip(drafts, rewards.tolist(), target.tilt(rewards).tolist(), strict=True):
             tilt -= math.log(draft.decided)

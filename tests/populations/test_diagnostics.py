@@ -173,7 +173,7 @@ def test_energies_that_are_all_alike_are_told():
     drafts, rewards = [Draft("x", (token,)) for token in range(20)], np.arange(20.0) / 100
 
     def found(trace):
-        return [sentence for sentence in warnings(Population(drafts, rewards, rewards, trace=trace), 1.0) if "alike" in sentence]
+        return [sentence for sentence in warnings(Population(drafts, rewards, rewards, trace=trace), 1.0) if "were equal" in sentence]
 
     flat, steep, dead = (1.0, 1.0 + 1e-12, 1.0), (0.0, 1.0, 2.0), (-math.inf,) * 3
     for energies, share in (([flat, dead, steep], 2 / 3), ([flat, steep], 0.5), ([(1.0,)], None), ([], None)):
@@ -182,7 +182,7 @@ def test_energies_that_are_all_alike_are_told():
         assert bool(found(tree)) == (share is not None and share > 0.5)
     particles = Generations(tuple(Generation(("a",) * 3, (0, 1, 2), each, each) for each in (flat, steep)))
     assert particles.alike == 1.0  # the last generation is not resampled
-    assert found(particles)[0].startswith("At 100% of the steps all energies were alike")
+    assert found(particles)[0].startswith("At 100% of the steps all energies were equal")
     same = Population(drafts, rewards, np.zeros(20), trace=particles)
     assert [sentence.split(" ")[0] for sentence in warnings(same, 1.0)] == ["All"]  # said once
 

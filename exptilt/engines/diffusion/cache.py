@@ -7,7 +7,7 @@ the block alone, and its queries look at the kept keys and values with the block
 
 This goes through transformers' attention interface: an attention function of our own, chosen in the model's configuration
 once, that does what "sdpa" does unless it is handed a tape. Positions are told to the model with the tokens, so that
-rotary and learned position embeddings are those of the places in the whole response.
+rotary and learned position embeddings are those of the positions in the whole response.
 """
 
 from __future__ import annotations

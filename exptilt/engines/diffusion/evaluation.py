@@ -80,7 +80,7 @@ class Evaluation:
         tokens = row.sequence(self.network.mask, blind=blind, count=count)
         if fed is None:
             return State(tokens, None)
-        # Where the logits of a position stand one place before it, that place is looked from and must be fed as well.
+        # Where the logits of a position are those one position before it, that position is read and must be fed as well.
         return State(tokens, (len(row.prompt) + fed[0] - self.network.shifted, len(row.prompt) + fed[1]))
 
     def _answer(self, asked: _Questions, views: list[View]) -> tuple[list[Tensor], list[Tensor | None]]:

@@ -50,7 +50,7 @@ class MaskedNetwork:
     """A model that maps token ids [rows, length] to `.logits` [rows, length, vocabulary], reading in both directions.
 
     mask: the id of the mask token, which is never drawn.
-    shifted: whether the logits of a position stand one place before it, as in models that grew out of autoregressive ones
+    shifted: whether the logits of a position are read one position before it, as in models made from autoregressive ones
         (Dream).
     thin: whether to catch hidden states at all. no_cache: why block caches cannot be had of this model, found out by a trial;
         None where they can. kept_bytes: what the keys and values of one position take there. Not thread-safe: the scheduler's

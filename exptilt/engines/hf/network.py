@@ -37,7 +37,7 @@ logger = logging.getLogger("exptilt")
 
 @dataclass(frozen=True)
 class _Job:
-    """Tokens whose key-values are wanted, and those that are known of their beginning."""
+    """Tokens whose key-values are wanted, and those that are known of their prefix."""
 
     tokens: tuple[int, ...]
     known: KeyValues | None

@@ -5,7 +5,7 @@
                                │                └── candidate 2 ── …
                                └── question 2 ── …
 
-Nodes are told apart by token ids alone. `Prefixes` is the tree; `KeyValues` is what it hands out and takes in: one
+Nodes differ by token ids alone. `Prefixes` is the tree; `KeyValues` is what it returns and takes: one
 sequence as a chain of pieces, whose tensors several chains share.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 Layers = Sequence[tuple[Tensor, Tensor] | None]
 """Per layer keys and values [heads, tokens, size]; None for a layer that keeps none."""
 
-LEAST_SHARED = 32  # tokens that computing a common beginning first must save
+LEAST_SHARED = 32  # computing a shared prefix first must save as many tokens
 WASTE = 0.125  # of a piece's size that may be lost to what it was cut from, before it is copied
 FINISHED_SHARE = 0.25  # of the memory that finished responses may fill: they are many and rarely continued
 
@@ -116,7 +116,7 @@ class Prefixes:
             self._drop(next(iter(self._leaves[crowded and bool(self._leaves[True])])))
 
     def _path(self, wanted: tuple[int, ...]) -> Iterator[tuple[_Node, int]]:
-        """The nodes that hold the beginning of `wanted`, each with how many of its tokens are shared."""
+        """The nodes that hold a prefix of `wanted`, each with how many of its tokens are shared."""
         node, length = self._root, 0
         while length < len(wanted) and (child := node.children.get(wanted[length])) is not None:
             shared = common_length(child.tokens, wanted[length : length + len(child.tokens)])
@@ -156,7 +156,7 @@ class Prefixes:
 
 
 def shared_beginnings(sequences: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """Beginnings that several of these sequences share, in waves: each continues one of the wave before, or none."""
+    """Prefixes that several of these sequences share, in waves: each continues one of the wave before, or none."""
     waves: defaultdict[int, list[tuple[int, ...]]] = defaultdict(list)
 
     def part(group: list[tuple[int, ...]], start: int, depth: int) -> None:
@@ -178,15 +178,15 @@ def shared_beginnings(sequences: Sequence[tuple[int, ...]]) -> list[list[tuple[i
 
 
 def common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest beginning of all sequences: that of the first and the last in lexicographic order."""
+    """The longest prefix of all sequences: that of the first and the last in lexicographic order."""
     low, high = min(sequences), max(sequences)
     return low[: common_length(low, high)]
 
 
 def common_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """How many tokens two sequences begin with in common."""
+    """The length of the longest common prefix of two sequences."""
     shorter = min(len(first), len(second))
-    if first[:shorter] == second[:shorter]:  # the common case, and many times as fast as a look at each token
+    if first[:shorter] == second[:shorter]:  # this is the common case, and many times as fast as comparing each token
         return shorter
     return next(place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
 
@@ -196,7 +196,7 @@ def _columns(layers: Layers, start: int, stop: int) -> Layers:
 
 
 def _fitted(layers: Layers) -> Layers:
-    """Layers copied into memory of their own where they were cut from much more, so that this can be dropped."""
+    """Layers copied into memory of their own where they were cut from much more, so that the large tensors can be freed."""
     return [None if pair is None else (_fit(pair[0]), _fit(pair[1])) for pair in layers]
 
 

@@ -7,8 +7,8 @@ rows and every model that transformers can generate with in batches sees what it
     row 1   x x x x x x x x x|        | end: the column that the next token of every row will take
     row 2   . . . . . . x x x|
 
-A row joins by copying its prefix to the columns before `end` and leaves by handing its place to the last row. Where rows
-decode and the model allows it, a beginning that several rows share is not copied: it is their trunk (`trunks.Trunks`),
+A row joins by copying its prefix to the columns before `end` and leaves by giving its slot to the last row. Where rows
+decode and the model allows it, a prefix that several rows share is not copied: it is their trunk (`trunks.Trunks`),
 and their columns begin after it.
 """
 
@@ -28,7 +28,7 @@ from exptilt.engines.hf.fast.trunks import Trunks
 from exptilt.engines.hf.memory import zeros
 from exptilt.engines.hf.prefixes import KeyValues
 
-EXTRA_OWN = 256  # rows times columns that one more run of rows is worth
+EXTRA_OWN = 256  # a further run of rows must save as many rows times columns
 SPARE_COLUMNS = 96  # free columns after memory has grown: rows move at most once in a quarter as many steps
 
 
@@ -40,7 +40,7 @@ class _Layer(CacheLayerMixin):
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
-        self.keys: Tensor | None = None  # [row places, heads, columns, size], as are the values
+        self.keys: Tensor | None = None  # [row slots, heads, columns, size], as are the values
         self.values: Tensor | None = None
         self.is_initialized = True
 
@@ -94,7 +94,7 @@ class _Layer(CacheLayerMixin):
 def slide(states: Tensor, window: slice, to: slice) -> None:
     """Copy a window of columns of [rows, heads, columns, size] to another, which it may overlap."""
     gap, width = window.start - to.start, window.stop - window.start
-    if gap < 0:  # rare: a longer row joins
+    if gap < 0:  # this is rare: a longer row joins
         states[:, :, to] = states[:, :, window].clone()
         return
     for first in range(0, width, gap):  # the first `gap` columns are out of the way of the next: no copy in between
@@ -117,15 +117,15 @@ class Slots:
         self.rows = self.begin = self.end = 0
         self.starts: list[int] = []
         self.trunks = Trunks(layers, device) if share else None
-        self._trunk_of: list[int | None] = []  # the place of each row's trunk
-        # Of the rows as they are now, made when wanted:
+        self._trunk_of: list[int | None] = []  # the slot of each row's trunk
+        # These describe the rows as they are now, and are made when needed:
         self._tensors: tuple[Tensor, Tensor] | None = None  # the start of each row and the tokens in its trunk
         self._shared: Shared | None = None
         self.layers = [_Layer(self) for _ in range(layers)]
         self.cache = Cache(layers=list(self.layers))
 
     def reserve(self, rows: int, longest: int, after: int = 1) -> None:
-        """Make sure of places for `rows` rows, `longest` columns before `end` and `after` columns from it."""
+        """Reserve slots for `rows` rows, `longest` columns before `end` and `after` columns from it."""
         if not self.rows:
             self.begin = self.end = longest
         if rows <= self.places and longest <= self.end and self.end + after <= self.columns:
@@ -143,9 +143,9 @@ class Slots:
         self._set_rows([start + moved for start in self.starts], self._trunk_of)
 
     def join(self, known: KeyValues | None, length: int, copies: int = 1, trunk: int | None = None) -> None:
-        """Add `copies` rows whose first `length` tokens are known, in places reserved before.
+        """Add `copies` rows whose first `length` tokens are known, in slots reserved before.
 
-        trunk: the place of the trunk that holds their beginning. A negative length starts the rows that many columns
+        trunk: the slot of the trunk that holds their prefix. A negative length starts the rows that many columns
         after `end`: padding, in a block of several columns.
         """
         new = slice(self.rows, self.rows + copies)
@@ -191,7 +191,7 @@ class Slots:
         return order
 
     def snapshot(self, index: int, before: KeyValues | None) -> KeyValues:
-        """What is known of one row: `before`, the beginning of it, and a copy of what came since."""
+        """The key-values of one row: `before`, those of its prefix, and a copy of what came since."""
         length = self.end - self.starts[index] + self.skipped(self._trunk_of[index])
         since = slice(self.end - length + (0 if before is None else before.length), self.end)
         layers = [
@@ -201,7 +201,7 @@ class Slots:
         return KeyValues(before, layers, length)
 
     def inputs(self, count: int) -> dict[str, Any]:
-        """What the model needs to place the next `count` columns: position ids int64 [rows, count] and an attention mask.
+        """What the model needs to position the next `count` columns: position ids int64 [rows, count] and an attention mask.
 
         The mask is bool [rows, columns], or with trunks what `attention.attend` takes.
         """

@@ -1,10 +1,10 @@
 """The batch of rows in flight, as the scheduler drives it: rows that are drawn and rows that are rated go together.
 
 A row enters when its prefix is known. What no kept sequence has is evaluated first, each token once: of rows that wait
-with a common beginning one goes ahead, and the others join when that is known. Then a drawn row feeds its latest token
+with a common prefix one goes ahead, and the others join when that is known. Then a drawn row feeds its latest token
 in every step, and a rated row feeds its given tokens in as few steps as the cap on logits allows.
 
-A row that enters has all the cells it may come to need set aside, so it never stops for want of memory; one that does
+A row that enters has all the cells it may come to need set aside, so it never stops for lack of memory; one that does
 not fit waits, and those that came after it wait behind it.
 """
 
@@ -43,7 +43,7 @@ class Measured:
 
     @property
     def left(self) -> int:
-        """Tokens it has yet to feed."""
+        """Tokens that are still to be fed."""
         return len(self.targets) - self.measured
 
     @property
@@ -119,7 +119,7 @@ class Decoder:
         return Feed(sequence, start, tokens, logits=True)
 
     def _release(self, rows: Sequence[AnyRow]) -> list[AnyRow]:
-        """Part with the rows that are done; their sequences are kept, to be continued or redrawn from some token on."""
+        """Remove the rows that are done; their sequences are kept, to be continued or redrawn from some token on."""
         done = [row for row in rows if row.done]
         for row in done:
             self.memory.keep(self.sequences.pop(row), row.fed, finished=row.finish is not None)

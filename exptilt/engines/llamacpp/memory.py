@@ -1,9 +1,9 @@
-"""Who holds which cells: the sequences of rows in flight, and those kept because their tokens may come again.
+"""Which sequences hold which cells: the sequences of rows in flight, and those kept because their tokens may come again.
 
 llama.cpp shares a cell among sequences but does not tell how many cells are free, so `Memory` counts along with what it
 asks of llama.cpp. Its cell numbers are its own: only how many there are must agree.
 
-Kept sequences are found by their token ids. One that is the beginning of another kept one is dropped, being found there.
+Kept sequences are found by their token ids. One that is a prefix of another kept one is dropped, because the other serves too.
 The least recently used go first when cells or sequences run short; finished responses, which are many and rarely
 continued, go before the rest where they are more than their share.
 """
@@ -75,7 +75,7 @@ class Memory:
         self._holders.update(self._cells_of[target])
 
     def grow(self, sequence: int, count: int) -> None:
-        """Give a sequence so many more cells, which must be free; the network is about to fill them."""
+        """Give a sequence this many more cells, which must be free; the network is about to fill them."""
         cells = [self._cells.pop() for _ in range(count)]
         self._cells_of[sequence] += cells
         self._holders.update(cells)
@@ -113,7 +113,7 @@ class Memory:
         self.keep(copy, tokens, finished=False)
 
     def make_room(self, cells: int) -> bool:
-        """See that so many cells are free. False where sequences in use hold too many; then nothing is dropped."""
+        """Make this many cells free. False where sequences in use hold too many; then nothing is dropped."""
         if cells <= self.free:
             return True
         if cells > self.network.cells - self._in_use():
@@ -134,7 +134,7 @@ class Memory:
         return len({cell for sequence, held in self._cells_of.items() if sequence not in kept for cell in held})
 
     def _find(self, tokens: tuple[int, ...]) -> tuple[_Kept | None, int]:
-        """The kept sequence that shares most tokens with the beginning of `tokens`, and how many."""
+        """The kept sequence with the longest common prefix with `tokens`, and its length."""
         if not tokens:
             return None, 0
         if tokens in self._kept:
@@ -160,7 +160,7 @@ class Memory:
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences have in common from their beginning."""
+    """The length of the longest common prefix of two sequences."""
     return _common_length(np.array(first, dtype=np.int64), np.array(second, dtype=np.int64))
 
 

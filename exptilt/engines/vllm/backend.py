@@ -6,7 +6,7 @@ of the distribution after temperature and truncation, which by default it does n
 
 Ratings. vLLM rates the tokens that it reads by the model's own distribution alone, whatever the mode. So a draft is rated by one
 request at temperature 1 without truncation, and else by one request for each token, which asks for that token's
-log-probability at the next place; prefixes come from the cache. Both are the distribution of `extend`.
+log-probability at the next position; prefixes come from the cache. Both are the distribution of `extend`.
 
 Ends. Stop strings are looked for here and not by vLLM, which would miss those that begin before the call.
 """

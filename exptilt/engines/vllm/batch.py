@@ -42,7 +42,7 @@ class Request:
     stops: whether the tokens drawn so far end with a stop string, asked after every token; None where there are none.
     rates: how many tokens it is to rate; 0 where it draws.
     drawn, logq: tokens drawn and their log-probabilities (nats) under the distribution drawn from.
-    after: log-probabilities of further tokens at the place of the last one drawn.
+    after: log-probabilities of further tokens at the position of the last one drawn.
     before: those of the tokens read, from the second on, where asked for.
     cached: tokens read from vLLM's prefix cache.
     trouble: why vLLM gave up on the request.

@@ -47,7 +47,7 @@ def same_number(text: str, reference: str) -> bool:
 def humaneval(problems: int | None, *, chat: bool) -> Task:
     """HumanEval (Chen et al., 2107.03374): 164 Python functions to be written from signature and docstring.
 
-    chat: ask in words for a fenced block; otherwise the prompt is the beginning of the function, to be continued.
+    chat: ask in words for a fenced block; otherwise the prompt is the start of the function, to be continued.
     The reference is JSON with the keys of the set: prompt, test, entry_point. Judged by running its tests in the sandbox.
     """
     try:

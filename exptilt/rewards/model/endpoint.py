@@ -60,7 +60,7 @@ class EndpointReward:
         there is none.
     protocol: "rewards", "classify" or "pooling", see above.
     label, value: as of `ClassifierReward`, a number here.
-    reduce: of "pooling", how the vectors of several places become one score: "last", "min", "product" or "mean".
+    reduce: of "pooling", how the vectors of several positions become one score: "last", "min", "product" or "mean".
     max_length: characters of prompt and response together, None for no limit.
     long: "cut" or "refuse" what is longer.
     key_name: the environment variable that holds the key; without it requests go without one.

@@ -145,8 +145,8 @@ class PairwiseJudge:
     read: how far the first wins by a verdict, in [0, 1], None where it says nothing. tries, seed, `work` and errors: as of
         `Judge`. Texts are never cut here: a comparison needs both whole.
 
-    Each pair is asked in both orders, so a judge's liking for a place cancels. A response equal to a rival ties with it, and
-    is not asked about.
+    Each pair is asked in both orders, so a judge's preference for a position cancels. A response equal to a rival ties with it,
+    and is not asked about.
     """
 
     engine: Engine

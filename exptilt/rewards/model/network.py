@@ -1,6 +1,6 @@
 """Forward passes of a reward model, with the readings of all callers together in batches of similar length.
 
-A reading is a row of tokens and the places at which the model is read. Batches are padded on the right, under an
+A reading is a row of tokens and the positions at which the model is read. Batches are padded on the right, under an
 attention mask, so in float32 a score does not depend on its neighbours but for rounding.
 """
 
@@ -107,7 +107,7 @@ def whole(model: Any) -> Measure:
 
 
 def labels(model: Any) -> Measure:
-    """Token classification: the logits at the places of each reading."""
+    """Token classification: the logits at the positions of each reading."""
 
     def measure(inputs: dict[str, Tensor], rows: Sequence[Reading]) -> list[Tensor]:
         logits = model(**inputs).logits
@@ -117,9 +117,9 @@ def labels(model: Any) -> Measure:
 
 
 def words(model: Any, tokens: Sequence[int]) -> Measure:
-    """A causal language model: the next-token logits of `tokens` at the places of each reading.
+    """A causal language model: the next-token logits of `tokens` at the positions of each reading.
 
-    Where the model lets them be chosen, logits over the vocabulary are made only for places that some reading wants.
+    Where the model lets them be chosen, logits over the vocabulary are made only for positions that some reading wants.
     """
     chooses = "logits_to_keep" in inspect.signature(model.forward).parameters
 

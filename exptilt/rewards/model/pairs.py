@@ -1,7 +1,7 @@
 """What all model rewards share: a memory of scores, the cut that makes long texts fit, and the choice of one number.
 
 A pair is a prompt and the text of a response. The cut never drops the answer: first the middle of the prompt goes, down to
-ASKED characters of it, then the beginning of the response, down to LEAST. What still does not fit is refused.
+ASKED characters of it, then the start of the response, down to LEAST. What still does not fit is refused.
 """
 
 from __future__ import annotations

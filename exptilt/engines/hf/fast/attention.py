@@ -1,12 +1,12 @@
-"""Attention of rows that decode, over beginnings that several of them share: read once for all rows, not once for each.
+"""Attention of rows that decode, over prefixes that several of them share: read once for all rows, not once for each.
 
-A row's keys lie in several places: *trunks* (`trunks.Trunks`), beginnings it shares with other rows, and columns of its
-own. Over each the weighted values and their total are taken, and these are put together as one softmax would have: this is
-ordinary attention, whatever is shared. Products over a trunk are matrix by matrix, where ordinary decoding has matrix by
+A row's keys are in several tensors: *trunks* (`trunks.Trunks`), prefixes it shares with other rows, and columns of its
+own. For each, the weighted values and their total are computed and then combined into one softmax, so the result is
+that of ordinary attention. Products over a trunk are matrix by matrix, where ordinary decoding has matrix by
 vector for each row: that, and not reading the trunk again for each row, is the gain; grouped heads are multiplied without a
 copy of the keys for each query head.
 
-transformers calls `attend` in place of its own attention, and everything else of a model is left to it.
+transformers calls `attend` instead of its own attention, and everything else of a model is left to transformers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch import Tensor
 from exptilt.engines.hf.fast.private import ordinary_attention, register
 from exptilt.errors import ModelError
 
-NAME = "exptilt_trunks"  # under which transformers knows `attend`
-CHANGES = frozenset({"position_bias", "softcap", "s_aux"})  # options of attention that change its values
+NAME = "exptilt_trunks"  # transformers knows `attend` by this name
+CHANGES = frozenset({"position_bias", "softcap", "s_aux"})  # these options of attention change its values
 LOG2E = math.log2(math.e)  # weights are exp2(LOG2E score): 3 to 20 times as fast as MKL's exp (docs/log/speed.md)
 
 
@@ -120,7 +120,7 @@ def attend(
 
 
 def _weigh(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
-    """What queries find among columns: the weighted values, the total weight and the greatest score, side by side.
+    """The attention of queries over columns: the weighted values, the total weight and the greatest score, side by side.
 
     queries: [n, key heads, m, size].
     keys, values: [n, key heads, columns, size].
@@ -135,7 +135,7 @@ def _weigh(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Ten
 
 
 def _over_trunks(queries: Tensor, part: TrunkPart, layer: int) -> Tensor:
-    """What the rows of some trunks find there: float32 [trunks · most, key heads, group, size + 2]."""
+    """The attention of the rows of some trunks over them: float32 [trunks · most, key heads, group, size + 2]."""
     _, kept, group, size = queries.shape
     pair = part.layers[layer]
     assert pair is not None  # every layer keeps key-values where trunks are shared

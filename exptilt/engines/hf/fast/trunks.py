@@ -1,4 +1,4 @@
-"""Trunks: beginnings that several rows in flight share, held once for all of them.
+"""Trunks: prefixes that several rows in flight share, held once for all of them.
 
     system text and examples          a root: what the prompts in flight have in common
          ├── question 1, chosen steps       a trunk upon it, with the rows of a prompt
@@ -21,14 +21,14 @@ from exptilt.engines.hf.fast.parts import parts
 from exptilt.engines.hf.memory import zeros
 from exptilt.engines.hf.prefixes import KeyValues, Layers, common_length
 
-LEAST_TRUNK = 16  # tokens from which a beginning is worth a trunk
-LEAST_ROOT = 128  # tokens from which what prompts share is worth a trunk below theirs
-EXTRA_TRUNK = 3000  # rows times tokens that one more part of the trunks is worth
+LEAST_TRUNK = 16  # a prefix of at least as many tokens is worth a trunk
+LEAST_ROOT = 128  # a prefix of several prompts of at least as many tokens is worth a root
+EXTRA_TRUNK = 3000  # a further part of the trunks must save as many rows times tokens
 
 
 @dataclass
 class Trunk:
-    """tokens: of the whole beginning; root: the place of the trunk that holds the first `start` of them; rows: its users."""
+    """tokens: those of the whole prefix. root: the slot of the trunk that holds the first `start` of them. rows: its users."""
 
     tokens: tuple[int, ...]
     root: int | None
@@ -45,20 +45,20 @@ class Trunks:
 
     def __init__(self, layers: int, device: torch.device) -> None:
         self.device = device
-        self.held: list[Trunk | None] = []  # by place
-        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers  # [places, heads, columns, size]
+        self.held: list[Trunk | None] = []  # by slot
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers  # [slots, heads, columns, size]
 
     def length(self, place: int | None) -> int:
-        """How many tokens the beginning at a place has; 0 without one."""
+        """How many tokens the trunk in a slot has; 0 without one."""
         return 0 if place is None else len(self._at(place).tokens)
 
     def find(self, tokens: tuple[int, ...]) -> int | None:
-        """The place of the longest trunk that these tokens begin with."""
+        """The slot of the longest trunk that is a prefix of these tokens."""
         fitting = [place for place, trunk in self._used() if tokens[: len(trunk.tokens)] == trunk.tokens]
         return max(fitting, key=self.length, default=None)
 
     def add(self, tokens: tuple[int, ...], known: KeyValues, root: int | None = None) -> int:
-        """A new trunk upon a root; `known` begins with its key-values. Returns its place."""
+        """A new trunk upon a root; `known` begins with its key-values. Returns its slot."""
         trunk = Trunk(tokens, root, self.length(root))
         if None not in self.held:
             self.held.append(None)
@@ -74,9 +74,9 @@ class Trunks:
         return place
 
     def root(self, prompt: tuple[int, ...], others: Iterable[tuple[int, ...]], known: KeyValues) -> int | None:
-        """The place of a root for a prompt, old or new, where it shares a long beginning with other prompts or trunks.
+        """The slot of a root for a prompt, old or new, where it shares a long prefix with other prompts or trunks.
 
-        What prompts share by chance beyond what all have in common does not make another root.
+        A longer prefix that some of the prompts share by chance does not make another root.
         """
         if len(prompt) <= LEAST_ROOT:
             return None
@@ -91,18 +91,18 @@ class Trunks:
         return self.add(shared, known) if place is None else place
 
     def hold(self, place: int, rows: int) -> None:
-        """So many rows more, or fewer, stand on a trunk."""
+        """Count so many more, or fewer, rows as users of a trunk."""
         for each in self._chain(place):
             self._at(each).rows += rows
 
     def tidy(self) -> None:
-        """Free the places that no row uses: of rows that left, or that memory was too short for when they joined."""
+        """Free the slots that no row uses: their rows left, or memory was too short when they joined."""
         self.held = [trunk if trunk is not None and trunk.rows else None for trunk in self.held]
 
     def shared(self, places: Sequence[int | None], own: Sequence[tuple[slice, int]]) -> Shared:
-        """What `attend` needs of rows at these places. own: as `Shared` has it.
+        """What `attend` needs of rows on the trunks in these slots. own: as in `Shared`.
 
-        Free places within a part take part without rows: leaving them out would mean copying the others.
+        Free slots within a part are included, without rows: leaving them out would mean copying the others.
         """
         chains = [self._chain(place) for place in places]
         groups: list[list[tuple[int, int]]] = [[] for _ in range(max((max(chain) for chain in chains if chain), default=-1) + 1)]
@@ -123,17 +123,17 @@ class Trunks:
             stand += trunks * most
         levels: list[tuple[Tensor, Tensor]] = []
         for level, stands in enumerate(where):
-            # A row without a trunk at this level stands anywhere, and what it finds there counts for nothing.
+            # A row without a trunk at this level is counted with any trunk, and what it finds there is ignored.
             bare = torch.tensor([len(chain) <= level for chain in chains], device=self.device)
             hidden = torch.where(bare, -math.inf, 0.0)[:, None, None, None]
             levels.append((torch.tensor(stands, dtype=torch.int64, device=self.device), hidden))
         return Shared(own, found, levels)
 
     def _part(self, run: slice, groups: Sequence[list[int]], longest: int) -> TrunkPart:
-        """The trunks of a run of places, whose rows are `groups`."""
+        """The trunks of a run of slots, whose rows are `groups`."""
         most = max(map(len, groups))
         members = [group + [0] * (most - len(group)) for group in groups]
-        columns = [trunk.columns if trunk else longest for trunk in self.held[run]]  # of a free place no matter what
+        columns = [trunk.columns if trunk else longest for trunk in self.held[run]]  # those of a free slot do not matter
         seen = torch.arange(longest, device=self.device) < torch.tensor(columns, device=self.device)[:, None]
         return TrunkPart(
             [None if pair is None else (pair[0][run, :, :longest], pair[1][run, :, :longest]) for pair in self.layers],
@@ -150,14 +150,14 @@ class Trunks:
         return [(place, trunk) for place, trunk in enumerate(self.held) if trunk is not None]
 
     def _chain(self, place: int | None) -> list[int]:
-        """The trunk at a place and its root."""
+        """The trunk in a slot and its root."""
         if place is None:
             return []
         root = self._at(place).root
         return [place] if root is None else [place, root]
 
     def _reserve(self, layers: Layers) -> None:
-        """Make room for all places and their columns; padding is zero, since it must be finite."""
+        """Make room for all slots and their columns; padding is zero, since it must be finite."""
         least_places, least_columns = len(self.held), max(trunk.columns for _, trunk in self._used())
         for number, (old, pair) in enumerate(zip(self.layers, layers, strict=True)):
             places, columns = least_places, least_columns
