@@ -173,7 +173,7 @@ def test_energies_that_are_all_alike_are_told():
     drafts, rewards = [Draft("x", (token,)) for token in range(20)], np.arange(20.0) / 100
 
     def found(trace):
-        return [sentence for sentence in warnings(Population(drafts, rewards, rewards, trace=trace), 1.0) if "were equal" in sentence]
+        return [sentence for sentence in warnings(Population(drafts, rewards, rewards, trace=trace), 1.0) if "equal" in sentence]
 
     flat, steep, dead = (1.0, 1.0 + 1e-12, 1.0), (0.0, 1.0, 2.0), (-math.inf,) * 3
     for energies, share in (([flat, dead, steep], 2 / 3), ([flat, steep], 0.5), ([(1.0,)], None), ([], None)):
