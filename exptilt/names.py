@@ -218,7 +218,7 @@ def stop_rule(spec: str) -> Until:
             return until.certain(ANSWERS.find(answer if given else rest), reward_max=float(bound) if given else None)
         return RULES[kind](float(rest))
     except ValueError as error:
-        raise UsageError(f"{spec!r} is no stop rule ({error}): write {form}") from None
+        raise UsageError(f"{spec!r} is not a stop rule ({error}): write {form}") from None
 
 
 def _is_number(text: str) -> bool:

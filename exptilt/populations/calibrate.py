@@ -69,7 +69,7 @@ def _log_weights(rewards: Sequence[float] | Floats, beta: float) -> Floats:
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
     values = np.asarray(rewards, dtype=np.float64)
-    with np.errstate(over="ignore"):  # what falls to -inf here has weight zero anyway
+    with np.errstate(over="ignore"):  # a value that underflows to -inf here has weight zero anyway
         log_w = (values - values.max()) / beta
     return log_w - log_sum(log_w)
 
@@ -119,7 +119,7 @@ def beta_of_best_of_n(rewards: Pilot, n: float) -> float:
 def best_of_n_of_beta(rewards: Pilot, beta: float) -> float:
     """The n (not rounded) whose best-of-n resembles the tilt at β: exp(σ_d²/(2β²))/ω_d, the inverse of the above.
 
-    Raises ValueError where it exceeds what a float holds: no number of draws stands for so small a β.
+    Raises ValueError where it exceeds what a float holds: no number of draws corresponds to so small a β.
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")

@@ -6,7 +6,7 @@ has the second answer. So
 
     G_1 > G_2 + (1 - S)·exp(r_max/β)
 
-proves that answer 1 is argmax_a π(a): no matter how many more draws, a vote of infinitely many would elect it. Log-probabilities
+proves that answer 1 is argmax_a π(a): a vote of infinitely many draws would choose it. Log-probabilities
 move by about 1e-6 nats a token with the batch they were computed in, so each mass is taken with a margin against the claim.
 """
 
@@ -39,7 +39,7 @@ def certified(
 
     population: drafts with the log-probabilities of p itself (a target without proposal), in any number and with any weights,
         those of weight zero included: only which responses were seen counts.
-    answer: reads the canonical answer of a text; texts without one stand together, and are never proved.
+    answer: reads the canonical answer of a text; texts without one count as one group, and are never proved.
     beta: of the target.
     reward_max: an upper bound of the reward.
     margin: by how much, relatively, each probability may be off.
@@ -70,7 +70,7 @@ def certified(
 def _log_p(draft: Draft) -> float:
     if draft.order is not None:
         raise ValueError(
-            "the drafts are of a masked model, which does not tell how likely their order was: nothing can be proved"
+            "the drafts are of a masked model, which does not record how likely their order was: nothing can be proved"
         )
     if draft.logq is None:
         raise ValueError(f"the draft {draft.text[:60]!r} carries no log-probabilities: nothing can be proved from it")

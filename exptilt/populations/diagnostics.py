@@ -1,4 +1,4 @@
-"""Numbers that tell how far a population can be trusted. Arrays in, floats out; log-weights in nats.
+"""Numbers that say how far a population can be trusted. Arrays in, floats out; log-weights in nats.
 
 - `pareto_k`: is the weight tail so heavy that averages do not settle? (Vehtari, Simpson, Gelman, Yao and Gabry,
   "Pareto smoothed importance sampling", 1507.02646)
@@ -20,8 +20,8 @@ import numpy as np
 
 from exptilt.keys import Floats
 
-_SMALL_TAIL = 5  # fewer values than this say nothing about the shape of a tail
-_TIE = 1e-9  # relative difference of weights below which they are the same weight, up to rounding
+_SMALL_TAIL = 5  # fewer values say nothing about the shape of a tail
+_TIE = 1e-9  # weights with a smaller relative difference are equal up to rounding
 
 
 def log_sum(values: Floats) -> float:
@@ -120,7 +120,7 @@ def r_hat(chains: Sequence[Sequence[float]] | Floats) -> float | None:
     """Rank-normalised split R̂ of chains [chains, steps], the larger of bulk and folded; near 1 where they agree.
 
     Every chain is cut into halves, so that one chain can disagree with itself. -inf counts as one below the lowest
-    finite value. Returns inf where each half stays at a value of its own, and None where nothing can be told: fewer
+    finite value. Returns inf where each half stays at a value of its own, and None where R̂ is not defined: fewer
     than 4 steps, or one and the same value everywhere. Raises ValueError for NaN and +inf.
     """
     values = np.asarray(chains, dtype=np.float64)

@@ -7,10 +7,10 @@
 
 Models do not travel: each worker, a process on some machine, calls `build` once. The process that called `run` keeps
 the list of prompts and the results file. It hands a worker another prompt whenever one comes back, so that slow
-machines get fewer, and since a prompt's random stream has no part in where it runs, the answers are those of one
+machines get fewer, and since a prompt's random stream does not depend on where it runs, the answers are those of one
 machine. Every worker reports the settings of the request that it made, the digest of its weights among them.
 
-How workers are handed their prompts and what becomes of those of a dead worker is told in `exptilt.running.crew`.
+`exptilt.running.crew` gives the workers their prompts, and again those of a worker that died.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from exptilt.errors import ClusterError, TargetError
 from exptilt.running.crew import RESUME, Crew, Worker
 from exptilt.running.request import Request
 
-_KNOCK = 5.0  # seconds for an address to answer: Ray itself would wait for ever
+_KNOCK = 5.0  # seconds for an address to answer: Ray itself would wait forever
 _SHARED_MEMORY = 100_000_000  # bytes of a cluster started here, which only passes results on
 
 
@@ -42,12 +42,12 @@ _SHARED_MEMORY = 100_000_000  # bytes of a cluster started here, which only pass
 class Cluster:
     """A Ray cluster, as the `cluster` of `run`. A connection that the program has made by ray.init is used as it is.
 
-    address: "auto", the cluster that this machine belongs to or RAY_ADDRESS names; "HOST:PORT" of one's head; "local",
+    address: "auto", the cluster that this machine belongs to or RAY_ADDRESS names; "HOST:PORT" of a cluster's head; "local",
         which starts a cluster on this machine for the length of the run.
-    workers: how many; None: as many as the machines have room for. What is not there yet joins when there is room.
+    workers: how many; None: as many as the machines have room for. Further workers join when there is room.
     gpus, cpus: what each worker reserves. A share of a GPU, such as 0.5, puts several workers on one. Ray gives a
         worker as many OpenMP threads as `cpus`.
-    attempts: how often a prompt may take its worker down, or be there when it goes down, before it counts as failed.
+    attempts: how often a prompt's worker may die while the prompt is under way, before the prompt counts as failed.
     """
 
     address: str = "auto"
@@ -104,7 +104,7 @@ def main_source() -> tuple[str, list[str]]:
 
 def _make(build: Callable[[], Target], request: Callable[[Target], Request], main: tuple[str, list[str]]) -> Request:
     path, lines = main
-    if lines and not Path(path).is_file():  # settings are described by source, so that it must be found here too
+    if lines and not Path(path).is_file():  # settings are described by source, so the source must be found here too
         linecache.cache[path] = (sum(map(len, lines)), None, lines, path)
     return request(build())
 
@@ -146,7 +146,7 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
         _start(ray, options)
         yield
     finally:
-        ray.shutdown()  # also where Ctrl-C came while it started
+        ray.shutdown()  # this holds also if Ctrl-C came while it started
 
 
 def _start(ray: Any, options: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""The workers of a run on a cluster, seen from both sides: what a worker does, and how its deaths are borne.
+"""The workers of a run on a cluster, seen from both sides: what a worker does, and what happens when one dies.
 
 Here is the process that called `run`; there, on some machine, a `Worker` with an engine of its own. A crew hands out
-jobs as workers have room for them. When a worker dies, a new one takes its place, and its jobs go back to the end of
-the list. A job that has seen all but the last of its attempts end so gets that one on a worker without other jobs, and
+jobs as workers have room for them. When a worker dies, a new one replaces it, and its jobs go back to the end of
+the list. A job with one attempt left gets it on a worker without other jobs, and
 is recorded as failed if the worker dies again: no prompt is blamed for another.
 """
 
@@ -25,8 +25,8 @@ from exptilt.running.request import Job, Request
 from exptilt.running.result import Failure, Outcome
 from exptilt.running.settings import changes
 
-_DEATHS = 5  # of a worker and its successors, without a finished prompt between: then it is not replaced
-_PATIENCE = 30.0  # seconds without a worker after which the cluster is looked at again
+_DEATHS = 5  # a worker that died as often, its successors counted, without a finished prompt between, is not replaced
+_PATIENCE = 30.0  # after as many seconds without a worker the cluster is looked at again
 RESUME = "Finished prompts are in the results file, where the run has one: the same run goes on from there"
 
 _log = logging.getLogger("exptilt")
@@ -70,7 +70,7 @@ class Worker:
 
 @dataclass(eq=False)
 class _Post:
-    """One worker as the crew sees it. jobs: how many it has. alone: whether it has one that must have no company."""
+    """One worker as the crew sees it. jobs: how many it has. alone: whether it has one that must run alone."""
 
     actor: Any
     deaths: int = 0
@@ -178,7 +178,7 @@ class Crew:
         errors = self._ray.exceptions
         try:
             said = self._ray.get(reference)
-        except errors.RayTaskError as error:  # raised over there
+        except errors.RayTaskError as error:  # the worker raised it
             raise error.cause from None
         except errors.RayError as error:
             self._bury(post, error)

@@ -1,8 +1,8 @@
-"""Prompts read from a file or from standard input, as people have them.
+"""Prompts read from a file or from standard input, in the usual formats.
 
 JSON lines, each {"prompt": ...}, {"messages": [...]} or a string; a JSON array of the same; or text, one prompt per line.
 A byte order mark and Windows line ends are not part of a prompt, and empty lines count for nothing. The suffix tells what
-a file is (.jsonl, .ndjson and .json, or anything else); where it says nothing, what the text begins with does, so that
+a file is (.jsonl, .ndjson and .json, or anything else); where it says nothing, the start of the text does, so that
 lines of JSON are never taken for prompts.
 """
 

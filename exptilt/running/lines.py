@@ -74,7 +74,7 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
 
 
 def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
-    """The outcome that a line tells of. Without its population, the chosen draft stands for it alone."""
+    """The outcome in a line. Without its population, the chosen draft stands for it alone."""
     prompt = as_prompt(line["prompt"])
     if "error" in line:
         return Failure(prompt, line["error"], line["message"])

@@ -1,6 +1,6 @@
 """Engines and rewards that count what they do, ask before each call whether it may be done, and can be cancelled.
 
-A sampler knows nothing of budgets or counters. What a `Session` hands it looks like the user's own target, with
+A sampler knows nothing of budgets or counters. The target that a `Session` gives it looks like the user's own, with
 
 - engines that ask the budget before every call that costs something, and count each call's work;
 - a reward that is called only for drafts it has not seen: a draft's identity is its tokens (and their order, in
@@ -116,7 +116,7 @@ class MeteredReward:
 
     remember: whether it may reuse its answers; False where the reward changes while the sampler runs.
     timeout: seconds that one call may take; None for any.
-    cancel: known to engines that the reward calls.
+    cancel: passed on to engines that the reward calls.
     """
 
     reward: Reward
@@ -163,5 +163,5 @@ class MeteredReward:
         except TimeoutError:  # of the wait: what the reward raises is a RewardError
             raise RewardError(
                 f"reward {reward_name(self.reward)} did not return within {seconds:g} s for {len(drafts)} drafts. Make it faster "
-                "or allow more time (reward_timeout). What may hang for ever belongs into rewards.Isolated, which can end it."
+                "or allow more time (reward_timeout). Put code that may hang forever into rewards.Isolated, which can end it."
             ) from None

@@ -46,7 +46,7 @@ Select = Callable[[Population, Key], Draft]
 """Picks the answer from a population."""
 
 _OF_ONE_PROMPT = (PromptError, AnswerError, RewardError, SelectError, AllWeightsZero, WeightsError, BudgetSpent)
-"""What becomes a Failure. Whatever else is raised, a ModelError above all, concerns the other prompts too and ends the run."""
+"""These errors become a Failure. Any other, a ModelError above all, concerns the other prompts too and ends the run."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Request:
     """What `sample`, `stream` and `run` share: everything but the prompts. Checked when it is made.
 
     until: a stop rule, asked after every population; None to let the sampler come to its end.
-    reward_timeout: seconds that one call of the reward may take. It decides nothing that is drawn, so it is no setting: a run
-        that hung goes on from its file with a limit.
+    reward_timeout: seconds that one call of the reward may take. It does not change what is drawn, so it is not a setting: a run
+        that hung can be resumed from its file with a limit.
     """
 
     target: Target
@@ -165,7 +165,7 @@ class Request:
                 return end.value
 
     def _of_target(self) -> list[str]:
-        """What speaks against trusting any population of this target."""
+        """Reasons not to trust any population of this target."""
         engine, proposal = self.target.engine, self.target.proposal
         if proposal is None:
             return []

@@ -1,4 +1,4 @@
-"""What a run hands back: a result for each prompt, or the record of why there is none."""
+"""What a run returns: a result for each prompt, or the record of why there is none."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """What a run knows of its prompt after one of its populations; the answer is selected when it is first asked for.
+    """The state of a prompt's run after one of its populations; the answer is selected when it is first asked for.
 
     population: the weighted drafts so far.
     usage: what they cost.
@@ -124,7 +124,7 @@ def reward_of(chosen: Draft, population: Population) -> float | None:
 
 @dataclass(frozen=True)
 class Failure:
-    """A prompt that has no result. error: the name of the exception, such as "RewardError"; message: its words."""
+    """A prompt that has no result. error: the name of the exception, such as "RewardError"; message: its text."""
 
     prompt: Prompt
     error: str

@@ -1,6 +1,6 @@
 """From a prompt to its answer: `sample` and `stream` for one prompt, `run` for many at once, with a results file to resume from.
 
-A request is checked first, so that what cannot work costs nothing. Then each prompt gets a session of its own, the
+A request is checked first, so that a request that cannot work costs nothing. Then each prompt gets a session of its own, the
 sampler yields its populations, and the select picks the answer from the last of them.
 
 The random stream of a prompt depends on the seed, the prompt, and how often the same prompt came before it in the
@@ -37,11 +37,11 @@ Messages = Sequence[Mapping[str, Any]]
 
 OnError = Literal["record", "stop"]
 
-ALIKE = 10  # first prompts of a run that fail by the same one of these errors: then the set-up is at fault, not the prompts
+ALIKE = 10  # if as many first prompts of a run fail with the same one of these errors, the set-up is at fault, not the prompts
 _OF_THE_SET_UP = ("AnswerError", "RewardError", "SelectError")
 
 Progress = Callable[[int, int, Outcome], None]
-"""Hears of each prompt that finishes: how many are done (those of the results file included), of how many, and what came out."""
+"""Called for each prompt that finishes: how many are done (those of the results file included), of how many, and the outcome."""
 
 
 def sample(
@@ -259,7 +259,7 @@ class _Beginning:
     error: str = ""
 
     def check(self, outcome: Outcome) -> None:
-        """Raise the error of the first prompts where as many as ALIKE, and all so far, failed by the same one."""
+        """Raise the error of the first prompts if ALIKE or more of them, and all so far, failed with the same one."""
         if self.over or not isinstance(outcome, Failure) or self.error not in ("", outcome.error):
             self.over = True
             return
@@ -268,5 +268,5 @@ class _Beginning:
             raise error_named(
                 outcome.error,
                 f"the first {ALIKE} prompts all failed, so the run was ended before the others do. The last one: "
-                f"{outcome.message} Once that is put right, retry=True (--retry) runs failed prompts of a results file again.",
+                f"{outcome.message} Once that is fixed, retry=True (--retry) runs failed prompts of a results file again.",
             )

@@ -1,4 +1,4 @@
-"""One prompt's run of one target: what it may spend, what it has spent, and how its populations grew.
+"""The run of one prompt on one target: its budget, its usage so far, and the trace of its populations.
 
 A `Session` hands the sampler a target that looks like the user's own, with engines and a reward that are counted
 (`exptilt.running.metered`). A `PromptReward` is bound here as well, on those same engines, so that the pilot it draws is
@@ -31,14 +31,16 @@ from exptilt.usage import Budget, Usage
 class Session:
     """A target made ready for one run on one prompt, under one budget.
 
-    target: what the sampler gets instead of the user's own. usage: what has been spent so far, always current.
-    trace: one record for each population yielded. stopped: what ended the run: "done" where the sampler came to its own end,
-    "budget", or "until" for the stop rule. limit: which limit or rule it was, in words, such as "tokens: 1210 of 1000".
+    target: what the sampler gets instead of the user's own.
+    usage: what has been spent so far, always current.
+    trace: one record for each population yielded.
+    stopped: what ended the run: "done" where the sampler came to its own end, "budget", or "until" for the stop rule.
+    limit: which limit or rule it was, in words, such as "tokens: 1210 of 1000".
+    reward_timeout: seconds that one call of the reward may take; binding it, which may draw a pilot, has no such limit.
 
     The budget is asked before each engine call, and before each reward call for all but its tokens: what has been generated and
     paid for may still be rated. Once `cancel` is set, the call under way ends as soon as it can, and the run with it, with
     `Cancelled`.
-    reward_timeout: seconds that one call of the reward may take; binding it, which may draw a pilot, has no such limit.
 
     Raises PromptError for a prompt that no answer can be drawn for, BudgetSpent where binding the reward took it all,
     RewardError where binding it fails.
@@ -66,7 +68,7 @@ class Session:
         self._fixed = target.fixed
         for engine in (target.engine, target.proposal):
             if engine is not None:
-                engine.start(prompt)  # says at once what is wrong with a prompt
+                engine.start(prompt)  # this says at once what is wrong with a prompt
         metered = replace(
             target,
             engine=MeteredEngine(target.engine, (self.usage.reference,), self._check, self._cancel),
@@ -75,7 +77,7 @@ class Session:
         try:
             bound = metered.bind(prompt, key.child("bind"))
         except BudgetSpent as spent:
-            raise BudgetSpent(f"the budget ended ({spent}) while the reward drew its pilot: give a larger budget") from None
+            raise BudgetSpent(f"the budget was used up ({spent}) while the reward drew its pilot: give a larger budget") from None
         except (ExptiltError, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -101,7 +103,7 @@ class Session:
                 enough = until is not None and _asked(until, known)
                 if until is not None and enough:
                     self.stopped, self.limit = "until", _why(until, known)
-                    # draws up to a success are no fair sample of all draws: their sum is biased, their shares are what was seen
+                    # draws up to a success are not fair sample of all draws: their sum is biased, their shares are what was seen
                     known = replace(known, proper=False)
                 self._record(known)
                 yield known

@@ -1,4 +1,4 @@
-"""The settings of two runs, compared: what a results file of other settings is refused with."""
+"""The settings of two runs, compared: the message that refuses a results file of other settings."""
 
 from __future__ import annotations
 

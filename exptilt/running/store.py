@@ -5,7 +5,7 @@
     {"id": ..., "prompt": ..., "error": "RewardError", "message": ...}
 
 A line is on the disk before the next one is begun, so a run that is killed loses only the prompts under way. What the
-kill may leave behind is one torn line at the end: it is cut off, and its prompt runs again. A bad line anywhere else
+kill may leave behind is one incomplete line at the end: it is cut off, and its prompt runs again. A bad line anywhere else
 was not left by a kill, so the file is refused and not touched. Where an id occurs twice (a failed prompt that was
 tried again) the later line counts, but no failure replaces an answer. On POSIX systems the file is locked while a run
 writes to it. A file whose name is removed meanwhile is written anew under it: the run still holds it open.
@@ -35,7 +35,7 @@ except ImportError:  # not a POSIX system: no lock, as the overview says
 _log = logging.getLogger("exptilt")
 FORMAT = 1
 _HEAD = b'{"exptilt": '
-_MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put in front
+_MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors write first
 _FAILED = {"id", "prompt", "error", "message"}
 _ANSWERED = {"id", "prompt", "reward", "log_z", "stopped", "limit", "warnings", "posterior", "usage", "trace", "draft"}
 
@@ -45,7 +45,7 @@ class Store:
 
     path: created with its folders where it does not exist.
     settings: JSON values; an existing file must hold the same.
-    Raises StoreError for a file that cannot be used: other settings, another writer, corrupt, or no results file.
+    Raises StoreError for a file that cannot be used: other settings, another writer, corrupt, or not a results file.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Store:
             self._file.close()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line and see it to the disk. Raises StoreError where that fails; what was written before stays."""
+        """Write one line, to the disk. Raises StoreError where that fails; what was written before stays."""
         self._write(encode(line).encode() + b"\n")
         self._keep_name()
 
@@ -81,15 +81,15 @@ class Store:
                 content = content[self._file.write(content) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            with suppress(OSError):  # what remains then is a torn end, which the next run cuts off
+            with suppress(OSError):  # an incomplete last line remains, which the next run cuts off
                 self._file.truncate(whole)
             raise StoreError(
-                f"the results file {self.path} cannot be written: {error.strerror}. What was finished before is in it: make room "
-                "or right, then run again, and the run goes on from there."
+                f"the results file {self.path} cannot be written: {error.strerror}. What was finished before is in it: free "
+                "space or fix the permissions, then run again, and the run resumes from there."
             ) from error
 
     def _keep_name(self) -> None:
-        """See that the file still has its name: give it back where it was removed, refuse where it is another file's."""
+        """See that the file still has its name: restore it where it was removed, refuse where another file has it."""
         try:
             if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
                 return
@@ -101,7 +101,7 @@ class Store:
         self._write_anew()
         raise StoreError(
             f"{taken} was replaced by another file while the run was writing to it. What the run has written is in {self.path}: "
-            "put it back under the old name, then run again, and the run goes on from there."
+            "put it back under the old name, then run again, and the run resumes from there."
         )
 
     def _write_anew(self) -> None:
@@ -115,7 +115,7 @@ class Store:
     def _open(self) -> FileIO:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return open(self.path, "a+b", buffering=0)  # a buffer would try to write once more, and fail again, when it is closed
+            return open(self.path, "a+b", buffering=0)  # a buffer would try to write again, and fail again, when it is closed
         except OSError as error:
             raise StoreError(f"the results file {self.path} cannot be opened: {error.strerror}. Choose another path.") from error
 
@@ -130,7 +130,7 @@ class Store:
             ) from None
 
     def _read(self, header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Check the file against this run's header, cut a torn end off, and leave it ready to be appended to."""
+        """Check the file against this run's header, cut an incomplete last line off, and leave it ready to be appended to."""
         self._file.seek(0)
         content = self._file.read()
         if not (content.removeprefix(_MARK).startswith(_HEAD) or _HEAD.startswith(content)):
@@ -191,7 +191,7 @@ def _by_id(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _parse(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The lines as dicts, and the number of bytes of them; a torn last line, without its line break, is in neither."""
+    """The lines as dicts, and the number of bytes of them; an incomplete last line, without its line break, is in neither."""
     rows, whole = [], 0
     for number, line in enumerate(content.rstrip().removeprefix(_MARK).split(b"\n"), 1):
         end = content.find(b"\n", whole) + 1
@@ -215,6 +215,6 @@ def _is_outcome(row: Mapping[str, Any]) -> bool:
 def _parse_line(line: bytes) -> dict[str, Any] | None:
     try:
         row = decode(line.decode())
-    except (ValueError, TypeError, RecursionError):  # of JSON, of UTF-8, or of an infinity that is none
+    except (ValueError, TypeError, RecursionError):  # the error is one of JSON, of UTF-8, or of a wrong infinity
         return None
     return row if isinstance(row, dict) else None

@@ -63,7 +63,7 @@ class Stream:
         self.close()
 
     def result(self) -> Result:
-        """The result, as `exptilt.sample` returns it, after whatever is still to come.
+        """The result, as `exptilt.sample` returns it, after all partial results that are still to come.
 
         Raises `Cancelled` where the stream was closed before, and what the run raises.
         """
@@ -108,7 +108,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
     future: asyncio.Future[T] = loop.create_future()
 
     def deliver(put: Callable[..., None], value: object) -> None:
-        if not future.done():  # cancelled meanwhile
+        if not future.done():  # the caller was cancelled meanwhile
             put(value)
 
     def run() -> None:

@@ -3,7 +3,7 @@
     "how": {"type": "Tree", "steps": [{"candidates": [...], ...}, ...]}
 
 The records of `exptilt.samplers.trace` come back as they were. Another author's dataclass is written under the name of its
-module and class, and comes back as a mapping: reading a file imports nobody's code. Files written before traces had types
+module and class, and comes back as a mapping: reading a file imports no code. Files written before traces had types
 keep untyped "stats" with each population; they are read as the records that they would be today.
 """
 
@@ -27,7 +27,7 @@ def trace_line(trace: object) -> Mapping[str, Any] | None:
 
 
 def stored_trace(line: Mapping[str, Any], sampler: Any) -> object:
-    """The trace that a line tells of; None where it tells of none. sampler: its description, as in the file's settings."""
+    """The trace in a line; None where there is none. sampler: its description, as in the file's settings."""
     if "how" not in line:
         return _untyped([entry["stats"] for entry in line["trace"]], sampler if isinstance(sampler, Mapping) else {})
     how = line["how"]
@@ -58,11 +58,11 @@ def _generation(line: Mapping[str, Any]) -> Generation:
 
 
 def _untyped(stats: Sequence[Mapping[str, Any]], sampler: Mapping[str, Any]) -> object:
-    """The record of what the populations of an older file tell; each told of its own step of a tree, and `earlier` ones."""
+    """The record of the populations of an older file, each of which holds its own step of a tree. earlier: the ones before."""
     last = stats[-1]
     if "candidates" in last:
         told = [record for each in stats for record in [*each.get("earlier", ()), each] if "step" in record]
-        steps = {record["step"]: _step(record) for record in told}  # a dead end told of its last step again
+        steps = {record["step"]: _step(record) for record in told}  # a dead end repeated its last step
         return Tree(tuple(steps[number] for number in sorted(steps)))
     if "resampled" in last:
         return Generations(tuple(_generation(each) for each in last.get("generations", ())), last["resampled"])

@@ -69,12 +69,12 @@ class Independent:
         """Nothing; "score" where there is a proposal, "logq" for distinct weights.
 
         Raises TargetError for distinct weights of a masked model whose order is random: q is then the probability of a path
-        given its order, and how likely the order was is not told.
+        given its order, and the probability of the order is not known.
         """
         if self.weights == "distinct" and target.law.settings.get("order") == "random":
             raise TargetError(
                 f'weights="distinct" needs the probability of each response, and {target.law.name} decides its positions in a '
-                'random order, whose probability is not told: take another order, such as "left", or weights="draws"'
+                'random order, whose probability is not known: take another order, such as "left", or weights="draws"'
             )
         told = {"logq"} if self.weights == "distinct" else set()
         return frozenset(told if target.proposal is None else told | {"score"})
@@ -94,18 +94,18 @@ class Independent:
                 yield self._population(drafts, log_h, rewards)
 
     def _population(self, drafts: list[Draft], log_h: Floats, rewards: Floats) -> Population:
-        """The draws so far, or the distinct ones of them. log_h: log of exp(r/β)·p/q, float64 [draws]."""
+        """The draws so far, or the distinct ones among them. log_h: log of exp(r/β)·p/q, float64 [draws]."""
         if self.weights == "draws":
             return Population(drafts, log_h - math.log(len(drafts)), rewards)
         first = {(draft.tokens, draft.order): row for row, draft in reversed([*enumerate(drafts)])}
         rows = sorted(first.values())
         log_q = np.array([math.fsum(known_logq(drafts[row])) for row in rows])
-        log_w = log_h[rows] + log_q - log_found(log_q, len(drafts))  # log_h has p/q, and p alone is wanted
+        log_w = log_h[rows] + log_q - log_found(log_q, len(drafts))  # log_h has p/q, and only p is wanted
         return Population([drafts[row] for row in rows], log_w, rewards[rows])
 
 
 def log_found(log_q: Floats, draws: int) -> Floats:
     """log(1 - (1-q)^n), the probability that n draws find a response of probability q: float64 [responses], nats."""
-    with np.errstate(divide="ignore"):  # a response that is certain: log1p(-1) = -inf, and it is found with probability 1
+    with np.errstate(divide="ignore"):  # at q = 1, log1p(-1) = -inf: it is found with probability 1
         found = np.log(-np.expm1(draws * np.log1p(-np.exp(np.minimum(log_q, 0.0)))))
-    return np.where(log_q < -40.0, math.log(draws) + log_q, found)  # n·q to the last digit, where q may be too small for a float
+    return np.where(log_q < -40.0, math.log(draws) + log_q, found)  # n·q is exact to the last digit here

@@ -42,7 +42,7 @@ def _paths(rule: Rule, drawn: int, after_one: list[float]) -> list[float]:
         counts = [0.0, *alive]
         for k, count in enumerate(alive):
             counts[k] += count
-        scale = 2.0**-1  # both sides of the ratio shrink alike, and large counts stay finite
+        scale = 2.0**-1  # both sides of the ratio shrink equally, and large counts stay finite
         counts = [count * scale for count in counts]
     return counts
 

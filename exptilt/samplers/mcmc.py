@@ -15,8 +15,8 @@ at each of the first steps, then whenever the chain has grown by about a sixteen
 
 π gives no mass to what the reward excludes (-inf), so such states have weight zero. A chain may start at one (its first
 draft is one of p, or its first inner run has Ẑ = 0); it then takes every move until it meets an allowed state, and never
-leaves the allowed ones again. Nothing is yielded before the first allowed state, and chains that have not met one count
-for nothing; where none has, AllWeightsZero is raised. The acceptance is that of the moves made from allowed states.
+leaves the allowed ones again. Nothing is yielded before the first allowed state, and chains that have not met one do not
+count; where none has, AllWeightsZero is raised. The acceptance is that of the moves made from allowed states.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from exptilt.samplers.trace import Chain
 
 
 class State(NamedTuple):
-    """Where a chain is: its response, the reward, and log of the density by which moves are accepted (-inf: excluded)."""
+    """The state of a chain: its response, the reward, and log of the density by which moves are accepted (-inf: excluded)."""
 
     draft: Draft
     reward: float
@@ -62,7 +62,7 @@ class _Path:
     accepted: int = 0
 
     def add(self, row: list[State]) -> None:
-        """One step more; a rejected move is the very same state."""
+        """Add one step; a rejected move is the same state object."""
         for new, old in zip(row, self.rows[-1], strict=True):
             self.moves += old.allowed
             self.accepted += old.allowed and new is not old
@@ -142,7 +142,7 @@ class SuffixMCMC:
             )
 
     def transition(self, target: Target, prompt: Prompt, states: list[State], keys: list[Key]) -> list[State]:
-        """One Metropolis-Hastings move of each chain; a rejected chain returns the very same state."""
+        """One Metropolis-Hastings move of each chain; a rejected chain returns the same state object."""
         places = [key.child("place").choose(np.ones(state.draft.decided)) for state, key in zip(states, keys, strict=True)]
         kept = [state.draft.cut(place) for state, place in zip(states, places, strict=True)]
         redrawn = target.engine.extend(kept, [key.child("suffix") for key in keys])

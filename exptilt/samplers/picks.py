@@ -3,13 +3,13 @@
 The weights of ETS and SMC divide by the probability of what was chosen, so they are proper whatever the scores are, on one
 condition: what can still lead to a response of positive γ must be chosen with a positive probability. A score is an
 estimate. Where all K rollouts of a draft happened to be excluded (-inf), or exp(r/β) underflows beside another's, the
-estimate is 0 although the energy is not, and its mass would be lost for ever: under a constraint that 2.2 % of the
+estimate is 0 although the energy is not, and its mass would be lost forever: under a constraint that 2.2 % of the
 responses meet, E[Ẑ]/Z was 0.01. So scores are mixed with equal shares of a floor δ:
 
     P(j) = (1 - δ)·s_j/Σs + δ/M,     1/M where Σs = 0,     over the M drafts that are not finished and excluded.
 
 The score of a finished draft is exact, exp(r/β) itself: one that is excluded has no mass to lose, and is never chosen;
-where all are finished there is no floor, and P = s/Σs. Drafts of equal scores are chosen alike, so that β → ∞ gives p. A
+where all are finished there is no floor, and P = s/Σs. Drafts of equal scores are equally likely, so that β → ∞ gives p. A
 small δ leaves rare and very large weights, a large one ignores the scores; `reproduce/floors.py` measures both, and the
 default is near the best over smooth rewards and hard constraints together (docs/exactness.md).
 """

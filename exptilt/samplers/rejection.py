@@ -5,12 +5,12 @@ y is drawn from p and accepted with probability
     a(y) = exp((r(y) - r_max)/β),     r_max ≥ r(y) for every y.
 
 The accepted drafts are independent draws from π itself. How many draws one acceptance takes is exp(r_max/β)/Z in the mean, so
-this is the sampler for rewards that often succeed, and for whoever needs draws that are exact one by one.
+this is the sampler for rewards that often succeed, and for users who need draws that are exact one by one.
 
 The run ends with the first batch after which `draws` drafts are accepted, or after `limit` draws. Its weights are those of
-Girshick, Mosteller and Savage for just this rule (`exptilt.samplers.lattice`): properly weighted for γ = p·exp(r/β), where the
-plain average over a run that stops at a success is not. Where a single accepted draft ends the run there is no estimate of Z
-worth its name: then drafts have equal weights, and log Ẑ is None.
+Girshick, Mosteller and Savage for this rule (`exptilt.samplers.lattice`): properly weighted for γ = p·exp(r/β), where the
+plain average over a run that stops at a success is not. Where a single accepted draft ends the run, there is no useful estimate
+of Z: then drafts have equal weights, and log Ẑ is None.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Rejection:
             fresh, rated = self._accepted(target, prompt, key, range(drawn, drawn + count))
             drafts, rewards, drawn = drafts + fresh, np.concatenate([rewards, rated]), drawn + count
             if drafts and not self.ends(drawn, len(drafts)):
-                yield Population.unweighted(drafts, rewards)  # exact draws from π; the estimate waits for the end
+                yield Population.unweighted(drafts, rewards)  # these are exact draws from π; the estimate of Z comes at the end
         if not drafts:
             raise AllWeightsZero(f"none of {drawn} draws was accepted: raise limit or β, or lower reward_max to the best reward")
         if self.draws == 1:
@@ -83,7 +83,7 @@ class Rejection:
         yield Population(drafts, np.full(len(drafts), log_w), rewards)
 
     def ends(self, drawn: int, accepted: int) -> bool:
-        """Whether the run ends with so many accepted of so many drawn."""
+        """Whether the run ends with this many accepted of this many drawn."""
         return drawn == self.limit or (accepted >= self.draws and drawn % self.batch == 0)
 
     def _accepted(self, target: Target, prompt: Prompt, key: Key, numbers: range) -> tuple[list[Draft], Floats]:
@@ -93,8 +93,8 @@ class Rejection:
         rewards = target.rate(prompt, drafts)
         if rewards.max() > self.reward_max:
             raise RewardError(
-                f"the reward {rewards.max():g} is above reward_max={self.reward_max:g}, so that no acceptance could be as "
-                "probable as it should: give a true upper bound"
+                f"the reward {rewards.max():g} is above reward_max={self.reward_max:g}, so its draft cannot be accepted as often "
+                "as it should: give a true upper bound"
             )
         taken = []
         for row, number in enumerate(numbers):

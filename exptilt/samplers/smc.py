@@ -7,10 +7,10 @@ resampled, particle j with probability P(j) ∝ g_j·V_j, each copy of it goes o
 
     g_j/(N·P(j)),
 
-which divides out again what the potential did to it. (Keeping V in the weight counts the past again at each step: a known
+which divides out the effect of the potential. (Keeping V in the weight counts the past again at each step: a known
 bug elsewhere.) At the end the weights g·exp(r/β) are proper for γ = p·exp(r/β) at every N and with any potential, rollout
 noise included, as long as P(j) > 0 for every particle that can still lead to a response with γ > 0. A floor under the
-unfinished ones sees to that (`exptilt.samplers.picks`); a finished particle that the reward excludes is never resampled,
+unfinished ones ensures that (`exptilt.samplers.picks`); a finished particle that the reward excludes is never resampled,
 and where all are finished and excluded AllWeightsZero is raised.
 
 Particles are resampled systematically, when the effective sample size of P falls below `threshold`·N. Del Moral, Doucet and
@@ -87,7 +87,7 @@ class SMC:
                 break
             log_p = log_picks(log_g + log_v, unfinished & (log_g > -math.inf), self.floor)
             if log_p is None:
-                break  # what is unfinished has p = 0, what is finished is excluded: all weights are zero
+                break  # unfinished particles have p = 0 and finished ones are excluded: all weights are zero
             shares, parents = np.exp(log_p), None
             if 1.0 / np.sum(shares**2) < self.threshold * self.particles:
                 parents = systematic(shares, self.particles, here.child("resample"))

@@ -29,11 +29,11 @@ _TIE = 1e-9  # nats; equal energies of unequal sums of rollouts differ by roundi
 class Step:
     """One step of a guided chain, with M candidates.
 
-    candidates: the text of each candidate, from the beginning of the response.
+    candidates: the text of each candidate, from the start of the response.
     log_energies: log Ê of each candidate, in nats.
     pick: the number of the candidate that the chain went on with.
     log_weight: log W of the chain after this step.
-    rollouts: how many rollouts each candidate has; None where an old results file does not tell.
+    rollouts: how many rollouts each candidate has; None where an old results file does not say.
     first: the row of the population that holds the first rollout, the others follow in order; None where it has none.
     """
 
@@ -98,7 +98,7 @@ class Generations:
 
     @property
     def alike(self) -> float | None:
-        """The share of the steps but the last at which all particles had the same potential: it told none from another."""
+        """The share of the steps but the last at which all particles had the same potential, so that it distinguished none."""
         return _share_alike([each.log_v for each in self.generations[:-1]])
 
     def grown(self, drafts: Sequence[Draft], parents: Sequence[int] | None, log_w: Floats, log_v: Floats) -> Generations:
@@ -117,7 +117,7 @@ class Chain:
     """States of Markov chains: row i of the population is the state of chain i mod `chains`, step after step.
 
     acceptance: the share of the moves that were accepted.
-    r_hat: rank-normalised split R̂ of the rewards; None where there are too few states to tell.
+    r_hat: rank-normalised split R̂ of the rewards; None where there are too few states for it.
     chains: how many chains advance together.
     burn_in: leading states left out of the population.
     runs: whether each state comes from a run of another sampler, of which nothing else is kept.
@@ -137,4 +137,4 @@ def _share_alike(steps: Sequence[Sequence[float]]) -> float | None:
 
 
 Trace = Tree | Generations | Chain
-"""What exptilt's own samplers tell; another sampler may yield these, or a frozen dataclass of its own."""
+"""The traces of exptilt's own samplers; another sampler may yield these, or a frozen dataclass of its own."""

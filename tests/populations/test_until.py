@@ -38,7 +38,7 @@ def late(population: Population) -> bool:
 
 
 def test_a_reward_is_reached_by_drafts_that_have_a_weight() -> None:
-    """A draft that was excluded, or that distinct weights do not hold, is no success."""
+    """A draft that was excluded, or that distinct weights do not hold, is not a success."""
     assert xt.until.reward(1.0)(population("ab", rewards=[0.0, 1.0]))
     assert not xt.until.reward(1.0)(population("ab", [0.0, -math.inf], [0.9, 1.0]))
     assert xt.until.reward(1.0).why(population("ab", rewards=[0.0, 1.5])) == "reward 1 reached: a draft has 1.5"

@@ -36,7 +36,7 @@ def test_the_command_pairs_references_with_prompts(
     ("given", "said"),
     [
         (["NOWHERE.jsonl"], "cannot be read"),
-        (["PROMPTS"], "no results file"),
+        (["PROMPTS"], "is not a results file"),
         (["STORE", "STORE"], "each once"),
         (["STORE", "--out", "STORE"], "one of the results files"),
         (["STORE", "--references", "OTHERS"], "belongs to a prompt"),

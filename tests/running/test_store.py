@@ -283,7 +283,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     store = tmp_path / "prompts.txt"
     for content in ("What is 2 + 2?", "What is 2 + 2?\n", '"a"\n"b"', '{"prompt": "a"}\n'):
         store.write_text(content)
-        refused(store, "no results file of exptilt")
+        refused(store, "is not a results file of exptilt")
     store.write_text('{"exptilt": 99, "settings": {}, "hash": ""}\n')
     refused(store, "has format 99")
     with pytest.raises(StoreError, match="cannot be opened"):

@@ -92,7 +92,7 @@ def test_a_full_disk_ends_the_run_in_words_and_loses_nothing(tmp_path: Path) -> 
     """The system's own error came through, with neither the path nor what to do."""
     store, limits = tmp_path / "a.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(StoreError, match=r"a\.jsonl cannot be written: File too large.* make room"):
+        with pytest.raises(StoreError, match=r"a\.jsonl cannot be written: File too large.* free space or fix"):
             run(store, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (store.stat().st_size + 200, limits[1])))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
