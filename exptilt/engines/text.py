@@ -179,7 +179,7 @@ def _check_characters(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise PromptError(
-            f"the prompt has half a character ({text[error.start]!r}, number {error.start + 1}), which is not a text: decode it anew"
+            f"the prompt has half a character ({text[error.start]!r}, number {error.start + 1}), not a text: decode it anew"
         ) from error
 
 

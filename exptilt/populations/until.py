@@ -238,8 +238,8 @@ def sure(answer: Answer, level: float = 0.95, *, weighted: bool = True) -> Sure:
     weighted: v is the answer's weight times the effective sample size; otherwise each draft counts once. A chain repeats its
     state where it rejects, so its draws are as many as its different states at the most. Drafts without an answer do not count.
 
-    The level is calibrated only in expectation: over problems whose shares are as the prior says. It is not a guarantee for any one
-    of them, and asking again after every batch makes errors more frequent than 1 - level on close votes. It speaks of
+    The level is calibrated only in expectation: over problems whose shares are as the prior says. It is not a guarantee for any
+    one of them, and asking again after every batch makes errors more frequent than 1 - level on close votes. It speaks of
     the vote's limit and not of the right answer.
     """
     return Sure(answer, level, weighted)
