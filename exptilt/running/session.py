@@ -103,7 +103,7 @@ class Session:
                 enough = until is not None and _asked(until, known)
                 if until is not None and enough:
                     self.stopped, self.limit = "until", _why(until, known)
-                    # draws up to a success are not a fair sample of all draws: their sum is biased, their shares are what was seen
+                    # draws up to a success are not a fair sample: their sum is biased, their shares are what was seen
                     known = replace(known, proper=False)
                 self._record(known)
                 yield known
