@@ -13,7 +13,7 @@ from exptilt.draft import Draft
 from exptilt.errors import TargetError
 from exptilt.populations.population import Population
 from exptilt.populations.until import leads
-from tests.toys import autoregressive
+from exptilt.testing.toys import autoregressive
 
 TARGET = autoregressive(3, symbols=3, cap=4).target
 

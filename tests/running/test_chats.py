@@ -23,9 +23,9 @@ from exptilt.populations.utilities import rouge1
 from exptilt.report import write_report
 from exptilt.running.lines import decode
 from exptilt.running.request import number_jobs
+from exptilt.testing.toys import random_table
 from exptilt.usage import Work
 from tests.report.stores import Page
-from tests.toys import random_table
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

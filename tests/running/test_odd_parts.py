@@ -18,7 +18,7 @@ from exptilt.draft import Draft
 from exptilt.errors import AnswerError, PromptError, RewardError, SelectError
 from exptilt.running.result import Failure
 from exptilt.running.run import ALIKE
-from tests.toys import random_table
+from exptilt.testing.toys import random_table
 
 TABLE = xt.engines.TableEngine(random_table(3, 4), 5, 3)
 TARGET = Target(TABLE, lambda prompt, drafts: [0.0] * len(drafts), beta=0.5)

@@ -18,8 +18,8 @@ from exptilt.draft import Draft
 from exptilt.errors import StoreError
 from exptilt.running.result import Outcome
 from exptilt.running.store import Store, read_store
+from exptilt.testing.toys import random_table
 from tests.running.long_run import same
-from tests.toys import random_table
 
 
 def reward(prompt: str, drafts: Sequence[Draft]) -> list[float]:

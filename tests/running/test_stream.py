@@ -25,9 +25,9 @@ from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.running.lines import decode
 from exptilt.samplers.trace import Tree
+from exptilt.testing.toys import random_table
 from exptilt.usage import Work
 from tests.pages import run_page
-from tests.toys import random_table
 
 TABLE = TableEngine(random_table(3, 4), 6, 3)
 

@@ -1,3 +1,0 @@
-"""Moved to exptilt.testing.enumeration."""
-
-from exptilt.testing.enumeration import *  # noqa: F403

@@ -1,3 +1,0 @@
-"""Moved to exptilt.testing.toys."""
-
-from exptilt.testing.toys import *  # noqa: F403
