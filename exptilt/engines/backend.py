@@ -1,4 +1,4 @@
-"""What `exptilt.engines.language` needs of a model: a backend with two verbs, its tokenizer, and how its drafts become rows."""
+"""What `exptilt.engines.language` needs of a model: a backend with two methods, its tokenizer, and how its drafts become rows."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Layout(Protocol):
         ...
 
     def rated(self, draft: Draft, prompt: tuple[int, ...], sampling: Any, start: int, measure: Measure) -> Sequence[Any]:
-        """Rows that measure the decisions of a draft from number `start` on, one at least; they may begin before it."""
+        """Rows that measure the decisions of a draft from number `start` on, at least one; they may begin before it."""
         ...
 
 
@@ -108,5 +108,5 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what the model holds; calls under way and calls to come raise ModelError."""
+        """Release what the model holds; calls under way and calls to come raise ModelError."""
         ...

@@ -15,8 +15,8 @@ from exptilt.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CAUSAL = "a causal language model"
-BUFFERS = re.compile(r"(attn|attention)\.(masked_)?bias$|inv_freq$|position_ids$")  # in old files, and no weights
-DIGEST_VALUES = 64  # values of each tensor that go into the digest of the weights
+BUFFERS = re.compile(r"(attn|attention)\.(masked_)?bias$|inv_freq$|position_ids$")  # old files have it, and it is not a weight
+DIGEST_VALUES = 64  # as many values of each tensor go into the digest of the weights
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -56,7 +56,7 @@ def reading(name: str, kind: str = CAUSAL) -> Iterator[None]:
 def read_whole(kind: Any, source: Any, name: str, words: str, *, device: str, spare: bool = False, **options: Any) -> Any:
     """The model that `kind.from_pretrained` reads from a hub id or a folder, with every weight from there and none left over.
 
-    transformers draws what is missing at random, a whole output layer for instance, and leaves out what it does not know, with a
+    transformers draws missing weights at random, a whole output layer for instance, and ignores unknown ones, with a
     log line at most.
     words: what the model must be.
     spare: whether weights may be left over, as those of another head beside the one wanted.

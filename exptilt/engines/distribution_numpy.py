@@ -17,7 +17,7 @@ from exptilt.errors import ModelError
 from exptilt.keys import Floats
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
-FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is known how many top_p needs
+FIRST_LOOK = 512  # as many of the likeliest tokens are sorted before it is known how many top_p needs
 
 
 def draw(logits: Logits, laws: Sequence[TokenLaw], uniforms: Sequence[float]) -> tuple[list[int], list[float]]:

@@ -22,7 +22,7 @@ from exptilt.errors import ModelError
 LOG2E = math.log2(math.e)
 BLOCK = 2**20  # logits in work at once on a CPU when drawing: few enough to stay in its caches and in memory once touched
 LEAST_BLOCK = 64  # of the vocabulary
-FIRST_LOOK = 512  # how many of the likeliest tokens are sorted before it is known how many top_p needs
+FIRST_LOOK = 512  # as many of the likeliest tokens are sorted before it is known how many top_p needs
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _cut(shifted: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
 
 
 def supported(logits: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
-    """As `shift` has them, -inf outside the support."""
+    """As `shift` gives them, -inf outside the support."""
     shifted, top = shift(logits, laws)
     least = floor(shifted, laws)
     return (shifted if least is None else shifted.masked_fill_(shifted < least, -math.inf)), top

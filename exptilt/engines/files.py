@@ -1,4 +1,4 @@
-"""Model files: where they are, and telling them apart."""
+"""Model files: where they are, and digests that identify them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from exptilt.errors import ModelError
 
-MODELS = Path(__file__).resolve().parents[1] / "models"  # those that ship with exptilt
-SAMPLED_BYTES, SAMPLED_PLACES = 2**16, 32  # how much of a file goes into its digest
+MODELS = Path(__file__).resolve().parents[1] / "models"  # the models that ship with exptilt
+SAMPLED_BYTES, SAMPLED_PLACES = 2**16, 32  # so much of a file goes into its digest
 
 
 def file_digest(file: Path) -> str:

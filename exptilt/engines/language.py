@@ -1,4 +1,4 @@
-"""The one engine of all models of tokens: prompts, caps, texts, drafts, costs and settings, around a *backend* with two verbs.
+"""The one engine of all models of tokens: prompts, caps, texts, drafts, costs and settings, around a *backend* with two methods.
 
 A backend is a model that is ready to serve many callers. It draws rows and rates rows (`exptilt.engines.row`), and knows nothing
 of drafts, chats or stop strings in texts. `LanguageEngine` is a distribution over responses: a backend and sampling parameters.
@@ -68,7 +68,7 @@ class LanguageEngine(Generic[B]):
         self.close()
 
     def close(self) -> None:
-        """Give back what the model holds; calls under way and calls to come raise ModelError."""
+        """Release what the model holds; calls under way and calls to come raise ModelError."""
         self.backend.close()
 
     @property
@@ -203,7 +203,7 @@ class LanguageEngine(Generic[B]):
         ]
         self._run(self.backend.rate, [row for some in parts for row in some])
         values = [np.concatenate([np.zeros((0, size)), *(row.values for row in some)]) for some in parts]
-        # Rows may begin before the start, such as those of a diffusion step that was under way.
+        # Rows may begin before the start, for example those of a diffusion step that was under way.
         wanted = [
             found[len(found) - max(0, draft.decided - start) :] for found, (draft, start) in zip(values, pairs, strict=True)
         ]

@@ -1,7 +1,7 @@
 """`load`: an engine by name.
 
 Models of exptilt's own kinds are opened by `exptilt.engines.openers`. An installed package offers its engines under entry
-points of the group `exptilt.engines`; an engine of one's own is named by where it is, as FILE.py:NAME or package.module:NAME.
+points of the group `exptilt.engines`; your own engine is named by its file or module, as FILE.py:NAME or package.module:NAME.
 Both are an engine, or a function that makes one: it gets the options that it names, and what stands after the name of an entry
 point and a colon as its first argument.
 """

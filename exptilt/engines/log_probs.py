@@ -26,7 +26,7 @@ def check_drawn(name: str, drafts: Sequence[Draft], starts: Sequence[int]) -> No
     """
     for draft, start in zip(drafts, starts, strict=True):
         values = np.asarray((draft.logq or ())[start:], dtype=np.float64)
-        bad = np.flatnonzero(~((values > -math.inf) & (values <= ROUNDING)))  # NaN included
+        bad = np.flatnonzero(~((values > -math.inf) & (values <= ROUNDING)))  # this refuses NaN too
         if bad.size:
             raise ModelError(
                 f"{name} says that decision {start + bad[0]} of the draft {draft.text[:60]!r}, which it drew, has "
@@ -41,7 +41,7 @@ def check_scored(name: str, scores: Iterable[Floats]) -> None:
     """
     for score in scores:
         values = np.asarray(score, dtype=np.float64)
-        bad = np.flatnonzero(~(values <= ROUNDING))  # NaN included
+        bad = np.flatnonzero(~(values <= ROUNDING))  # this refuses NaN too
         if bad.size:
             raise ModelError(
                 f"{name} gives a token of a draft the log-probability {values[bad[0]]}: give an engine whose log-probabilities "

@@ -80,7 +80,7 @@ def _transformers(asked: Asked, options: Options, source: Any) -> LanguageEngine
     from exptilt.engines.hf.loading import read_weights
 
     check_options(asked.name, options, options_of(read_weights))
-    sampling = Sampling(**asked.sampling)  # what is out of range is refused before anything is read
+    sampling = Sampling(**asked.sampling)  # values out of range are refused before anything is read
     return _engine(asked, read_weights(source(), name=asked.name, **options), sampling)
 
 

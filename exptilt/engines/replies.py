@@ -1,12 +1,12 @@
-"""Replies of HTTP servers: which are answers, which are worth another attempt, and whom the others concern.
+"""Replies of HTTP servers: which are answers, which are worth another attempt, and whether the others concern one prompt or all.
 
     a dict        the answer: a JSON object, with a status of success and without an error in it
-    Trouble       an attempt that failed on the way (a busy server, a broken body): the request is sent again
+    Trouble       an attempt that failed for a passing reason (a busy server, a broken body): the request is sent again
     PromptError   the prompt is too long, or filtered
     AnswerError   this request was refused, or its reply cannot be read
     ModelError    all prompts are concerned: the key is refused (401, 403), or there is no such path or model (404)
 
-Servers put the same trouble into different words and statuses, some into a status of success. What cannot be placed is
+Servers report the same error in different words and statuses, some with a status of success. What cannot be classified is
 taken for the fault of the one prompt, so that no odd reply ends a run.
 """
 
@@ -52,7 +52,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Trouble:
-    """One attempt that failed in passing. pause: seconds that the server asks to wait.
+    """One attempt that failed for a passing reason. pause: seconds that the server asks to wait.
 
     unreachable: no connection came about.
     unreadable: what came back with a success is not a JSON object.
@@ -80,7 +80,7 @@ class Reader:
     scrub: Callable[[str], str]
 
     def read(self, reply: Reply) -> dict[str, Any] | Trouble:
-        """The answer, or what went wrong in passing. Raises PromptError, AnswerError and ModelError: see the overview."""
+        """The answer, or the trouble. Raises PromptError, AnswerError and ModelError: see the overview."""
         body = _json(reply)
         if reply.status >= 400:
             return self._refuse(reply, body if body is not None else reply.body.decode(errors="replace"), reply.status)
@@ -94,7 +94,7 @@ class Reader:
         said, code = _said(body)
         said, words = self.scrub(said)[:500].strip().removesuffix("."), f"{code} {said}".lower()
         if (status == 403 and "flagged" in words) or (status not in (401, 403, 404, 429) and _FILTERED.search(words)):
-            raise PromptError(f"{self.base} filters this prompt: {said}. Leave the prompt out, or ask another server.")
+            raise PromptError(f"{self.base} filters this prompt: {said}. Leave the prompt out, or use another server.")
         if status == 413 or (status in (0, 400, 422, 500) and _TOO_LONG.search(words) and not _CAP.search(words)):
             raise PromptError(f"{self.base} says that the prompt does not fit: {said}. Shorten the prompt or lower max_tokens.")
         if status in (401, 403):  # what the server says may quote the key

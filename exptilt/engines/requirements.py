@@ -25,7 +25,7 @@ def require(name: str, extra: str, packages: Sequence[str]) -> None:
 
 
 def prepare_torch(name: str) -> None:
-    """See that torch and transformers are there, and set what must be set before torch is imported."""
+    """Check that torch and transformers are installed, and set what must be set before torch is imported."""
     require(name, "hf", ("torch", "transformers"))
     if not {"torch", *WAITING} & {*sys.modules, *os.environ}:
         os.environ.update(WAITING)

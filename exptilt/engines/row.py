@@ -1,6 +1,6 @@
 """Responses that are drawn or rated, from drafts to rows and back, for models that write from left to right.
 
-What a backend keeps of a row besides, such as key-values, is its own matter.
+A backend may keep more for a row, such as key-values.
 """
 
 from __future__ import annotations

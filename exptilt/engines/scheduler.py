@@ -1,7 +1,7 @@
 """Continuous batching: an engine that serves one caller at a time serves many threads together.
 
-Callers hand over *rows* (responses to be decoded). A single worker thread owns the engine's batch and repeats: let
-waiting rows join while there is room, decode one token for all rows, hand finished rows back. A call returns when its
+Callers submit *rows* (responses to be decoded). A single worker thread owns the engine's batch and repeats: let
+waiting rows join while there is room, decode one token for all rows, return finished rows. A call returns when its
 own rows are done, whatever the others do. The worker exists only while there is work: a call starts it, it sleeps on a
 condition when nothing is to be done, and ends after `linger` seconds of that, or with the program. A forked process starts a
 worker of its own, unless the fork came in the middle of work: then calls there raise ModelError.
@@ -31,7 +31,7 @@ from exptilt.errors import Cancelled, ExptiltError, ModelError
 Row = TypeVar("Row", bound=Hashable)
 Result = TypeVar("Result")
 
-ROWS_MEMORY = 2**32  # bytes that the key-values of rows in flight may take, where an engine is told nothing else
+ROWS_MEMORY = 2**32  # bytes that the key-values of rows in flight may take, by default
 TURN = 8  # rows of a call that join before the next call's: those of one call often share a prefix
 _EXIT = 10.0  # seconds that the exit of the program waits for steps under way
 
@@ -169,7 +169,7 @@ class Scheduler(Generic[Row]):
     def end(self, seconds: float) -> None:
         """Stop because the program does: wait up to `seconds` for the step under way. Calls of daemon threads never return."""
         worker = self._worker
-        if worker is None or not worker.is_alive():  # it does not live on in a forked process, whose locks may be held for ever
+        if worker is None or not worker.is_alive():  # a forked process has no worker, and its locks may be held forever
             return
         with self._changed:
             self._closed, self._ended = "is closed", True
@@ -194,7 +194,7 @@ class Scheduler(Generic[Row]):
             raise ModelError(f"{self.name} failed with {type(error).__name__}: {error}") from error
 
     def _wake(self) -> None:
-        """See that a worker is there, and awake; it sees what is new when the lock is released."""
+        """Make sure that a worker runs and is awake; it sees new work when the lock is released."""
         if self._closed:
             raise ModelError(f"{self.name} {self._closed}: load the engine again")
         if self._worker is None:
@@ -218,7 +218,7 @@ class Scheduler(Generic[Row]):
                 self._guard(self._step)
 
     def _next_turn(self) -> tuple[list[Row], _Errand | None, list[Row]] | None:
-        """Wait for work; returns rows to drop, a function to run and rows to take in, or None to go home."""
+        """Wait for work; returns rows to drop, a function to run and rows to take in, or None to end."""
         with self._changed:
             while self._idle():
                 if self._closed or (not self._changed.wait(self.linger) and self._idle()):
@@ -340,7 +340,7 @@ class Scheduler(Generic[Row]):
         self._changed.notify_all()
 
     def begin_in_child(self) -> None:
-        """Begin anew in a forked process, where the worker does not live on and locks may be held for ever.
+        """Begin anew in a forked process, where the worker does not live on and locks may be held forever.
 
         Calls of the parent's other threads are not made here. What was being changed at that moment is of no use: closed.
         """

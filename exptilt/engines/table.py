@@ -1,4 +1,4 @@
-"""Exact toys: distributions small enough to enumerate, for tests, teaching and checking one's own sampler.
+"""Exact toys: distributions small enough to enumerate, for tests, teaching and checking your own sampler.
 
 `TableEngine` is an autoregressive language model given as a table of next-token probabilities; `MaskedTableEngine` is
 a masked-diffusion model given as a table of probabilities for each hole of a partly filled response. Both implement
@@ -59,7 +59,7 @@ class TableEngine:
     """p(y) = Π_t p(y_t | y_<t), a response ending at the token `end` or cut at `max_tokens`.
 
     next_probs: maps the tokens so far to a probability vector over the vocabulary; it is asked once for each prefix.
-    symbols: how tokens are written in a draft's text; numbers parted by spaces where not given.
+    symbols: how tokens are written in a draft's text; numbers separated by spaces where not given.
     The prompt does not change the distribution.
     """
 
@@ -154,7 +154,7 @@ class TableEngine:
             return draft
         stream, tokens, logq = key.stream(), draft.tokens, list(draft.logq or ())
         room = self.max_tokens - len(tokens) if count is None else count
-        finish = self._finish(tokens)  # a draft may come to its cap by other hands, such as a cut of a longer one
+        finish = self._finish(tokens)  # a draft may be at its cap already, for example after a cut of a longer one
         while room > 0 and finish is None:
             law = self._next(tokens)
             token = stream.choose(law)

@@ -19,8 +19,8 @@ from exptilt.draft import Chat, Prompt
 from exptilt.errors import PromptError
 
 KEPT_PROMPTS = 4096
-MARK = "[[the response goes on here]]"  # where a template puts the end of a prefill
-BROKEN = "\ufffd"  # what a decoder writes for bytes that are not a whole character
+MARK = "[[the response goes on here]]"  # the mark that shows where a template puts the end of a prefill
+BROKEN = "\ufffd"  # decoders write it for bytes that are not a whole character
 
 
 class Text:
@@ -159,7 +159,7 @@ _texts: WeakSet[Text] = WeakSet()
 
 
 def _unlock_all() -> None:
-    """In a forked process, where another thread of the parent may have held a lock, which nobody would give back."""
+    """In a forked process: another thread of the parent may have held a lock, which would never be released."""
     for text in _texts:
         text._lock = threading.RLock()
 
@@ -200,7 +200,7 @@ def check_system(has_template: bool, system: str | None, template: bool, name: s
     if system is not None and not (template and has_template):
         raise ValueError(
             f"a system text needs a chat template, and {name} {'has none' if template else 'runs without it (template=False)'}: "
-            "put the text at the beginning of the prompt instead"
+            "put the text at the start of the prompt instead"
         )
 
 

@@ -1,12 +1,12 @@
 """Requests to one or several servers of one model: a limit on those under way, retries, and errors in plain words.
 
-A request that fails in passing (`replies`; no connection, time-out, status 429 or 5xx) is sent again after a pause that
+A request that fails for a passing reason (`replies`; no connection, time-out, status 429 or 5xx) is sent again after a pause that
 doubles each time, times a factor between 1/2 and 1 drawn from the request's key, and that is never shorter than the
 server's `Retry-After`. With several base URLs each attempt goes to the one with the fewest requests under way; one
 that could not be reached rests for a while and is reported to the logger "exptilt".
 
-The API key is read from the environment and lives in the client's headers alone. It is in no settings, and is struck
-out of whatever a server says before that becomes an error message.
+The API key is read from the environment and kept only in the client's headers. It is in no settings, and is removed
+from whatever a server says before that becomes an error message.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Transport:
                 done, waiting = wait(waiting, None if flag is None else _GLANCE, FIRST_EXCEPTION)
                 for future in futures:
                     if future in done:
-                        future.result()  # raises what went wrong
+                        future.result()  # this raises what went wrong
                 _check(flag)
             return [future.result() for future in futures]
         finally:
@@ -108,7 +108,7 @@ class Transport:
         return self._ask("POST", path, body, key, None)
 
     def find(self, path: str, body: dict[str, Any], key: Key, *, url: str) -> Any | None:
-        """As `post` to one server; None where it has no such path or model. What cannot be read is told at once."""
+        """As `post` to one server; None where it has no such path or model. An unreadable reply is an error at once."""
         return self._ask("POST", path, body, key, url)
 
     def close(self) -> None:
@@ -159,14 +159,14 @@ class Transport:
         except httpx2.TimeoutException as error:
             slow = f"did not answer within {self._timeout:g} seconds ({type(error).__name__})"
             return Trouble(slow, unreachable=isinstance(error, httpx2.ConnectTimeout))
-        except httpx2.RequestError as error:  # a broken encoding is one too
+        except httpx2.RequestError as error:  # a broken encoding is a broken body too
             why = self.scrub(f"{type(error).__name__}: {error}")
             if isinstance(error, httpx2.ConnectError):
                 return Trouble(f"cannot be reached ({why})", unreachable=True)
-            return Trouble(f"broke off ({why})")  # a connection kept open may have been closed by a server that is well
+            return Trouble(f"broke off ({why})")  # a healthy server may have closed a connection that was kept open
 
     def _body(self, response: httpx2.Response) -> bytes:
-        """The whole body: the client's time-out is for each piece of it, and a server may send them one by one for ever."""
+        """The whole body: the client's time-out is for each piece of it, and a server may send them one by one forever."""
         deadline, parts, size = time.monotonic() + self._timeout, [], 0
         for part in response.iter_bytes():
             parts.append(part)

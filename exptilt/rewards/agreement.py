@@ -1,4 +1,4 @@
-"""Agreement with other samples: self-consistency as a reward, for answers that nobody has checked.
+"""Agreement with other samples: self-consistency as a reward, where no right answers are known.
 
 `Agreement` is the form with a target. Before sampling, n0 pilot responses are drawn from p and their answers counted;
 the reward is then a frozen function of (x, y):
@@ -78,7 +78,7 @@ class BoundAgreement:
 
     counts: the pilot's answers.
     values: the reward of each answer.
-    otherwise: of any other answer, and of none.
+    otherwise: the reward of any other answer, and of none.
     """
 
     answer: Answer
@@ -118,7 +118,7 @@ class RunningMajority:
 
 @dataclass(eq=False)
 class BoundMajority:
-    """The running majority of one prompt; `seen` counts the answers so far. Not to be shared between threads."""
+    """The running majority of one prompt; `seen` counts the answers so far. Threads must not share it."""
 
     answer: Answer
     seen: Counter[str] = field(default_factory=Counter)

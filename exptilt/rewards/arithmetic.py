@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-_NUMBER = r"(-?[0-9]{1,12})"  # the bound keeps hostile digits from costing time
+_NUMBER = r"(-?[0-9]{1,12})"  # the bound keeps hostile digits from taking time
 _EQUATION = re.compile(rf"{_NUMBER} ?([-+*/]) ?{_NUMBER} ?= ?{_NUMBER}")
 _FINAL = re.compile(rf"#### ?{_NUMBER}")
 
@@ -53,7 +53,7 @@ class Arithmetic:
             raise ValueError(f"without_final must lie in [0, 1], not {self.without_final}")
 
     def __call__(self, prompt: object, drafts: Sequence[_Draft]) -> list[float]:
-        """Score every draft; the prompt plays no part."""
+        """Score every draft; the prompt is not used."""
         return [self._score(draft.text, finished=draft.finish is not None) for draft in drafts]
 
     def _score(self, text: str, finished: bool) -> float:

@@ -21,7 +21,7 @@ from exptilt.errors import RewardError
 from exptilt.keys import Key
 
 _EXAMPLE = re.compile(r"^\s*(?:>>>|assert)[ \t]+(.+?)\s*$", re.MULTILINE)
-_TRIES = 20  # for each call wanted, until the variations are given up as exhausted
+_TRIES = 20  # tries for each call wanted, before the variations count as exhausted
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CallsLike:
     """A function from a prompt to calls like those of its examples: the examples themselves first, then variations.
 
     count: how many calls; fewer come where the examples do not allow as many.
-    seed: of the variations, which depend on nothing but it and the prompt.
+    seed: the seed of the variations, which depend only on it and the prompt.
     Raises RewardError for a prompt without an example call.
     """
 
@@ -74,7 +74,7 @@ def _example_calls(prompt: str) -> Iterator[Call]:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.keywords:
             try:
                 yield call.func.id, [ast.literal_eval(argument) for argument in call.args]
-            except ValueError:  # an argument that is not a literal
+            except ValueError:  # an argument is not a literal
                 continue
 
 

@@ -5,7 +5,7 @@ tests. `OutputAgreement` needs none: it draws pilot programs from p and holds th
 answers, so that the reward is a function of (x, y) and π exists. Comparing samples by what they compute is the idea of
 MBR-EXEC (Shi et al., 2204.11454) and, with generated tests, of CodeT (Chen et al., 2207.10397).
 
-A sandbox that cannot be built, and a test that no program could be put to, are errors; a program that fails is not.
+A sandbox that cannot be built and a test that cannot be carried out on any program are errors; a program that fails is not.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Programs:
 
     extract: finds the program in a response, None where there is none.
     continues: whether a response continues its prompt, so that `extract` is given both as one text.
-    limits: of each task alone.
+    limits: those of each task alone.
     workers: how many programs run at once, counted over all rewards with the same number; None for one on each processor.
-    isolation: as of `exptilt.sandbox.run`.
+    isolation: as in `exptilt.sandbox.run`.
     """
 
     extract: Answer

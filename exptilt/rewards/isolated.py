@@ -1,4 +1,4 @@
-"""A reward in a process of its own: what crashes, hangs or leaves there fails one prompt, and nothing else.
+"""A reward in a process of its own: a crash, a hang or an exit there fails one prompt, and nothing else.
 
     target = xt.Target(engine, xt.rewards.Isolated(score, seconds=20), beta=0.1)
 
@@ -6,7 +6,7 @@ Python cannot end a thread, and an interpreter does not survive a crash in nativ
 process can be ended: after a crash or a time-out it is killed with everything that it started and that stayed in its
 group, the prompt fails with a RewardError, and the next call starts it anew.
 
-This is against accidents. Programs that nobody has read belong into `exptilt.sandbox`, which has walls.
+This protects against accidents. Run untrusted programs in `exptilt.sandbox`, which isolates them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Isolated:
     processes: how many calls run at once; the others wait, and the waiting does not count.
     memory: bytes of address space of each process (POSIX systems only).
 
-    The limits decide nothing that is drawn, so a run with other limits may go on from the same results file. A process is
+    The limits do not change what is drawn, so a run with other limits may resume the same results file. A process is
     started when it is first needed, and ends with this object or with the program.
     """
 
@@ -101,9 +101,9 @@ class _Worker:
             pipe = self._start() if self._pipe is None or self._has_ended(0.0) else self._pipe
             pipe.send((prompt, drafts))
             kind, said = self._hear(pipe, seconds, f"did not return within {seconds:g} s for {len(drafts)} drafts")
-        except (EOFError, OSError):  # the pipe has no other end any more
+        except (EOFError, OSError):  # the other end of the pipe is closed
             raise self._failure(self._last_words()) from None
-        except BaseException:  # given up in the middle of a call
+        except BaseException:  # the call was given up before its end
             self._bury()
             raise
         if kind != "values":
@@ -143,7 +143,7 @@ class _Worker:
         return RewardError(f"reward {self._name}, in a process of its own, {what}. {cure}")
 
     def _last_words(self) -> str:
-        """How the process ended, whose end of the pipe is closed."""
+        """How the process ended, after its end of the pipe was closed."""
         self._has_ended(_LAST_WORDS)
         process = self._process
         self._bury()
@@ -175,7 +175,7 @@ def _kill(process: SpawnProcess) -> None:
 
 
 def _serve(pipe: Connection, task: bytes, memory: int | None) -> None:
-    """Load the reward, say so, then rate until nobody asks any more."""
+    """Load the reward, report it, then rate until the pipe is closed."""
     if sys.platform != "win32":
         os.setsid()
     Thread(target=_end_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Rewards from the engine itself: how likely it finds a draft, and how sure it was while writing it.
+"""Rewards from the engine itself: how likely a draft is under it, and how sure it was at each token.
 
 `LogProb` and `Power` read log p(y) under the engine's own distribution (capability "score"). `SelfCertainty` (Kang et al.,
 2502.18581) and `NegativeEntropy` average a per-token measurement of the whole next-token distribution (capability

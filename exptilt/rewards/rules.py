@@ -1,4 +1,4 @@
-"""Rewards from plain rules: a known answer, a pattern, one's own function of the text, and weighted sums of rewards."""
+"""Rewards from plain rules: a known answer, a pattern, your own function of the text, and weighted sums of rewards."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Matches:
 class Format:
     """1.0 where the pattern is found in the draft's text, else 0.0.
 
-    pattern: a regular expression as of `re`.
+    pattern: a regular expression, as in `re`.
     full: whether it must match the whole text.
     """
 
@@ -110,7 +110,7 @@ class Each:
 
     @property
     def reward_max(self) -> float | None:
-        """The upper bound that the function tells by an attribute of this name."""
+        """The upper bound that the function gives by an attribute of this name."""
         return told_maximum(self.function)
 
     def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
@@ -140,7 +140,7 @@ def as_reward(found: Any, spec: str) -> Any:
     function: Callable[..., Any] = found
     try:
         parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # some built-in functions tell nothing about themselves
+    except ValueError:  # some built-in functions have no signature
         return Each(function)
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [parameter for parameter in parameters if parameter.kind in positional and parameter.default is parameter.empty]
@@ -204,7 +204,7 @@ class BoundSum:
 
     @property
     def reward_max(self) -> float | None:
-        """The sum of the parts' upper bounds; None where one tells none or has a negative weight."""
+        """The sum of the parts' upper bounds; None where a part has none or has a negative weight."""
         told = [(weight, told_maximum(part)) for weight, part in self.parts]
         bounds = [weight * bound for weight, bound in told if bound is not None and weight > 0]
         return math.fsum(bounds) if len(bounds) == len(told) else None

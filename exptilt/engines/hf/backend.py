@@ -2,7 +2,7 @@
 
 Exactness. Logits are float32 or better; drawing and scoring apply the same temperature and truncation. A draft depends
 on its prompt and key alone, up to the rounding of the network, which differs with the size of the batch: in float32
-log-probabilities move by about 1e-6 nats, so about one draft in thousands takes another turn when its neighbours
+log-probabilities change by about 1e-6 nats, so about one draft in thousands differs when its neighbours
 change. In bfloat16 that is 1e-2 nats, and drafts do depend on the batch. With top_p or top_k, a token at the very edge
 of the support may for the same reason be inside it when drawn and outside (-inf) when scored.
 """
@@ -44,7 +44,7 @@ class Weights:
     fast: whether to use the fast paths (`exptilt.engines.hf.fast`), which change no draft.
     ours: whether nobody else uses the model, so that it may be changed and its weights need not be held twice; the model of a
         caller is left as it is, and must keep its weights while the engine lives.
-    Raises ModelError where it is no causal language model, which a trial finds out (`exptilt.engines.hf.trial`).
+    Raises ModelError where it is not a causal language model, which a trial finds out (`exptilt.engines.hf.trial`).
     """
 
     layout = LeftToRight()
@@ -138,7 +138,7 @@ class Weights:
             )
 
     def _measure(self, sampling: Sampling, measure: Measure) -> Callable[[Tensor, Tensor], Tensor]:
-        """What to compute of logits [positions, vocabulary] and tokens int64 [positions]: float64 [positions, values]."""
+        """What to compute from logits [positions, vocabulary] and tokens int64 [positions]: float64 [positions, values]."""
         laws = Laws.of([sampling], self.vocabulary, self.network.device)
 
         def measured(logits: Tensor, tokens: Tensor) -> Tensor:

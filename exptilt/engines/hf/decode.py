@@ -24,7 +24,7 @@ class Decoder:
         self.rows: list[Row] = []
         self.slots = network.slots(share=True)
         self._known: dict[Row, KeyValues | None] = {}  # key-values of each row's context but its last token
-        self._laws: Laws | None = None  # of the rows as they are now
+        self._laws: Laws | None = None  # these are of the rows as they are now
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> None:
@@ -57,7 +57,7 @@ class Decoder:
         places: dict[tuple[int, ...], int] = {}
         for prompt, family in families.items():
             common, state = common_beginning([row.context.tokens[:-1] for row in family]), known[family[0]]
-            if state is None:  # of one token, nothing comes before it
+            if state is None:  # nothing comes before the token of a context of one token
                 continue
             root = trunks.root(prompt, families, state)
             place = trunks.find(common)
@@ -126,7 +126,7 @@ class Decoder:
 
 
 class Lanes:
-    """Rows of a network and of the one for longer texts, as one batch: each row in the lane of what it may grow to."""
+    """Rows of a network and of the one for longer texts, as one batch: each row in the lane of the length it may grow to."""
 
     def __init__(self, network: Network, text: Text) -> None:
         self.network = network

@@ -65,7 +65,7 @@ def converted(file: Path) -> Path:
         try:
             unfinished.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster, and its folder is as good
+            if not folder.is_dir():  # otherwise another process was faster, and its folder is as good
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

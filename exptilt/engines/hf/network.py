@@ -76,7 +76,7 @@ class Network:
         texts = read_plainly(self.plain, trial_ids(config), model.dtype, name)
         self.vocabulary = texts.logits[0].shape[-1]
         self._try_rows(texts, fast, name)
-        self.prefixes = Prefixes(memory)  # without those of the trial
+        self.prefixes = Prefixes(memory)  # the key-values of the trial are dropped
         self.border: int | None = None
         self.beyond: Network | None = None
         if scales:
@@ -206,7 +206,7 @@ class Network:
                 cost.forwards += 1
         for context, cost in zip(contexts, costs, strict=True):
             cost.cached = len(context.tokens) - 1 - cost.prompt
-        if missing:  # what is new, and what was parted for it
+        if missing:  # these pieces are new, or were split for new ones
             found = {wanted: self.prefixes.find(wanted) for wanted in first}
             self.prefixes.trim()
         return [found[context.tokens[:-1]] for context in contexts], costs
@@ -287,7 +287,7 @@ class Network:
 
 
 def groups(sizes: Sequence[tuple[int, int]]) -> Iterable[list[int]]:
-    """Part rows into blocks that are evaluated at once: similar in length, bounded in size.
+    """Split rows into blocks that are evaluated at once: similar in length, bounded in size.
 
     sizes: (tokens to evaluate, tokens in all) of each row. Yields lists of indices.
     """
@@ -307,7 +307,7 @@ def groups(sizes: Sequence[tuple[int, int]]) -> Iterable[list[int]]:
 
 
 def _accepted(model: Any) -> frozenset[str]:
-    """The arguments that a model takes; an adapter around it hands on what it does not know."""
+    """The arguments that a model takes; an adapter around it passes on what it does not know."""
     inner = getattr(model, "get_base_model", None)  # of peft
     return frozenset(inspect.signature(model.forward if inner is None else inner().forward).parameters)
 

@@ -1,8 +1,9 @@
 """What a model can do, found out by trying it when it is loaded, because its configuration and its code do not always say so.
 
-The yardstick is the plain model, which reads a whole text at once, alone. Against it stand the ways in which an engine evaluates
-tokens, the fastest first: rows of unlike length together over trunks, then without trunks. A model that neither suits is read
-whole for every token, which is slow and always right; one whose logits depend on what comes after them is refused.
+The reference is the plain model, which reads a whole text at once, alone. Compared with it are the ways in which an engine
+evaluates tokens, the fastest first: rows of different lengths together over trunks, then without trunks. A model for which
+neither works is read whole for every token, which is slow and always right; one whose logits depend on what comes after them is
+refused.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LONG, SHORT, STEM, STEPS = (
     6,
     3,
 )  # tokens of the longest text, of the shortest, of their common prefix; steps of decoding
-NEAR = 15.0  # nats below the likeliest token from which on tokens are unlikely
+NEAR = 15.0  # tokens more nats below the likeliest one count as unlikely
 TOLERANCES = {torch.float32: 2e-4, torch.float64: 2e-4}  # of the spread of log-probabilities
 HALF_TOLERANCE = 3e-2
 
@@ -46,7 +47,7 @@ class Evaluates(Protocol):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of unlike length with the logits before and after each of their tokens, as the plain model has them.
+    """Texts of different lengths with the logits before and after each of their tokens, as the plain model has them.
 
     tokens: of each text.
     logits: float32 [tokens, vocabulary] of each.
@@ -82,7 +83,7 @@ def read_plainly(read: Callable[[Tensor], Tensor], ids: Sequence[int], dtype: to
 
 
 def trial_ids(config: Any) -> list[int]:
-    """Token ids of all over the vocabulary for the trial, padding and the end of text among them: some models mind those."""
+    """Token ids from the whole vocabulary for the trial, with padding and end of text: some models treat those differently."""
     ids = [(11 + 131 * i + 7 * i * i) % config.vocab_size for i in range(LONG + SHORT)]
     for place, name in ((LONG // 2 - 1, "pad_token_id"), (LONG // 2 + 2, "eos_token_id")):
         token = getattr(config, name, None)  # some configurations have none
@@ -115,7 +116,7 @@ def count_layers(model: Any, ids: Sequence[int]) -> tuple[int, int] | str:
 
 @torch.inference_mode()
 def try_rows(network: Evaluates, texts: Texts, *, share: bool) -> str | None:
-    """Decode and score texts of unlike length together; returns why that is not as the plain model has it, or None."""
+    """Decode and score texts of different lengths together; returns why that is not as the plain model has it, or None."""
     try:
         off = max(_decoded(network, texts, share), _scored(network, texts))
     except Exception as error:  # noqa: BLE001 - that a model fails in this way is what the trial finds out
@@ -152,7 +153,7 @@ def _scored(network: Evaluates, texts: Texts) -> float:
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:
-    """How far log-probabilities are apart (nats), all unlikely tokens taken for equal; NaN where some are not numbers."""
+    """How far log-probabilities are apart (nats), all unlikely tokens counted as equal; NaN where some are not numbers."""
     return float((_near(found.float()) - _near(wanted)).abs().max())
 
 

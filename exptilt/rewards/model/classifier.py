@@ -43,7 +43,7 @@ class ClassifierReward:
     batch_tokens: tokens that are evaluated at once, padding included; prompts in flight share batches.
 
     Scores are remembered by text. Raises ModelError where the model cannot be read, is not a trained sequence classifier or has
-    weights that are not numbers, and RewardError for a score that is none. `work` counts what it has read.
+    weights that are not numbers, and RewardError for a score that is not finite. `work` counts what it has read.
     """
 
     source: str | Path = field(compare=False)
@@ -107,13 +107,13 @@ class ClassifierReward:
             return Reading(ids, segments=segments)
         if self.template == "chat":
             text = tokenizer.chat([{"role": "user", "content": prompt}, {"role": "assistant", "content": response}])
-            return Reading(tokenizer.encode(text, special=False))  # the template writes the special tokens itself
+            return Reading(tokenizer.encode(text, special=False))  # the template adds the special tokens itself
         return Reading(tokenizer.encode(fill(self.template, prompt=prompt, response=response)))
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a loaded reward works with."""
+    """The parts of a loaded reward."""
 
     tokenizer: Tokenizer
     network: Network

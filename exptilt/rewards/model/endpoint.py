@@ -6,7 +6,7 @@ Three protocols, all POST with JSON, with one request for each response but in "
                 response in their order, at the URL as given
     "classify"  vLLM serving a sequence classifier (`vllm serve MODEL --runner pooling`): /classify with the two turns as
                 `messages`; the raw logits are asked for
-    "pooling"   vLLM serving any pooling model: /pooling, likewise; a model that gives a vector for each step or token is
+    "pooling"   vLLM serving any pooling model: /pooling, in the same way; a model that gives a vector for each step or token is
                 read by `label`, and reduced
 
 Time-outs, lost connections, statuses 429 and 5xx and broken bodies are tried again after growing pauses, or after what
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 BATCH = 32  # responses of one request of the protocol "rewards"
 PROTOCOLS = ("rewards", "classify", "pooling")
-_TRIAL = ("What is 1 + 1?", "2")  # rated when the reward is made, so that what is wrong shows before anything is spent
+_TRIAL = ("What is 1 + 1?", "2")  # this pair is rated when the reward is made, so that errors show before any cost
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,9 @@ class EndpointReward:
 
 
 def _numbers(given: Any, answer: Mapping[str, Any]) -> Floats:
-    """Numbers of an answer, finite or not: whoever remembers them says what is wrong with those that are not."""
+    """Numbers of an answer, finite or not: the memory of scores refuses those that are not."""
     try:
-        if np.asarray(given).dtype.kind in "US":  # texts, digits or not
+        if np.asarray(given).dtype.kind in "US":  # a text is refused, also one of digits
             raise TypeError
         numbers = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):

@@ -85,7 +85,7 @@ def _last_line(verdict: str) -> str:
 class Judge:
     """A mark from 0 to 10 for a response, by an engine that is shown the prompt and a rubric.
 
-    engine: the judge; its temperature is the spread of its opinions, its max_tokens the room for its reasons.
+    engine: the judge; its temperature is the spread of its opinions, its max_tokens limit its reasoning.
     rubric: what it is asked, with {prompt} and {response}.
     read: finds the mark in a verdict, None where there is none.
     votes: verdicts that are averaged.
@@ -94,7 +94,7 @@ class Judge:
     long: "cut" or "refuse" what is too long for the judge's context.
 
     `work` counts what the judge's engine does. Raises RewardError for a verdict that cannot be read after `tries` draws; a
-    verdict that was cut at max_tokens is one of these, because its number may be torn.
+    verdict that was cut at max_tokens is one of these, because its number may be incomplete.
     """
 
     engine: Engine
@@ -136,7 +136,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class PairwiseJudge:
-    """The share of rivals that a response beats, ties as halves, in the eyes of an engine: in [0, 1].
+    """The share of rivals that a response beats, ties as halves, as an engine judges: in [0, 1].
 
     engine: the judge.
     rivals: how many responses are drawn from the target's engine for each prompt, before and apart from the sampler's own; or the

@@ -1,6 +1,6 @@
 """Reward models read from a hub id or a folder, and refused where their scores would mean nothing.
 
-transformers draws a head at random where the files have none, and says so in a log line alone. Here a model is refused
+transformers draws a head at random where the files have none, and says so only in a log line. Here a model is refused
 unless it was saved as what it is loaded as, with every weight in the files and every weight a number.
 """
 
@@ -60,7 +60,7 @@ class Tokenizer:
     def places(self, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids with the characters, from and to, that each stands for."""
         if not self._tokenizer.is_fast:
-            raise ModelError(f"{self._name} has a tokenizer that does not tell where its tokens are: it needs a fast one")
+            raise ModelError(f"{self._name} has a tokenizer that does not give the positions of its tokens: it needs a fast one")
         with self._lock:
             encoded = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
@@ -117,7 +117,7 @@ def _check(model: Any, report: Mapping[str, Any], name: str, words: str) -> None
 
 
 def _context(model: Any, tokenizer: Any) -> int | None:
-    """Tokens that the model can read; tokenizers without a limit tell a huge one."""
+    """Tokens that the model can read; tokenizers without a limit report a huge one."""
     config = model.config.get_text_config()
     told = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
     limits = [limit for limit in told if limit is not None and limit < 10**7]

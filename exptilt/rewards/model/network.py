@@ -1,7 +1,7 @@
 """Forward passes of a reward model, with the readings of all callers together in batches of similar length.
 
 A reading is a row of tokens and the positions at which the model is read. Batches are padded on the right, under an
-attention mask, so in float32 a score does not depend on its neighbours but for rounding.
+attention mask, so in float32 a score does not depend on its neighbours except for rounding.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from exptilt.engines.scheduler import Scheduler
 from exptilt.keys import Floats
 from exptilt.usage import Work
 
-WAITING = 4096  # readings that may wait for their batch at once
-LINGER = 0.05  # seconds; the worker thread ends when nothing is to be read
+WAITING = 4096  # at most as many readings wait for their batch at once
+LINGER = 0.05  # seconds without anything to read after which the worker thread ends
 
 
 @dataclass(eq=False)

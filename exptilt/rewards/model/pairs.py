@@ -23,7 +23,7 @@ Pair = tuple[str, str]
 Long = Literal["cut", "refuse"]
 Reduce = Literal["min", "last", "product", "mean"]
 REMEMBERED = 2**16  # scores that are kept
-GAP = " [...] "  # stands where something was cut
+GAP = " [...] "  # this marks where something was cut
 ASKED = 256  # characters of a prompt, half from each end, that a cut leaves
 LEAST = 64  # characters of a response's end that a cut leaves
 LOGGER = logging.getLogger("exptilt")
@@ -101,7 +101,7 @@ class Cutter:
         if len(response) <= LEAST or not fits((short, GAP + response[-LEAST:])):
             raise RewardError(
                 f"{self._name} has no room for {ASKED} characters of the prompt {prompt[:60]!r} and the last {LEAST} of its "
-                "response: raise max_length, or shorten what stands around them"
+                "response: raise max_length, or shorten the form around them"
             )
         kept = LEAST + _most(len(response) - LEAST, lambda more: fits((short, GAP + response[-LEAST - more :])))
         return short, GAP + response[-kept:]

@@ -41,8 +41,8 @@ class StepFormat:
     layout: "pieces", prompt, steps and markers are encoded one by one and joined, without a template; "text", they are encoded as
         one text, in the `template`; "turns", each step is a turn of a chat, answered by `good`.
     head: "labels", a token classifier; "words", the next-token distribution of a causal model.
-    separator: what parts the steps of a response; it is not part of them.
-    marker: what follows each step instead.
+    separator: the text between the steps of a response; it is not part of them.
+    marker: the text that replaces the separator after each step.
     good, bad: of "labels" two numbers or names of labels, of "words" two words of one token each, or token ids.
     template: of the layout "text", as of `ClassifierReward`, without "pair".
     """
@@ -67,7 +67,7 @@ class StepFormat:
             check_form(self.template, "prompt", "response")
 
     def steps(self, response: str) -> list[str]:
-        """The steps of a response that hold anything; one empty step where it has none."""
+        """The steps of a response that are not empty; one empty step where it has none."""
         return [step for step in response.split(self.separator) if step.strip()] or [""]
 
 
@@ -86,7 +86,7 @@ class ProcessReward:
     format: one of FORMATS by its name, or a `StepFormat`.
     reduce: "min", the weakest step; "last"; "product", of a whole chain of steps; or "mean".
     max_length, long, dtype, device, batch_tokens, errors and `work`: as of `ClassifierReward`. Steps that a cut took from the
-        beginning of a response do not count.
+        start of a response do not count.
     """
 
     source: str | Path = field(compare=False)
@@ -191,7 +191,7 @@ def _text(pair: Pair, form: StepFormat, tokenizer: Tokenizer) -> Reading:
     prompt, response = pair
     steps, reach = form.steps(response), len(form.marker.rstrip() or form.marker)
     marked = "".join(step + form.marker for step in steps)
-    marked = marked.rstrip() if form.marker.strip() else marked  # templates strip what ends in white space
+    marked = marked.rstrip() if form.marker.strip() else marked  # templates strip white space at the end
     chat = form.template == "chat"
     if chat:
         whole = tokenizer.chat([{"role": "user", "content": prompt}, {"role": "assistant", "content": marked}])
