@@ -5,7 +5,7 @@
     found = examine(xt.load("tiny", max_tokens=96), xt.rewards.Arithmetic(), prompts, Goal(ess=8))
     found.beta, found.plan.sampler, found.why, found.bill(found.plan, problems=1000), found.warnings
 
-`pilot.py` says what is drawn, `tilt.py` what that tells about β, `checks.py` and `findings.py` what the reward and the draws
+`pilot.py` says what is drawn, `tilt.py` what that says about β, `checks.py` and `findings.py` what the reward and the draws
 are like, `warnings.py` what speaks against them. Everything is an estimate with an interval.
 """
 

@@ -1,4 +1,4 @@
-"""Is the reward fit to be sampled by? Asked before money is spent: a target π ∝ p·exp(r/β) needs a fixed function r."""
+"""Is the reward fit for sampling? Checked before a long run: a target π ∝ p·exp(r/β) needs a fixed function r."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exptilt.draft import Draft, Prompt
 from exptilt.errors import RewardError
 from exptilt.keys import Floats, Key
 
-_SOME = 8  # drafts that are rated again
+_SOME = 8  # as many drafts are rated again
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,12 @@ from exptilt.samplers import Independent
 
 @dataclass(frozen=True)
 class Plan:
-    """Independent draws for one prompt. ess: effective draws, which would serve as well if drawn from π itself. tokens:
-    generated. rated: drafts rated."""
+    """Independent draws for one prompt.
+
+    ess: effective draws, which would serve as well if drawn from π itself.
+    tokens: tokens generated.
+    rated: drafts rated.
+    """
 
     sampler: Independent
     ess: Estimate
@@ -25,8 +29,11 @@ class Plan:
 
     @classmethod
     def reaching(cls, ess: float, tilt: Tilt, tilts: Sequence[Tilt], length: float) -> Plan:
-        """As many draws as make `ess` effective ones: n draws are worth n times the ESS share. tilts: bootstrap resamples of the
-        tilt; length: tokens of a draw."""
+        """As many draws as make `ess` effective ones: n draws are worth n times the ESS share.
+
+        tilts: bootstrap resamples of the tilt.
+        length: tokens of a draw.
+        """
         n = max(1, math.ceil(ess / tilt.share - 1e-9))
         return cls(Independent(n), Estimate.of(n * tilt.share, (n * other.share for other in tilts)), n * length, n)
 
@@ -38,9 +45,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the long run is to reach. ess: effective draws from π for each prompt. accuracy: share of problems solved, for a
-    pilot with a task. beta, kl (nats) or share (ESS as a share of draws) fixes how far to tilt; at most one of them, and
-    where none is given a KL of 1 nat, less where the pilot could not show as much."""
+    """What the long run is to reach.
+
+    ess: effective draws from π for each prompt.
+    accuracy: share of problems solved, for a pilot with a task.
+    beta, kl, share: how far to tilt, by β, by KL in nats, or by the ESS as a share of draws. Give at most one of them; by
+        default a KL of 1 nat, less where the pilot could not show as much.
+    """
 
     ess: float = 8.0
     accuracy: float | None = None
@@ -59,10 +70,12 @@ class Goal:
 
 @dataclass(frozen=True)
 class Speed:
-    """What the pilot cost, without the few drafts that are rated again. tokens, seconds (wall clock): of all of it. per_token,
-    per_rating: seconds of one, each its share of the whole at the pilot's concurrency.
-    binding: tokens that the reward draws
-    for itself for each prompt, such as an agreement's pilot."""
+    """What the pilot cost, without the few drafts that are rated again.
+
+    tokens, seconds: those of the whole pilot, by the wall clock.
+    per_token, per_rating: seconds of one, each its share of the whole at the pilot's concurrency.
+    binding: tokens that the reward draws for itself for each prompt, such as an agreement's pilot.
+    """
 
     tokens: int
     seconds: float
@@ -84,8 +97,8 @@ class Bill:
 class Examination:
     """What was found and what follows from it. `examine` says how.
 
-    beta: the suggested β, or the one that was given; None where no reward varies, and then there is no tilt, plan or choice. kl
-        (nats), share: what it does, in the mean over the prompts whose reward varies.
+    beta: the suggested β, or the one that was given; None where no reward varies, and then there is no tilt, plan or choice.
+    kl, share: KL(π‖p) in nats and the ESS share at that β, in the mean over the prompts whose reward varies.
     best_of: the n whose best-of-n has the same mean reward; None where the pilot's draws do not suffice.
     heavy: prompts whose exp(r/β) has a heavy tail by k̂.
     explained: for `PLACES` mean lengths, the share of the variance of exp(r/β) that the prefix explains.

@@ -28,8 +28,8 @@ from exptilt.usage import Budget
 USUAL = Goal()
 _RESAMPLES = 200
 _USUAL_KL = 1.0  # nats; best-of-7 of Gaussian rewards has as much
-_LITTLE = 0.2  # of the variance of exp(r/β), below which half of a response is not a guide
-_BATCH = 8  # draws between two looks at a budget
+_LITTLE = 0.2  # half of a response that explains less of the variance of exp(r/β) is not a guide
+_BATCH = 8  # as many draws are made between two checks of a budget
 
 
 def examine(
@@ -49,7 +49,7 @@ def examine(
     """Draw a pilot of `draws` responses for each prompt, and as many tokens again of moves and forks (`exptilt.doctor.pilot`).
 
     task: problems whose prompts these are, for accuracies.
-    concurrency: prompts under way at once, as in the run that is planned, or the seconds are another machine's.
+    concurrency: prompts under way at once, as in the run that is planned, because seconds depend on it.
     tokens: the most the pilot may take; it may go over by one engine call for each prompt, and what was drawn until then is
         judged.
     reward_timeout, progress: as in `run`.
@@ -139,7 +139,7 @@ def _spread(tilt: Tilt, tilts: Sequence[Tilt], name: str) -> Estimate:
 
 
 def _beta(soundings: Sequence[Sounding], goal: Goal) -> float:
-    """The β that the goal asks for, or the nearest that this pilot can tell; NaN where no reward varies."""
+    """The β that the goal asks for, or the nearest that this pilot can estimate; NaN where no reward varies."""
     if not any(sounding.varies for sounding in soundings):
         return math.nan
     if goal.beta is not None:
@@ -150,7 +150,7 @@ def _beta(soundings: Sequence[Sounding], goal: Goal) -> float:
 
 
 def tellable_kl(soundings: Sequence[Sounding]) -> float:
-    """The largest KL (nats) that a pilot of these draws is a judge of: 2 below the log of their number, or half of what the best
+    """The largest KL (nats) that a pilot of these draws can estimate: 2 below the log of their number, or half of what the best
     reward seen amounts to where that is more."""
     count = min(len(sounding.rewards) for sounding in soundings)
     return max(math.log(count) - 2.0, 0.5 * attainable_kl(soundings))

@@ -1,4 +1,4 @@
-"""The pilot: what is drawn and rated before a long run, so that its β, sampler and cost can be told.
+"""The pilot: what is drawn and rated before a long run, to find its β, sampler and cost.
 
 For each prompt n independent responses y_1..y_n are drawn from p and rated. Where the engine can continue drafts, the
 first half of them is used again, to learn what their prefixes say about their rewards:
@@ -9,7 +9,7 @@ first half of them is used again, to learn what their prefixes say about their r
 A response and its fork are two independent completions of one prefix, so the covariance of anything between the two
 is the variance that the prefix explains. Together they cost about as much as the n draws.
 
-`Pilot` is a sampler, so `exptilt.running.run` serves many prompts at once, binds rewards, counts tokens and keeps to budgets.
+`Pilot` is a sampler, so `exptilt.running.run` serves many prompts at once, binds rewards, counts tokens and respects budgets.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Piloted:
 
 @dataclass
 class _Desk:
-    """Finishes and rates the drafts of one prompt, and keeps account in `trace`."""
+    """Finishes and rates the drafts of one prompt, and records the cost in `trace`."""
 
     target: Target
     prompt: Prompt
@@ -165,7 +165,7 @@ class Sounding:
 
     @property
     def varies(self) -> bool:
-        """Whether the draws differ in reward, and not all are excluded: only then has tilting anything to gain."""
+        """Whether the draws differ in reward, and not all are excluded: only then can tilting gain anything."""
         return float(self.rewards.max()) > float(self.rewards.min())
 
     def resampled(self, generator: np.random.Generator) -> Sounding:

@@ -7,7 +7,7 @@ With h = exp(r/β)/Z, so that E_p[h] = 1, for one prompt:
 - acceptance of `SuffixMCMC`, min(1, exp((r'-r)/β)·n/n') in the mean over π: the average over drafts and their moves with
   weights h.
 
-Prompts whose draws all have one reward tell nothing about β and are left out. Intervals are 95 % bootstrap intervals
+Prompts whose draws all have one reward say nothing about β and are left out. Intervals are 95 % bootstrap intervals
 over prompts, or over the draws where there is one prompt.
 """
 
@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, value: float, others: Iterable[float]) -> Estimate:
-        """A value with the quantiles of its bootstrap resamples; those that are NaN have nothing to say."""
+        """A value with the quantiles of its bootstrap resamples; resamples that are NaN are left out."""
         kept = [other for other in others if not math.isnan(other)]
         if not kept:
             return cls(value, value, value)
@@ -49,10 +49,13 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Tilt:
-    """Means over prompts at one β. share: ESS as a share of draws from p. kl: KL(π‖p), nats. explained: the share of
-    Var_p(exp(r/β)) that a prefix of each of `PLACES` mean lengths explains; empty without forks.
-    acceptance: of suffix
-    redraws under π; NaN without moves."""
+    """Means over prompts at one β.
+
+    share: ESS as a share of draws from p.
+    kl: KL(π‖p), nats.
+    explained: the share of Var_p(exp(r/β)) that a prefix of each of `PLACES` mean lengths explains; empty without forks.
+    acceptance: that of suffix redraws under π; NaN without moves.
+    """
 
     beta: float
     share: float
@@ -130,7 +133,7 @@ def _acceptance(soundings: Sequence[Sounding], beta: float) -> float:
 
 
 def heavy_tails(soundings: Sequence[Sounding], beta: float) -> int:
-    """On how many prompts k̂ of exp(r/β) is above its limit, where a tail can be fitted at all."""
+    """The number of prompts on which k̂ of exp(r/β) is above its limit, among those where a tail can be fitted."""
     return sum(_is_heavy(sounding.rewards / beta) for sounding in soundings if sounding.varies)
 
 
@@ -176,8 +179,8 @@ def attainable_kl(soundings: Sequence[Sounding]) -> float:
 def common_beta(soundings: Sequence[Sounding], *, kl: float | None = None, share: float | None = None) -> float:
     """The one β at which the mean over prompts of KL(π‖p) is `kl` nats, or that of the ESS share is `share`; give exactly one.
 
-    As `exptilt.choose_beta`, whose mean over prompts it takes. A wish beyond what any β makes of these rewards, or within a
-    tenth of the end of that range, where β hardly matters, is taken to be that near the end; 1 where all β are alike.
+    As `exptilt.choose_beta`, whose mean over prompts it takes. A value beyond what any β reaches with these rewards, or within a
+    tenth of the end of that range, where β hardly matters, is moved to that distance from the end; 1 where all β give the same.
     """
     varied = [sounding.rewards for sounding in soundings if sounding.varies]
     if (kl is None) == (share is None):

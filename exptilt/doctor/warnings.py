@@ -1,4 +1,4 @@
-"""What about a pilot's draws and its reward speaks against a long run, in plain words, each with its cure."""
+"""Reasons against a long run in a pilot's draws and reward, in plain words, each with its cure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from exptilt.doctor.examination import Examination, Goal
 from exptilt.doctor.findings import Findings
 from exptilt.running.result import Failure, Result
 
-_FEW = 5  # prompts, below which an interval over them says little
+_FEW = 5  # an interval over fewer prompts says little
 
 
 def warn(
     examination: Examination, goal: Goal, engine: Engine, failures: Sequence[Failure], results: Sequence[Result]
 ) -> Iterator[str]:
-    """What the user should know before the run, the gravest first."""
+    """What the user should know before the run, the most serious first."""
     yield from _about_reward(examination, failures)
     yield from _about_draws(examination.findings, engine)
     yield from _about_estimates(examination, goal)
@@ -37,7 +37,7 @@ def _about_reward(examination: Examination, failures: Sequence[Failure]) -> Iter
     elif checks.alone > 1e-6 * max(1e-9, findings.within):
         yield (
             f"A draft's reward depends on what is rated with it: it differs by up to {checks.alone:.3g} when a draft is rated "
-            "alone. Samplers rate drafts in calls of many sizes: rate each for itself."
+            "alone. Samplers rate drafts in calls of many sizes: rate each draft independently."
         )
     if abs(findings.drift) > 0.5:
         longer = "longer" if findings.drift > 0 else "shorter"

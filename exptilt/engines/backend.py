@@ -68,8 +68,11 @@ class Layout(Protocol):
 class Backend(Protocol):
     """A model ready to serve many callers, from many threads.
 
-    name: what errors and settings call it. text: its tokenizer. layout: how its drafts become rows. context: the most tokens of
-    prompt and response together, None for no limit. vocabulary: the number of token ids, None where tokens are not the model's.
+    name: what errors and settings call it.
+    text: its tokenizer.
+    layout: how its drafts become rows.
+    context: the most tokens of prompt and response together, None for no limit.
+    vocabulary: the number of token ids, None where tokens are not the model's.
     settings: what fixes the model, as JSON values.
     """
 

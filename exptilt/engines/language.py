@@ -34,8 +34,10 @@ class LanguageEngine(Generic[B]):
     backend: the model.
     sampling: temperature, truncation, stop rule and cap (`exptilt.engines.sampling.Sampling`; diffusion models have parameters of
         their own).
-    system: the system turn of plain strings, and of chats that have none. template=False feeds plain strings as they are. Closing
-        an engine closes its backend, and with it every other engine that shares it.
+    system: the system turn of plain strings, and of chats that have none.
+    template: whether the chat template is applied; False feeds plain strings as they are.
+
+    Closing an engine closes its backend, and with it every other engine that shares it.
 
     Work is counted so that prompt + generated + scored is the number of tokens the network evaluated: the last token
     of a prefix is evaluated by the step that draws the next token and is counted there, not under `prompt` or `cached`.

@@ -39,7 +39,7 @@ class Comparison:
 
 
 Announce = Callable[[str, int], Progress | None]
-"""Called before each run with a title and the number of problems; what it returns hears of each problem."""
+"""Called before each run with a title and the number of problems; what it returns is called for each problem."""
 
 
 def compare(
@@ -59,7 +59,7 @@ def compare(
     independent draws as cost the same; where the reward draws a pilot, those that use the reward get fewer draws, by the
     cost of the pilot. An Independent sampler is itself the pool. Problems are the same for each seed; a problem's share
     of right seeds is what intervals resample.
-    store: a folder; each sampler and seed has a results file in it, and the same call goes on where it was stopped.
+    store: a folder; each sampler and seed has a results file in it, and the same call resumes where it was stopped.
     reward_timeout: as in `run`.
     Raises what `evaluate` raises.
     """
@@ -72,7 +72,7 @@ def compare(
         if not isinstance(sampler, Independent):
             selects = {f"{name}, draw": draw, f"{name}, vote": vote(task.answer)}
             guided, results = _evaluated(target, task, sampler, selects, seed, concurrency, store, announce, reward_timeout)
-            draws = draws or equal_samples(guided[0].tokens, results)  # one number for all seeds
+            draws = draws or equal_samples(guided[0].tokens, results)  # this is one number for all seeds
         plain = Independent(draws)
         title = f"{draws} independent draws, seed {seed}"
         file = _file(store, plain, seed)
@@ -123,7 +123,7 @@ def _pool_scores(task: Task, pool: Sequence[Result], seconds: float, seed: int) 
     whole, drawn = mean_cost(pool), mean_cost(pool).draws_alone(mean_length(pool) * count)
     fewer = max(1, count - round((whole.tokens - drawn.tokens) / mean_length(pool)))
     cut = [replace(result, population=head(result.population, fewer)) for result in pool]
-    price = whole.plus(drawn.plus(drawn.share(fewer / count), -1), -1)  # without the draws that are left out
+    price = whole.plus(drawn.plus(drawn.share(fewer / count), -1), -1)  # this leaves out the other draws
     bare = [replace(result, population=without_reward(result.population)) for result in pool]
     methods: list[tuple[str, Sequence[Result], Select | None, Cost]] = [
         ("plain sampling", pool, None, drawn.share(1 / count)),
@@ -151,7 +151,7 @@ def head(population: Population, count: int) -> Population:
 
 
 def without_reward(population: Population) -> Population:
-    """The same drafts as a method that knows no reward has them: none excluded, none heavier, none better."""
+    """The same drafts as a method without a reward sees them: none excluded, none heavier, none better."""
     return Population.unweighted(population.drafts, np.zeros(len(population)))
 
 

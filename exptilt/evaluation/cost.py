@@ -78,7 +78,7 @@ class Cost:
         )
 
     def plus(self, other: Cost, times: float = 1.0) -> Cost:
-        """This cost and `times` the other one; -1 takes it away."""
+        """This cost plus `times` the other one; -1 subtracts it."""
         return Cost(
             self.reference.plus(other.reference, times),
             self.proposal.plus(other.proposal, times),

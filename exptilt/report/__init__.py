@@ -7,7 +7,7 @@ each method, whether the answers' posterior means what it says, and the diagnost
 came about: the tree of candidates, the chain, or the generations of particles, as far as the trace tells.
 
 The work is split as the page is: `methods` reads the files, `figures` sums them up, `prompt` and `growth` turn one
-line of a file into what the page shows of it, `page` puts it all into HTML. The page itself lies in `page/`: plain
+line of a file into what the page shows of it, `page` puts it all into HTML. The page itself is in `page/`: plain
 JavaScript and CSS that ask for nothing from outside. Model texts are data there and never markup.
 """
 
@@ -26,7 +26,7 @@ from exptilt.report.page import render
 from exptilt.report.prompt import detail, glance
 
 MOST_DRAFTS = 300
-"""Drafts of one prompt whose texts go into the page; more make it slow to open and nobody reads them."""
+"""At most as many drafts of one prompt have their texts in the page; more make it slow to open."""
 
 
 def write_report(
@@ -43,10 +43,10 @@ def write_report(
 
     stores: results files of `run`; they are only read, and may still be growing.
     references: the right answer of each prompt, by the prompt or its text (`exptilt.draft.prompt_text`); without them
-        rewards take the place of accuracy.
+        rewards replace accuracy.
     answer: reads the answer out of a text; where not given, the one that the files' own vote used, else `answers.number`.
     most_drafts: texts kept of one prompt and method, the heaviest drafts first; the weights of all are shown.
-    parameters: of the models, which the files do not tell, for a column of FLOPs: for each file, or once where all are
+    parameters: sizes of the models, which the files do not hold, for a column of FLOPs: for each file, or once where all are
         of the same models.
 
     Raises StoreError for a file that cannot be used, ValueError for none, for references that fit no prompt, or for

@@ -16,12 +16,12 @@ from exptilt.report.prompt import is_right, kind_of, posterior
 from exptilt.running.lines import stored_population, stored_usage
 
 _BINS = 10
-_CAPS = 24  # points of an accuracy curve
+_CAPS = 24  # an accuracy curve has at most as many points
 _GROWING = {"ETS", "Independent", "SuffixMCMC", "Metropolised"}  # of files from before the trace told whether populations grow
 
 
 def warning_kinds(methods: Sequence[Method]) -> dict[str, int]:
-    """Every kind of warning among the methods, numbered, the commonest first."""
+    """Every kind of warning among the methods, numbered, the most common first."""
     counts: dict[str, int] = {}
     for method in methods:
         for line in method.lines.values():
@@ -155,7 +155,7 @@ def _path(line: Mapping[str, Any], kind: str, references: Mapping[str, str], rea
     assert population is not None
     answers = [read(draft.text) for draft in population.drafts]
     cuts = [(entry["tokens"], entry["n"]) for entry in line["trace"]]
-    if kind == "Independent" and len(cuts) == 1:  # any first k of n independent draws are a run of k
+    if kind == "Independent" and len(cuts) == 1:  # the first k of n independent draws are a run of k
         whole, count = cuts[0]
         cuts = [(whole * k / count, k) for k in (2**power for power in range(count.bit_length())) if k < count] + cuts
     path = []

@@ -52,7 +52,7 @@ class Method:
 
 
 def collect(paths: Sequence[str | Path]) -> list[Method]:
-    """The methods of these files, named apart. Raises ValueError for no file, or the same one twice."""
+    """The methods of these files, each with a name of its own. Raises ValueError for no file, or the same one twice."""
     files = [Path(path) for path in paths]
     if not files or len({path.resolve() for path in files}) < len(files):
         raise ValueError(f"{', '.join(map(str, files)) or 'no results file'}: give one or more results files, each once")

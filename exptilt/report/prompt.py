@@ -58,7 +58,7 @@ def glance(
         "right": None if reference is None else is_right(answer, reference, read),
         "reward": line["reward"],
         "n": last["n"],
-        "ess": None if line["log_z"] is None else last["ess"],  # equal weights of a chain say nothing
+        "ess": None if line["log_z"] is None else last["ess"],  # the equal weights of a chain say nothing
         "log_z": line["log_z"],
         "kl": population.kl(method.beta) if population is not None and population.proper else None,
         "k_hat": population.k_hat if population is not None and population.proper else None,
@@ -134,7 +134,7 @@ def _history(
     trace = stored_trace(line, method.settings["sampler"])
     if isinstance(trace, Tree) and trace.steps:
         if any(step.rollouts is None for step in trace.steps):
-            missing.append("The file was written before rollouts were told apart by their candidates: they are listed without.")
+            missing.append("The file was written before rollouts were recorded by candidate: they are listed without.")
         elif all(step.first is None for step in trace.steps):
             missing.append("The population holds the chain alone, so the rollouts behind the energies were not kept.")
         return {"tree": tree(trace, population, texts)}

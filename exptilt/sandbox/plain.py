@@ -94,8 +94,8 @@ class Writer:
 
     stand_in: makes JSON for what is not plain, a dict with one key that the other side's `Reader` passes to its `find`.
     own: a class whose values are never looked at but go to `stand_in` at once.
-    met: the mutable containers met so far. reduced: the name of a class whose value was sent as its plain relative, such as an
-        IntEnum's as an int; "" for none.
+    met: the mutable containers met so far.
+    reduced: the name of a class whose value was sent as its plain relative, such as an IntEnum's as an int; "" for none.
     """
 
     def __init__(self, stand_in: Callable[[Any], dict[str, Any]], own: type | None = None, met: Sequence[Any] = ()) -> None:

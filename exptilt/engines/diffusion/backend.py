@@ -1,13 +1,13 @@
 """A masked-diffusion language model as a backend of `exptilt.engines.language`, with exact log-probabilities of its paths.
 
-What the distribution is, `exptilt.engines.diffusion.sampling` says.
+`exptilt.engines.diffusion.sampling` defines the distribution.
 
 Exactness. The recorded log-probabilities are those of softmax(logits/temperature) at the state before the step, in
 float32 or better, and `score` evaluates the same states: they agree to about 1e-6 nats in float32. A draft depends on its
 prompt and key alone up to that rounding, which differs with the batch: an order that follows the logits may then, where
-two positions tie within it, take another turn. `extend` may stop anywhere, also within a step: the next call restores
+two positions tie within it, differ. `extend` may stop anywhere, also within a step: the next call restores
 the state before the step, so extend(a) and extend(b) in a row follow the distribution of extend(a + b). The exception is
-"low-confidence", whose steps cannot be parted: there `extend` stops between steps only.
+"low-confidence", whose steps cannot be split: there `extend` stops between steps only.
 
 So the redraw of a suffix of the decisions (QAlign) is a valid move for every order with a density: the conditional distribution
 of what follows the first i decisions of a path is exactly what `extend` draws, whichever positions they are.

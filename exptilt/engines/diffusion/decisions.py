@@ -26,8 +26,8 @@ class Step:
     """One step of a batch.
 
     rows: those that take it, `asked` filled.
-    features: what the network thinks of all asked positions, row after row: [n, width]. starts: int [rows + 1], where each row's
-        positions begin in it.
+    features: the network's features of all asked positions, row after row: [n, width].
+    starts: int [rows + 1], where each row's positions begin in it.
     """
 
     def __init__(self, network: MaskedNetwork, rows: Sequence[Row], features: Tensor) -> None:

@@ -52,9 +52,11 @@ class MaskedNetwork:
     mask: the id of the mask token, which is never drawn.
     shifted: whether the logits of a position are read one position before it, as in models made from autoregressive ones
         (Dream).
-    thin: whether to catch hidden states at all. no_cache: why block caches cannot be had of this model, found out by a trial;
-        None where they can. kept_bytes: what the keys and values of one position take there. Not thread-safe: the scheduler's
-        worker calls it.
+    thin: whether to catch hidden states at all.
+    no_cache: why this model cannot have block caches, found out by a trial; None where it can.
+    kept_bytes: the bytes that the keys and values of one position take there.
+
+    Not thread-safe: the scheduler's worker calls it.
     """
 
     def __init__(self, model: Any, mask: int, *, shifted: bool = False, thin: bool = True) -> None:

@@ -56,12 +56,13 @@ class Network:
 
     name: what errors call the model.
     memory: bytes for those key-values.
-    fast: whether rows may share trunks. What the model can do is found out by a trial (`exptilt.engines.hf.trial`): `shares`,
-        whether rows may share trunks, and `caches`, whether key-values may be kept at all; `border`, the length at which position
-        scaling changes, with `beyond`, a network for texts that may be longer; `why` tells what was switched off and for what
-        reason.
-    scales: whether to look for such a border. Not thread-safe: the scheduler's worker calls it.
-    Raises ModelError where the model is not a causal language model.
+    fast: whether rows may share trunks.
+    scales: whether to look for a border, see below.
+
+    A trial finds out what the model can do (`exptilt.engines.hf.trial`): `shares`, whether rows may share trunks, and `caches`,
+    whether key-values may be kept at all; `border`, the length at which position scaling changes, with `beyond`, a network for
+    texts that may be longer; `why` says what was switched off and for what reason. Not thread-safe: the scheduler's worker
+    calls it. Raises ModelError where the model is not a causal language model.
     """
 
     def __init__(self, model: Any, memory: int, *, name: str, fast: bool = True, scales: bool = True) -> None:

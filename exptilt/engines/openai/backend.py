@@ -70,7 +70,7 @@ class OpenAIBackend:
             raise ValueError(f"extra holds {', '.join(taken)}, which the engine sets itself: leave them out")
         if not template and (unread := sorted(TEMPLATE_FIELDS & set(self.extra))):
             raise ValueError(f"extra holds {', '.join(unread)}, which the chat template reads: leave template=True")
-        json.dumps(self.extra, allow_nan=False)  # says what is wrong now rather than at the first request
+        json.dumps(self.extra, allow_nan=False)  # this reports errors now rather than at the first request
         self.text = ServedText(server, {name: value for name, value in self.extra.items() if name in TEMPLATE_FIELDS})
 
     @property
@@ -169,7 +169,7 @@ class OpenAIBackend:
         try:
             for row, choice in zip(rows, choices(answer, len(rows)), strict=True):
                 take(row, prior, choice)
-        finally:  # what cannot be used was paid for
+        finally:  # an answer that cannot be used was paid for too
             first.cost = self.server.cost(spent(answer), drawn=sum(len(row.tokens) for row in rows))
 
     def _request(self, row: Row, prior: str) -> tuple[str, dict[str, Any]]:

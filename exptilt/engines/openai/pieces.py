@@ -1,10 +1,10 @@
-"""Identities for the tokens of servers that tell text but no token ids.
+"""Identities for the tokens of servers that return text but no token ids.
 
 A draft's identity is its token ids, and samplers cut drafts by them. Where a server tells only strings, each string is
 a token: its id is a hash of the string, so equal strings have equal ids in every process and a results file can be
 resumed. The end of a response is a token of its own, END, because an empty response is a response too.
 
-What this cannot be is exact in the server's own tokens: a prefix is sent back as text, and the server may encode it in
+This is not exact in the server's own tokens: a prefix is sent back as text, and the server may encode it in
 other tokens than those it was drawn in. The distribution of a continuation is that of the *text*.
 """
 
@@ -71,7 +71,7 @@ def split(choice: Choice) -> list[str]:
             break
         kept.append(part)
         rest = rest[len(part) :]
-    entire = all(choice.pieces) and not any(BROKEN in piece for piece in choice.pieces)  # none is a part of a character
+    entire = all(choice.pieces) and not any(BROKEN in piece for piece in choice.pieces)  # no string is part of a character
     if (rest and entire and len(kept) == len(choice.pieces)) or not (choice.pieces or choice.finish == "stop"):
         raise AnswerError(
             f"the server's answer cannot be used: its token strings end before the text, {len(choice.pieces)} of them for "

@@ -35,7 +35,7 @@ LOGGER = logging.getLogger("exptilt")
 Mode = Literal["ids", "text", "chat"]
 Wanted = Literal["auto", "completions", "chat"]
 CAPS = ("max_tokens", "max_completion_tokens")  # the second is that of OpenAI's newer models
-LOWEST = (1, 16, 1024)  # tokens; some servers refuse less than 16, and models that think want room for it
+LOWEST = (1, 16, 1024)  # tokens; some servers refuse less than 16, and reasoning models need more
 COPIES: Mapping[str, int] = {"n": 2}
 SEEDED: Mapping[str, int] = {"seed": 1}
 PROBE = "The answer is"
@@ -100,7 +100,7 @@ class Probe:
         """What the server says of its models, by their names; nothing where it keeps no list."""
         try:
             answer = self.transport.get("models", url=self.url)
-        except AnswerError:  # what it can do is seen without a list
+        except AnswerError:  # the list is not needed to find out what the server can do
             answer = None
         listed = None if answer is None else answer.get("data")
         return {str(card.get("id")): card for card in listed if isinstance(card, dict)} if isinstance(listed, list) else {}

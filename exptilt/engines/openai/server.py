@@ -26,7 +26,7 @@ class Server:
     def __init__(self, transport: Transport, model: str, abilities: Abilities) -> None:
         self.model, self.abilities = model, abilities
         self._transport = transport
-        self._untold = False  # whether an answer without usage was reported
+        self._untold = False  # whether a missing usage was reported already
 
     def ask(self, path: str, body: dict[str, Any], key: Key) -> dict[str, Any]:
         return self._transport.post(path, {"model": self.model, **body}, key)
@@ -83,7 +83,7 @@ def connect(
 ) -> Server:
     """Find out what the servers at `base_url` can do for a model, by requests for one token each.
 
-    base_url: one URL or several (a list, or parted by commas), which must serve the same model in the same way;
+    base_url: one URL or several (a list, or separated by commas), which must serve the same model in the same way;
         OPENAI_BASE_URL where not given, else OpenAI's own.
     mode: "completions" to have prefixes continued, "chat" for whole answers; "auto" takes the first that works.
     make: "vllm", "sglang", "llamacpp" or "other", where the list of models does not tell (behind a proxy).

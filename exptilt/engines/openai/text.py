@@ -3,7 +3,7 @@
 A server that tells token ids encodes and decodes by its own tokenizer. Elsewhere strings are tokens (`pieces`), and so is a
 prompt: the text that a template made of it, or its messages where the server applies the template itself.
 
-A prefill is tried, not believed: what the server makes of a chat must end with it, character by character. Of a chat server only
+A prefill is tested: the text that the server makes of a chat must end with it, character by character. Of a chat server only
 the number of tokens is seen, and a prompt that is continued has no tokens that end its last message.
 """
 

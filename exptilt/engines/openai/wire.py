@@ -1,9 +1,9 @@
 """What goes over the wire: sampling parameters as request fields, and answers as checked records.
 
-To a server of known make every parameter of the distribution is sent, also where it is "off": vLLM fills what is
+A server of known make gets every parameter of the distribution, also those that are "off": vLLM fills what is
 missing from the model's own generation_config, llama.cpp's server from its defaults (top_k 40, top_p 0.95, min_p 0.05),
 and the draws would follow another distribution than the one that `settings` names. A server of unknown make gets the
-fields of OpenAI's protocol alone, and of those only what is on: some refuse a field that they do not know.
+fields of OpenAI's protocol alone, and of those only the ones that are on: some refuse a field that they do not know.
 
 What an answer holds is checked here, where it enters. An answer that cannot be used is an AnswerError of its prompt; it
 is not asked for again, because the drafts kept would then be those that a server answers well.
@@ -158,7 +158,7 @@ def _finish(reason: Any, error: Any) -> Literal["stop", "length"]:
     name = reason.lower() if isinstance(reason, str) else ""
     if name in _FILTERED:
         raise PromptError(
-            f"the server's content filter cut an answer to this prompt ({reason}): no draw of the model is to be had"
+            f"the server's content filter cut an answer to this prompt ({reason}): the model's own draw is not available"
         )
     if name in _CONTEXT_ENDED:
         raise PromptError(f"the model's context ended ({reason}): shorten the prompt or lower max_tokens")

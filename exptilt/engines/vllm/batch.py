@@ -1,7 +1,7 @@
 """Requests to vLLM, as a batch that `exptilt.engines.scheduler` drives: vLLM itself decides what runs together in each step.
 
 vLLM's engine serves one thread. The scheduler's worker is that thread: it adds the requests of all callers as they
-come, steps the engine, and hands each caller its answers as soon as they are complete.
+come, steps the engine, and gives each caller its answers as soon as they are complete.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from exptilt.usage import Work
 
 
 class Driver(Protocol):
-    """vLLM's engine, spoken to in plain values. One thread at a time may use it."""
+    """vLLM's engine, called with plain values. One thread at a time may use it."""
 
     def add(self, name: str, tokens: Sequence[int], parameters: Mapping[str, Any], *, gradual: bool) -> None:
         """Queue a request: what the model reads, and fields of vLLM's SamplingParams. gradual: answer step by step."""

@@ -68,7 +68,7 @@ def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_row
         raise ValueError(f"{', '.join(unknown)}: vLLM has no such option, or exptilt sets it itself; leave it out")
     given: dict[str, Any] = {"disable_log_stats": True, **options}
     if current_platform.is_cpu():
-        # A prompt read in two parts rewinds the request's generator, which those of the CPU cannot: vLLM 0.32 breaks down.
+        # A prompt read in two parts rewinds the request's generator, which those of the CPU cannot: vLLM 0.32 crashes.
         given.setdefault("enable_chunked_prefill", False)
     if max_rows is not None:
         given["max_num_seqs"] = max_rows
