@@ -147,7 +147,7 @@ def test_older_files_open_and_say_what_they_lack(tmp_path: Path) -> None:
             old.append(encode(row))
         (tmp_path / f"{name}.jsonl").write_text("\n".join([header, *old]) + "\n")
     made = Page(write_report([tmp_path / "ets.jsonl", tmp_path / "smc.jsonl"], tmp_path / "report.html"))
-    assert "before rollouts were told apart" in made.detail(0, 0)["missing"][0]
+    assert "before rollouts were recorded by candidate" in made.detail(0, 0)["missing"][0]
     assert made.detail(0, 0)["tree"]["columns"]
     assert "before generations were recorded" in made.detail(0, 1)["missing"][0]
 
