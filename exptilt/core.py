@@ -131,6 +131,38 @@ def told_maximum(reward: object) -> float | None:
     return told if told is None else float(told)
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A reward that knows, of a draft that is still being written, how high it can still get: for early abort."""
+
+    def bound(self, prompt: Any, drafts: list[Draft]) -> Sequence[float | None]:
+        """An upper bound of the reward of every completion of each unfinished draft; None or +inf where nothing is known.
+
+        A draft's text grows at its end, but for a stop string, which is cut off with what was written of it before.
+        """
+        ...
+
+
+def bounds(reward: object, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
+    """Upper bounds of the rewards that unfinished drafts can still get: float64 [drafts], +inf where nothing is known."""
+    top = told_maximum(reward)
+    found = np.full(len(drafts), math.inf if top is None else top)
+    if not drafts or not isinstance(reward, Bounded):
+        return found
+    name = reward_name(reward)
+    try:
+        told = [math.inf if value is None else float(value) for value in reward.bound(prompt, list(drafts))]
+    except (ExptiltError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # as in `rate`
+        raise RewardError(
+            f"the bound of reward {name} raised {type(error).__name__}: {error}{raised_at(error)}. Correct it."
+        ) from error
+    if len(told) != len(drafts) or any(map(math.isnan, told)):
+        raise RewardError(f"the bound of reward {name} returned {told!r:.80} for {len(drafts)} drafts: give one number for each")
+    return np.minimum(found, told)
+
+
 def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
     """Call the reward and check what it returns: float64 of shape [len(drafts)], or a RewardError naming it."""
     if not drafts:
@@ -216,6 +248,10 @@ class Target:
         if not callable(self.reward):
             raise TargetError(f"reward {reward_name(self.reward)} must be bound to a prompt first: call target.bind(prompt, key)")
         return rate(self.reward, prompt, drafts)
+
+    def bounds(self, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
+        """Upper bounds of the rewards that unfinished drafts can still get; float64 [drafts], +inf where nothing is known."""
+        return bounds(self.reward, prompt, drafts)
 
     def tilt(self, values: Floats) -> Floats:
         """Rewards, or estimates of them, divided by β: float64 of the same shape, in nats; -inf stays.

@@ -75,6 +75,21 @@ class Key:
         """A fresh stream of choices; the same key always gives the same one."""
         return Stream(self.rng())
 
+    def coin(self) -> Coin:
+        """The key's uniform number, to be compared again and again."""
+        return Coin(self)
+
     def choose(self, weights: Sequence[float] | Floats) -> int:
         """The first choice of this key's stream: an index drawn with probability proportional to `weights`."""
         return self.stream().choose(weights)
+
+
+@dataclass(frozen=True)
+class Coin:
+    """One uniform number u of a key, asked whether it is below one threshold after another, each no higher than the last."""
+
+    key: Key
+
+    def below(self, threshold: float) -> bool:
+        """Whether u is below the threshold, which is 1 at the most: what a choice with this probability would say."""
+        return self.key.choose([1.0 - threshold, threshold]) == 1

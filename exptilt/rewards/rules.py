@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from exptilt.answers import exact
 from exptilt.answers import reference as read_reference
-from exptilt.core import Engine, PromptReward, Reward, rate, reward_name, told_maximum
+from exptilt.core import Engine, PromptReward, Reward, bounds, rate, reward_name, told_maximum
 from exptilt.draft import Draft, Prompt, prompt_text, question
 from exptilt.errors import RewardError, UsageError
 from exptilt.keys import Floats, Key
@@ -60,6 +61,14 @@ class Matches:
             raise RewardError(f"Matches has no reference for the prompt {prompt_text(prompt)[:80]!r}: add it to the mapping")
         return [float(self.answer(draft.text) == self._expected[place]) for draft in drafts]
 
+    def bound(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+        """0.0 where the answer is the whole text, and its letters so far are not those that the reference begins with."""
+        expected = self._expected.get(None if isinstance(self.reference, str) else prompt)
+        if self.answer is not exact or expected is None:
+            return [1.0 for _ in drafts]
+        wanted = _letters(expected)
+        return [float(wanted.startswith(_letters(draft.text)[:-1])) for draft in drafts]  # the last may still get an accent
+
 
 @dataclass(frozen=True)
 class Format:
@@ -85,6 +94,22 @@ class Format:
     def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
         find = self._compiled.fullmatch if self.full else self._compiled.search
         return [float(find(draft.text) is not None) for draft in drafts]
+
+    def bound(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+        """0.0 where an unfinished draft begins otherwise than the pattern says that a text must, as `^Answer` does."""
+        head = self._head()
+        written = [draft.text.rstrip("\ufffd")[: len(head)] for draft in drafts]  # half a character may become any
+        return [float(head.startswith(text)) for text in written]
+
+    def _head(self) -> str:
+        """Plain characters that every match begins with, at the beginning of the text; empty where the pattern asks for none."""
+        anchor = next((each for each in ("^", r"\A") if self.pattern.startswith(each)), "")
+        if "|" in self.pattern or not (anchor or self.full):
+            return ""
+        rest = self.pattern.removeprefix(anchor)
+        plain = re.match(r"[A-Za-z0-9 _:#,\"'<>/=-]*", rest)
+        head = plain[0] if plain else ""
+        return head[:-1] if rest[len(head) : len(head) + 1] in ("*", "?", "{") else head
 
 
 @dataclass(frozen=True)
@@ -117,6 +142,18 @@ class Each:
         if self._takes_prompt:
             return [self.function(question(prompt), draft.text) for draft in drafts]
         return [self.function(draft.text) for draft in drafts]
+
+    def bound(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float | None]:
+        """What the function says by an attribute `bound`, a function of the same parameters, of each unfinished text."""
+        told = getattr(self.function, "bound", None)
+        if told is None:
+            return [None] * len(drafts)
+        return [told(question(prompt), draft.text) if self._takes_prompt else told(draft.text) for draft in drafts]
+
+
+def _letters(text: str) -> str:
+    """The letters and digits of a text as `answers.exact` compares them; what it drops at the ends is neither."""
+    return "".join(character for character in exact(text) or "" if character.isalnum())
 
 
 _WANTED = "give a function (text) -> float or (prompt, drafts) -> floats"
@@ -208,6 +245,13 @@ class BoundSum:
         told = [(weight, told_maximum(part)) for weight, part in self.parts]
         bounds = [weight * bound for weight, bound in told if bound is not None and weight > 0]
         return math.fsum(bounds) if len(bounds) == len(told) else None
+
+    def bound(self, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
+        """The sum of the parts' bounds; +inf where a part knows none, or has a negative weight."""
+        told = [
+            weight * bounds(part, prompt, drafts) if weight > 0 else np.full(len(drafts), np.inf) for weight, part in self.parts
+        ]
+        return np.sum(told, axis=0)
 
     def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
         return np.sum([weight * rate(reward, prompt, drafts) for weight, reward in self.parts], axis=0)

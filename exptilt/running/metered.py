@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from exptilt.cancelling import Flag, cancelled_by
-from exptilt.core import Engine, Reward, rate, reward_name
+from exptilt.core import Engine, Reward, bounds, rate, reward_name, told_maximum
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
@@ -137,6 +137,15 @@ class MeteredReward:
             self.known.update(zip(fresh, self._rate(prompt, list(fresh.values())), strict=True))
         self.usage.reused += len(drafts) - len(fresh)
         return np.array([self.known[name] for name in names], dtype=np.float64)
+
+    @property
+    def reward_max(self) -> float | None:
+        """The upper bound that the reward tells of itself."""
+        return told_maximum(self.reward)
+
+    def bound(self, prompt: Prompt, drafts: list[Draft]) -> Sequence[float]:
+        """What the reward knows of unfinished drafts: free, and not counted."""
+        return bounds(self.reward, prompt, drafts).tolist()
 
     def _rate(self, prompt: Prompt, drafts: list[Draft]) -> Floats:
         self.check()

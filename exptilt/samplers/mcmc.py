@@ -23,17 +23,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from exptilt.core import Sampler, Target
+from exptilt.describe import LATER
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
 from exptilt.populations.diagnostics import r_hat
 from exptilt.populations.population import Population
+from exptilt.samplers.abort import check_bounds, drawn_while
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import at_least_one, known_logq
 from exptilt.samplers.trace import Chain
@@ -82,10 +84,15 @@ class _Path:
 
 def accept(new: State, old: State, key: Key) -> bool:
     """Metropolis acceptance with probability min(1, density'/density); a state of density zero is always left."""
-    if new.log_density >= old.log_density:
+    probability = _chance(new.log_density, old.log_density)
+    if probability == 1.0:
         return True
-    probability = math.exp(new.log_density - old.log_density)
     return key.choose([1.0 - probability, probability]) == 1
+
+
+def _chance(new: float, old: float) -> float:
+    """min(1, density'/density) from their logarithms; 1 where the old density is zero."""
+    return 1.0 if new >= old else math.exp(new - old)
 
 
 def _due(step: int, steps: int) -> bool:
@@ -101,19 +108,23 @@ class SuffixMCMC:
     chains: independent chains, advanced together.
     burn_in: leading states left out.
     power: exponent α of the power target p^α·exp(r/β); 1 for the ordinary target.
+    block: draw suffixes this many decisions at a time, and give one up as soon as a bound of the reward rules its acceptance out
+        (`exptilt.samplers.abort`): exp((bound - r)/β)·n/(decided so far) is below the uniform number that decides. To the end at
+        once where not given.
     """
 
     steps: int
     chains: int = 1
     burn_in: int = 0
     power: float = 1.0
+    block: int | None = field(default=None, metadata=LATER)
     weighted: ClassVar[bool] = False
     command: ClassVar[Command] = Command(
         "mcmc", "redraw a random suffix, accept by the reward (QAlign): few tokens per step", start={"steps": 32}
     )
 
     def __post_init__(self) -> None:
-        at_least_one(self, "steps", "chains")
+        at_least_one(self, "steps", "chains", "block")
         if not 0 <= self.burn_in <= self.steps:
             raise ValueError(f"SuffixMCMC(burn_in={self.burn_in}): leave out between 0 and steps={self.steps} states")
         if not 0 < self.power < math.inf:
@@ -145,11 +156,39 @@ class SuffixMCMC:
         """One Metropolis-Hastings move of each chain; a rejected chain returns the same state object."""
         places = [key.child("place").choose(np.ones(state.draft.decided)) for state, key in zip(states, keys, strict=True)]
         kept = [state.draft.cut(place) for state, place in zip(states, places, strict=True)]
+        if self.block is not None:
+            return self._bounded_transition(target, prompt, states, kept, keys, self.block)
         redrawn = target.engine.extend(kept, [key.child("suffix") for key in keys])
         proposed = self._states(target, prompt, redrawn)
         return [
             new if accept(new, old, key.child("accept")) else old for new, old, key in zip(proposed, states, keys, strict=True)
         ]
+
+    def _bounded_transition(
+        self, target: Target, prompt: Prompt, states: list[State], kept: list[Draft], keys: list[Key], block: int
+    ) -> list[State]:
+        """The same move with its suffix drawn in blocks: what is given up on the way is rejected."""
+        coins = [key.child("accept").coin() for key in keys]
+
+        def possible(row: int, draft: Draft, bound: float) -> bool:
+            return coins[row].below(_chance(self._highest(target, draft, bound), states[row].log_density))
+
+        redrawn, lowest = drawn_while(target, prompt, kept, [key.child("suffix") for key in keys], block, possible)
+        ended = [row for row, draft in enumerate(redrawn) if draft.finish is not None]
+        proposed = dict(zip(ended, self._states(target, prompt, [redrawn[row] for row in ended]), strict=True))
+        rewards = np.array([proposed[row].reward for row in ended])
+        check_bounds([redrawn[row] for row in ended], rewards, lowest[ended])
+        return [
+            proposed[row] if row in proposed and coins[row].below(_chance(proposed[row].log_density, old.log_density)) else old
+            for row, old in enumerate(states)
+        ]
+
+    def _highest(self, target: Target, draft: Draft, bound: float) -> float:
+        """An upper bound of the log density of what an unfinished draft can become; +inf where nothing is known."""
+        if bound == math.inf or self.power < 1:  # tokens to come may make p^(α-1) as large as they like
+            return math.inf
+        so_far = (self.power - 1) * math.fsum(known_logq(draft)) if self.power != 1 else 0.0
+        return float(target.tilt(np.array([bound]))[0]) - math.log(max(1, draft.decided)) + so_far
 
     def _states(self, target: Target, prompt: Prompt, drafts: list[Draft]) -> list[State]:
         """Log density relative to p, less log n: the position of the cut is uniform over the n tokens."""

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from exptilt.core import Target
+from exptilt.describe import LATER
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import AllWeightsZero, RewardError, TargetError
-from exptilt.keys import Floats, Key
+from exptilt.keys import Coin, Floats, Key
 from exptilt.populations.population import Population
+from exptilt.samplers.abort import check_bounds, drawn_while
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import at_least_one
 from exptilt.samplers.lattice import log_weight
@@ -40,12 +42,15 @@ class Rejection:
     limit: how many draws from p are made at the most.
     reward_max: an upper bound of the reward, in its units; a reward above it is an error.
     batch: how many are drawn at once; the run ends between batches.
+    block: draw this many decisions at a time, and give a draft up as soon as a bound of the reward rules its acceptance out
+        (`exptilt.samplers.abort`); to the end at once where not given.
     """
 
     draws: int
     limit: int
     reward_max: float
     batch: int = 1
+    block: int | None = field(default=None, metadata=LATER)
     command: ClassVar[Command] = Command(
         "rejection",
         "exact draws from π, for rewards with a known upper bound",
@@ -54,15 +59,18 @@ class Rejection:
     weighted: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        at_least_one(self, "draws", "limit", "batch")
+        at_least_one(self, "draws", "limit", "batch", "block")
         if not math.isfinite(self.reward_max):
             raise ValueError(f"Rejection(reward_max={self.reward_max}): give a finite upper bound of the reward")
 
     def needs(self, target: Target) -> frozenset[str]:
-        """Nothing. Raises TargetError for a target with a proposal: acceptance would need a bound of p/q as well."""
+        """Nothing; "continue" to draw in blocks.
+
+        Raises TargetError for a target with a proposal: acceptance would need a bound of p/q as well.
+        """
         if target.proposal is not None:
             raise TargetError("Rejection draws from the engine itself and takes no proposal: leave it out of the target")
-        return frozenset()
+        return frozenset() if self.block is None else frozenset({"continue"})
 
     def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         drafts: list[Draft] = []
@@ -88,17 +96,28 @@ class Rejection:
 
     def _accepted(self, target: Target, prompt: Prompt, key: Key, numbers: range) -> tuple[list[Draft], Floats]:
         """The accepted ones of a batch of draws, with their rewards."""
-        start = target.engine.start(prompt)
-        drafts = target.engine.extend([start] * len(numbers), [key.child("draft", number) for number in numbers])
-        rewards = target.rate(prompt, drafts)
+        coins = [key.child("accept", number).coin() for number in numbers]
+        drafts, lowest = self._drawn(target, prompt, [key.child("draft", number) for number in numbers], coins)
+        kept = [row for row, draft in enumerate(drafts) if draft.finish is not None]
+        rewards = np.full(len(drafts), -math.inf)  # what was given up is rejected
+        rewards[kept] = target.rate(prompt, [drafts[row] for row in kept])
+        check_bounds(drafts, rewards, lowest)
         if rewards.max() > self.reward_max:
             raise RewardError(
                 f"the reward {rewards.max():g} is above reward_max={self.reward_max:g}, so its draft cannot be accepted as often "
                 "as it should: give a true upper bound"
             )
-        taken = []
-        for row, number in enumerate(numbers):
-            probability = math.exp((float(rewards[row]) - self.reward_max) / target.beta)
-            if key.child("accept", number).choose([1.0 - probability, probability]) == 1:
-                taken.append(row)
+        taken = [row for row in kept if coins[row].below(self._chance(target, float(rewards[row])))]
         return [drafts[row] for row in taken], rewards[taken]
+
+    def _drawn(self, target: Target, prompt: Prompt, keys: list[Key], coins: list[Coin]) -> tuple[list[Draft], Floats]:
+        """Draws from p, and what bounds the reward of each; those that were given up on the way are unfinished."""
+        starts = [target.engine.start(prompt)] * len(keys)
+        if self.block is None:
+            return target.engine.extend(starts, keys), np.full(len(keys), math.inf)
+        possible = lambda row, _, bound: coins[row].below(self._chance(target, bound))  # noqa: E731
+        return drawn_while(target, prompt, starts, keys, self.block, possible)
+
+    def _chance(self, target: Target, reward: float) -> float:
+        """The probability with which a draft of this reward is accepted."""
+        return math.exp((min(reward, self.reward_max) - self.reward_max) / target.beta)

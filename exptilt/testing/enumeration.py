@@ -38,6 +38,9 @@ class _Script:
     def stream(self) -> _Script:
         return self
 
+    def coin(self) -> _Coin:
+        return _Coin(self)
+
     def choose(self, weights: Sequence[float] | np.ndarray) -> int:
         law = np.asarray(weights, dtype=np.float64) / np.sum(weights)
         outcomes = np.flatnonzero(law > 0).tolist()
@@ -58,6 +61,18 @@ class _Script:
                 self.taken, self.probability = [], 1.0
                 return True
         return False
+
+
+class _Coin:
+    """A uniform number that is told no more of than its thresholds ask: P(u < b | u < a) = b/a."""
+
+    def __init__(self, script: _Script) -> None:
+        self._script, self._under = script, 1.0
+
+    def below(self, threshold: float) -> bool:
+        share = min(1.0, threshold / self._under)
+        self._under = threshold
+        return self._script.choose([1.0 - share, share]) == 1
 
 
 def paths(run: Callable[[Key], T], limit: int = 400_000) -> Iterator[tuple[float, T]]:

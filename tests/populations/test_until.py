@@ -18,6 +18,7 @@ from exptilt.populations.population import Population
 from exptilt.populations.until import independent_draws, leads
 from exptilt.running.request import Request
 from exptilt.testing.toys import autoregressive, reward_of
+from tests.pages import run_page
 
 
 def population(texts: str, log_w: list[float] | None = None, rewards: list[float] | None = None) -> Population:
@@ -242,3 +243,9 @@ def test_the_estimate_that_a_stopped_result_does_not_give_is_biased() -> None:
         sums.append(np.exp(result.population.log_w).sum())
     error = np.std(sums) / math.sqrt(len(sums))
     assert np.mean(sums) - TOY.z > 5 * error
+
+
+def test_the_page_runs() -> None:
+    space = run_page("stopping.md")
+    assert space["result"].proved in (None, "7")
+    assert 1.3 < np.mean(space["sums"]) / space["z"] < 1.7
