@@ -7,7 +7,7 @@
     code        the last fenced block, freed of comments and layout
     exact       the whole text
 
-Each is `(text) -> str | None`, None where the text holds no such answer; so is any function of one's own. Votes,
+Each is `(text) -> str | None`, None where the text holds no such answer; so is any function of your own. Votes,
 agreement rewards and matching rules take one as their argument. Reading is by marker: what a response says after
 "####", in \\boxed{...} or after "the answer is" goes before whatever else stands in it.
 """

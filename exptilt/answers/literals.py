@@ -54,7 +54,7 @@ def _is_price(tokens: Sequence[Token], at: int) -> bool:
 
 
 def _joined(tokens: Sequence[Token], at: int) -> tuple[str, int]:
-    """Groups of three digits parted by spaces, as one literal."""
+    """Groups of three digits separated by spaces, as one literal."""
     written, at = tokens[at].text, at + 1
     if re.fullmatch("[1-9][0-9]{0,2}", written):
         while (token := token_at(tokens, at)).gap and re.fullmatch(r"[0-9]{3}(?:\.[0-9]+)?", token.text) and "." not in written:

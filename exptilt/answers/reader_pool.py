@@ -1,6 +1,6 @@
 """The processes that read expressions: started when first needed, several at most, each serving one thread at a time.
 
-A process of its own is needed because sympy may take for ever or all memory on what a model writes, no thread can be stopped,
+A process of its own is needed because sympy may take forever or all memory on what a model writes, no thread can be stopped,
 and a signal reaches only the main thread. A forked child of this process has processes of its own: two readers of one pipe
 would get each other's answers.
 """

@@ -58,7 +58,7 @@ def freeze(place: str, attributes: int, recursive: bool) -> None:
 def enter_namespaces() -> None:
     """New namespaces of every kind, with this process's user known as INSIDE in them; root becomes NOBODY later.
 
-    A helper that stays outside writes the map of users: from inside only one's own user may be mapped.
+    A helper that stays outside writes the map of users: from inside only the process's own user may be mapped.
     """
     user, group = os.geteuid(), os.getegid()
     maps = {"uid_map": f"{INSIDE} {user} 1", "setgroups": "deny", "gid_map": f"{INSIDE} {group} 1"}

@@ -112,7 +112,7 @@ def run(
     python: the interpreter, whose installed packages the program can import.
     isolation: "bubblewrap", "namespaces", "none" (limits, but no walls: for trusted programs only; warns), or None for the best
         walls there are.
-    Raises SandboxError where the walls cannot be built; a program that fails or passes a limit is no error.
+    Raises SandboxError where the walls cannot be built; a program that fails or passes a limit is not an error.
     """
     files = {"program.py": program.encode("utf-8", "surrogatepass"), **(files or {})}
     for name in files:

@@ -50,7 +50,7 @@ def view_of(python: str) -> View:
     """
     found = shutil.which(python) if python else None
     if found is None:
-        raise SandboxError(f"python={python!r} does not run: it is no program here. Give the path of a Python interpreter.")
+        raise SandboxError(f"python={python!r} does not run: it is not a program here. Give the path of a Python interpreter.")
     return _view_of(os.path.abspath(found))
 
 

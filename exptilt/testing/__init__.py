@@ -1,4 +1,4 @@
-"""Tests for parts of one's own: does my sampler draw from its target, does my engine keep its promises, is my reward sound?
+"""Tests for parts of your own: does my sampler draw from its target, does my engine keep its promises, is my reward sound?
 
     import exptilt.testing as xtt
 

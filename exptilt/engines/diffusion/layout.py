@@ -74,7 +74,7 @@ def _check_whole_steps(sampling: DiffusionSampling, decided: int, stop: int) -> 
 
 
 def _path(draft: Draft, sampling: DiffusionSampling) -> Path:
-    """The decisions of a draft. Raises ValueError where it is no draft of an engine like this."""
+    """The decisions of a draft. Raises ValueError where it is not a draft of an engine like this."""
     order = draft.order
     if order is None or len(draft.tokens) != sampling.max_tokens:
         raise ValueError(

@@ -109,7 +109,7 @@ class Network:
             self.beyond = Network(model, self.prefixes.memory, name=name, fast=fast, scales=False)
 
     def _try_rows(self, texts: Texts, fast: bool, name: str) -> None:
-        """Find out whether rows of unlike length may be evaluated together, and over trunks."""
+        """Find out whether rows of different lengths may be evaluated together, and over trunks."""
         found = count_layers(self.model, texts.tokens[0][:2])
         self.layers, self.token_bytes = (0, 0) if isinstance(found, str) else found
         self.caches, self.shares = self.layers > 0, False

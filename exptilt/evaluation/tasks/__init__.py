@@ -40,7 +40,7 @@ def load_task(
     seed: of a generated set.
     shots: few-shot examples of a harness task, where not as its file says.
     scoring: "FILTER:METRIC" or "METRIC" of a harness task; its first filter and first share of right answers where not given.
-    include: a folder with harness task files (YAML) of one's own.
+    include: a folder with harness task files (YAML) of your own.
     answer: what reads the answers that votes count, where not the task's own.
 
     Raises ExptiltError for a name that means nothing, a package that is missing, data that cannot be had, and a harness

@@ -1,7 +1,7 @@
 """What makes a model faster without changing what it computes, all behind one switch (`load(..., fast=False)`).
 
 linear.py lays weights out for the processor's matrix products; trunks.py holds what several rows begin with once, and
-attention.py reads it once for all of them; parts.py parts rows of unlike size before they are padded. private.py holds
+attention.py reads it once for all of them; parts.py parts rows of different size before they are padded. private.py holds
 the names of torch and transformers that these rely on and that no release has to keep.
 """
 
