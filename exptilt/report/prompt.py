@@ -87,6 +87,8 @@ def detail(line: Mapping[str, Any], method: Method, read: Answer, most_drafts: i
         "posterior": posterior(line, population, read),
         "warnings": list(line["warnings"]),
         "limit": line["limit"],
+        "stopped": line["stopped"],
+        "proved": line.get("proved"),  # older files do not tell
         "usage": line["usage"],
         "growth": [{name: entry[name] for name in ("tokens", "n", "ess", "log_z", "mean_reward")} for entry in line["trace"]],
         "missing": [],

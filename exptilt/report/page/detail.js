@@ -46,7 +46,10 @@ function drawAnswer(data, prompt) {
     el("section", { class: "block answer-block" },
       el("h3", { class: "final" }, entry.right !== null && sign(entry), entry.answer ?? "no answer", prompt.reference !== null && entry.right === false && el("span", { class: "quiet" }, ` instead of ${prompt.reference}`)),
       passage(text), el("p", { class: "facts" }, factsOf(entry, data).map(([name, value]) => el("span", {}, `${name} `, el("b", {}, value))))),
-    data.limit !== null && el("p", { class: "note" }, `Stopped by the budget (${data.limit}): this is the last complete population.`),
+    data.limit !== null &&
+      el("p", { class: "note" }, `Stopped by the ${data.stopped === "until" ? "stop rule" : "budget"} (${data.limit}): this is the last complete population.`),
+    data.proved !== null &&
+      el("p", { class: "note" }, `Proved: ${data.proved} is the most probable answer, whatever was not drawn.`),
     data.warnings.length > 0 && el("ul", { class: "cautions", "aria-label": "Warnings" }, data.warnings.map((words) => el("li", {}, words))),
     data.missing.map((words) => el("p", { class: "note quiet" }, words)),
     drawPosterior(data, prompt),
