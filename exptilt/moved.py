@@ -12,7 +12,7 @@ from types import ModuleType
 
 MOVED = {
     **{name: f"populations.{name}" for name in ("population", "diagnostics", "calibrate", "select", "utilities")},
-    **{name: f"running.{name}" for name in ("run", "request", "session", "result", "store", "cluster", "crew")},
+    **{name: f"running.{name}" for name in ("request", "session", "result", "store", "cluster", "crew")},
     **{name: f"evaluation.{name}" for name in ("evaluate", "compare", "cost", "pools", "tasks")},
     **{name: f"engines.{name}" for name in ("certainty", "scheduler")},
     "harness": "evaluation.lm_eval_model",
@@ -47,6 +47,10 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Let the old names be imported; they are looked for only where no module has the name."""
+    """Let the old names be imported; they are looked for only where no module has the name.
+
+    `exptilt.run` is entered at once: importing a module puts it into its package, where `run` is the function.
+    """
+    sys.modules.setdefault("exptilt.run", importlib.import_module("exptilt.running.run"))
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

@@ -62,6 +62,13 @@ def test_modules_are_found_by_the_names_they_had(old: str) -> None:
     assert new.__spec__ is spec
 
 
+def test_the_old_module_run_does_not_take_the_place_of_the_function() -> None:
+    """Importing a module puts it into its package: `import exptilt.run` made xt.run a module, and nothing could be run."""
+    assert python(
+        "import exptilt as xt, exptilt.run; from exptilt.run import sample; print(callable(xt.run), sample is xt.sample)"
+    ) == ("True True")
+
+
 def test_a_module_that_never_was_is_not_found() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"exptilt\.populatoin"):
         importlib.import_module("exptilt.populatoin")
