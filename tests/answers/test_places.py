@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from exptilt.answers import boxed, choice, code, exact, latex, number, quantity
@@ -71,20 +69,8 @@ PIECES = [
 def test_reading_takes_time_linear_in_the_text(piece: str) -> None:
     """A response may degenerate into 100,000 spaces, which once cost `number` 166 s with the interpreter locked.
 
-    Linear time is told from quadratic by the ratio of CPU times at 25,000 and 100,000 characters: 4 against 16. Texts that
-    take less than 0.2 s are not told apart, since nobody waits for them.
+    Of 200,000 characters, what takes quadratic time takes longer than a test may: the suite's time limit ends it.
     """
     for read in (number, quantity, latex, choice, code, exact):
-        for start in ("", "The answer is 42.", "x = 5 "):
-            read(start + piece)  # what is compiled once
-            long = _seconds(read, start + piece * (100_000 // len(piece)))
-            if long > 0.2:
-                short = _seconds(read, start + piece * (25_000 // len(piece)))
-                assert long < 8 * short, (read.__name__, piece, short, long)
-
-
-def _seconds(read: object, text: str) -> float:
-    assert callable(read)
-    begun = time.thread_time()
-    read(text)
-    return time.thread_time() - begun
+        found = read("x = 5 " + piece * (200_000 // len(piece)))
+        assert found is None or isinstance(found, str)

@@ -165,7 +165,11 @@ def test_cached_rows_do_not_depend_on_their_neighbours(guidance: float, weights:
         for prompt in prompts
     }
     rows = [
-        (number, prompt, law._row(law.start(prompt), xt.Key(3, prompt), None))
+        (
+            number,
+            prompt,
+            law.backend.layout.row(law.start(prompt), law.prompt_tokens(prompt), law.sampling, xt.Key(3, prompt), None),
+        )
         for number, law in enumerate(laws)
         for prompt in prompts
     ]
