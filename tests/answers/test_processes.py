@@ -66,7 +66,7 @@ def test_forked_children_read_with_processes_of_their_own() -> None:
 
 def test_latex_without_math_verify_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Formulas must not be compared in a weaker way without a word; what is plainly a number needs no package."""
-    monkeypatch.setattr(answers.maths, "POOL", ReaderPool())
+    monkeypatch.setattr("exptilt.answers.maths.POOL", ReaderPool())
     monkeypatch.setattr(reader_pool.importlib.util, "find_spec", lambda name: None)
     assert answers.latex("\\boxed{1,234.50}") == "1234.5"
     with pytest.raises(ExptiltError, match=r"exptilt\[eval\]"):

@@ -17,11 +17,12 @@ from torch.nn import functional  # noqa: E402
 
 from exptilt.engines.distribution_torch import Laws, draw, log_probability  # noqa: E402
 from exptilt.engines.hf import Weights  # noqa: E402
+from exptilt.engines.hf.decode import Decoder  # noqa: E402
 from exptilt.engines.hf.fast.linear import PackedLinear, pack, round_up  # noqa: E402
 from exptilt.engines.hf.fast.trunks import Trunks  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, common_beginning, shared_beginnings  # noqa: E402
-from exptilt.engines.hf.slots import slide  # noqa: E402
+from exptilt.engines.hf.slots import Slots, slide  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError  # noqa: E402
@@ -47,6 +48,12 @@ MODELS: dict[str, Any] = {
 }
 WINDOWED = {"gemma3", "mistral"}  # whose rows keep their beginnings to themselves
 PROMPTS = ["a prompt with a beginning that is long enough for a trunk", "a prompt with a beginning that differs", "short"]
+
+
+def slots_of(engine: LanguageEngine[Weights]) -> Slots:
+    decoder = engine.backend.decoder
+    assert isinstance(decoder, Decoder)
+    return decoder.slots
 
 
 def keys(count: int, seed: int = 0) -> list[Key]:
@@ -92,7 +99,7 @@ def test_rows_that_share_trunks_draw_from_the_models_own_law(
 def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
     """The rows of several candidates stand on one trunk, their own columns begin after it, and it goes with the last of them."""
     engine = LanguageEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=40))
-    slots, seen = engine.backend.decoder.slots, []
+    slots, seen = slots_of(engine), []
     trunks = slots.trunks
     assert trunks is not None
     step = engine.backend.decoder.step
@@ -269,7 +276,7 @@ def test_prompts_that_share_a_long_beginning_stand_on_one_root(monkeypatch: pyte
 def test_trunks_of_rows_that_could_not_join_are_forgotten(place: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Memory may run out while rows join. The trunk made for them was once left behind, for later rows to be put upon."""
     engine = LanguageEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=8))
-    slots = engine.backend.decoder.slots
+    slots = slots_of(engine)
     assert slots.trunks is not None
     started = engine.extend([engine.start(PROMPTS[0])] * 3, keys(3, seed=1), tokens=3)  # with columns of their own
     assert len({draft.tokens for draft in started if draft.finish is None}) > 1
@@ -382,7 +389,7 @@ def test_prefilling_is_deterministic_under_concurrent_callers(model_folder: Path
 def test_a_long_prompt_does_not_widen_the_columns_of_others(model_folder: Path):
     """Once a row with a prompt of its own gave its width to the places of all rows: 24 GiB for 256 rows of a 135M model."""
     engine = LanguageEngine(read_weights(model_folder, name="small"), Sampling(max_tokens=8))
-    slots = engine.backend.decoder.slots
+    slots = slots_of(engine)
     engine.extend([engine.start("a very long prompt, " * 10)], keys(1))
     engine.extend([engine.start(PROMPTS[0])] * 40, keys(40))
     assert slots.columns < 100

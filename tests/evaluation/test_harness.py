@@ -94,7 +94,7 @@ def test_a_cap_of_ones_own_goes_before_the_tasks() -> None:
 
 
 def test_results_are_kept_in_a_folder(tmp_path: Path) -> None:
-    request = Request("Mia has 20 marbles. She picks up 11 more. How many marbles does Mia have now?", max_gen_toks=8)
+    request: Any = Request("Mia has 20 marbles. She picks up 11 more. How many marbles does Mia have now?", max_gen_toks=8)
     first = model(store=str(tmp_path)).generate_until([request])
     (file,) = tmp_path.glob("*.jsonl")
     before = file.read_bytes()
@@ -106,11 +106,12 @@ def test_methods_by_their_usual_names_need_no_more_than_they_take() -> None:
     """A majority needs no reward and no β; what is missing elsewhere is said in the words of model arguments."""
     from exptilt.evaluation.lm_eval_model import ExptiltLM
 
-    request = Request("Mia has 20 marbles. She picks up 11 more. How many marbles does Mia have now?", max_gen_toks=8)
+    request: Any = Request("Mia has 20 marbles. She picks up 11 more. How many marbles does Mia have now?", max_gen_toks=8)
     (text,) = ExptiltLM(model="tiny", sampler="majority", n=3).generate_until([request])
     inside = ExptiltLM(model="tiny", sampler="metropolised", inner="independent", n=2, steps=1, reward="arithmetic", beta=1)
     assert len(inside.generate_until([request])) == len([text]) == 1
-    for more in ({}, {"reward": "arithmetic"}, {"beta": 1.0}):
+    lacking: list[dict[str, Any]] = [{}, {"reward": "arithmetic"}, {"beta": 1.0}]
+    for more in lacking:
         with pytest.raises(ExptiltError, match="lack reward or beta: give them, such as reward=agreement"):
             ExptiltLM(model="tiny", **more)
 

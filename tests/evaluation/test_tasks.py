@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,7 +142,7 @@ def test_a_filter_that_needs_the_problem_is_refused_unless_a_reader_is_given(tmp
     """It failed with KeyError('choices') at the first vote, after all tokens were paid for."""
     pytest.importorskip("lm_eval")
     write_task(tmp_path, 2)
-    given = {"include": str(tmp_path), "scoring": "wants-choices:exact_match"}
+    given: dict[str, Any] = {"include": str(tmp_path), "scoring": "wants-choices:exact_match"}
     with pytest.raises(ExptiltError, match=r"'wants-choices' of lm-eval:local_choosing cannot read .* without its problem"):
         load_task("lm-eval:local_choosing", **given)
     assert load_task("lm-eval:local_choosing", answer=answers.choice, **given).answer is answers.choice
