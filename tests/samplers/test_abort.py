@@ -198,7 +198,7 @@ def random_texts(count: int) -> list[str]:
         Matches(xt.answers.exact, "caf\u00e9".replace("caf", "so ")),
         Matches(xt.answers.number, "42"),
     ],
-    ids=repr,
+    ids=lambda reward: str(describe(reward)),
 )
 def test_no_text_beats_the_bound_of_its_beginnings(reward: Arithmetic) -> None:
     useful = 0
