@@ -1,0 +1,11 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_width_from_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of pytest-xdist have COLUMNS set, and what the command line prints would be broken into lines of 80."""
+    monkeypatch.delenv("COLUMNS", raising=False)
