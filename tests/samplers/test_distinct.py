@@ -38,7 +38,7 @@ def test_the_contract() -> None:
 
 def test_a_random_order_is_refused() -> None:
     """Its drafts' log-probabilities are those of a path given its order: E[Ẑ] came out up to twice too small."""
-    with pytest.raises(TargetError, match="in a random order, whose probability is not told"):
+    with pytest.raises(TargetError, match="in a random order, whose probability is not known"):
         Independent(2, weights="distinct").needs(masked(1, length=2, order="random").target)
 
 
