@@ -44,16 +44,10 @@ def write(page: Path) -> None:
     """Bring the page's floors, tree and last column of numbers up to date."""
     text = page.read_text()
     text = _between(text, "From the ground up:\n\n", "\n\n## Fifteen words", floors())
-    text = _between(text, "## The tree\n", "\n```\n\nBeside", _fenced(text))
+    text = _between(text, "```\nexptilt/", "\n```\n\nBeside", tree().removeprefix("exptilt/"))
     for name, value in numbers(HERE).items():
         text = re.sub(rf"^(\| {re.escape(name)} \| [^|]* \|)[^|]*\|$", rf"\1 {value} |", text, flags=re.MULTILINE)
     page.write_text(text)
-
-
-def _fenced(text: str) -> str:
-    """What stands under the heading of the tree, with the tree made anew."""
-    said = text[text.index("## The tree\n") + len("## The tree\n") :].split("```")[0]
-    return f"{said}```\n{tree()}"
 
 
 def _between(text: str, start: str, end: str, new: str) -> str:

@@ -14,7 +14,7 @@ over prompts, or over the draws where there is one prompt.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -106,30 +106,22 @@ def _explained(soundings: Sequence[Sounding], place: int, beta: float) -> float:
     return min(1.0, max(0.0, covariance / variance)) if variance > 0 else 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class _Steps:
-    """Drafts of one prompt that are possible under π, as states of a chain, float64 [states]: how likely their moves are
-    accepted, and the states' shares of π."""
-
-    accepted: Floats
-    shares: Floats
-
-
-def _steps(soundings: Sequence[Sounding], beta: float) -> Iterator[_Steps]:
-    for sounding in soundings:
-        if sounding.moves is None:
-            continue
-        rows = np.flatnonzero(sounding.rewards[: len(sounding.moves.rewards)] > -math.inf)
-        if rows.size:
-            lengths, rewards, moved = sounding.lengths[rows], sounding.rewards[rows], sounding.moves.take(rows)
-            accepted = np.exp(np.minimum(0.0, (moved.rewards - rewards) / beta + np.log(lengths / moved.lengths)))
-            yield _Steps(accepted, tilted(rewards, rewards, beta) / rows.size)
-
-
 def _acceptance(soundings: Sequence[Sounding], beta: float) -> float:
     """How likely a suffix redraw is accepted under π, the mean over prompts; NaN without moves."""
-    found = [float(each.accepted @ each.shares) for each in _steps(soundings, beta)]
+    found = [share for sounding in soundings if (share := _accepted(sounding, beta)) is not None]
     return float(np.mean(found)) if found else math.nan
+
+
+def _accepted(sounding: Sounding, beta: float) -> float | None:
+    """The same for one prompt, over its drafts that are possible under π; None where there are none, or no moves."""
+    if sounding.moves is None:
+        return None
+    rows = np.flatnonzero(sounding.rewards[: len(sounding.moves.rewards)] > -math.inf)
+    if not rows.size:
+        return None
+    lengths, rewards, moved = sounding.lengths[rows], sounding.rewards[rows], sounding.moves.take(rows)
+    accepted = np.exp(np.minimum(0.0, (moved.rewards - rewards) / beta + np.log(lengths / moved.lengths)))
+    return float(accepted @ tilted(rewards, rewards, beta)) / rows.size
 
 
 def heavy_tails(soundings: Sequence[Sounding], beta: float) -> int:
