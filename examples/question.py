@@ -1,4 +1,4 @@
-"""A reward of one's own for the command line: one sentence about the sea, put as a question.
+"""A reward of your own for the command line: one sentence about the sea that is a question.
 
     exptilt sample MODEL "Write one sentence about the sea that ends with a question mark." \\
         --reward examples/question.py:sea_question --beta 0.1
@@ -8,7 +8,7 @@ import re
 
 
 def sea_question(text: str) -> float:
-    """0.6 for ending with a question mark, 0.2 for being a single sentence, 0.2 for speaking of the sea."""
+    """0.6 for ending with a question mark, 0.2 for being a single sentence, 0.2 for mentioning the sea."""
     text = text.strip().rstrip('"”')
     ends = text.endswith("?")
     single = len(re.findall(r"[.!?]+", text)) == 1
