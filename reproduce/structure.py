@@ -2,7 +2,7 @@
 
 python reproduce/structure.py                 # the numbers of this checkout
 python reproduce/structure.py --root ROOT     # those of another one
-python reproduce/structure.py --write         # write floors, tree and numbers into docs/architecture.md
+python reproduce/structure.py --write         # write layers, tree and numbers into docs/architecture.md
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ def numbers(root: Path) -> dict[str, str]:
         "files": len(known),
         "files in the root": len([path for path in known.values() if path.parent.name == "exptilt"]),
         "files over 300 lines": sum(length > 300 for length in lengths),
-        "circles of imports": len(circles(graph)),
+        "import circles": len(circles(graph)),
         "imports that point upwards": len(upward(graph)),
         "functions with more than six parameters": sum(count > 6 for _, _, count in every),
         "functions over 40 lines": sum(length > 40 for _, length, _ in every),
         "median lines of a function": statistics.median(length for _, length, _ in every),
-        "runs of six lines that stand twice": repeated(list(known.values())),
+        "runs of six lines that occur twice": repeated(list(known.values())),
     }
     return {name: f"{value:,}" for name, value in counts.items()}
 
 
 def write(page: Path) -> None:
-    """Bring the page's floors, tree and last column of numbers up to date."""
+    """Bring the page's layers, tree and last column of numbers up to date."""
     text = page.read_text()
-    text = _between(text, "From the ground up:\n\n", "\n\n## Fifteen words", floors())
-    text = _between(text, "```\nexptilt/", "\n```\n\nBeside", tree().removeprefix("exptilt/"))
+    text = _between(text, "From the bottom up:\n\n", "\n\n## Glossary", floors())
+    text = _between(text, "```\nexptilt/", "\n```\n\nOutside the package", tree().removeprefix("exptilt/"))
     for name, value in numbers(HERE).items():
         text = re.sub(rf"^(\| {re.escape(name)} \| [^|]* \|)[^|]*\|$", rf"\1 {value} |", text, flags=re.MULTILINE)
     page.write_text(text)

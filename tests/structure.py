@@ -14,7 +14,7 @@ FLOORS = (
     "errors keys usage moved cancelling", "objects draft", "populations", "proposals", "core", "describe", "answers sandbox",
     "samplers", "engines", "rewards", "names", "running", "evaluation", "train", "doctor report serve", "testing", "cli",
 )  # fmt: skip
-"""The rooms from the ground up; a module imports from its own floor's rooms or from those below."""
+"""The layers of modules and packages from the bottom up; a module imports from its own layer or from those below."""
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
@@ -70,7 +70,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def floor(module: str) -> int | None:
-    """The floor of a module's room; None for the package itself and its `__main__`, which may import all."""
+    """The layer of a module; None for the package itself and its `__main__`, which may import all."""
     parts = module.split(".")
     if len(parts) == 1 or parts[1] == "__main__":
         return None
@@ -79,7 +79,7 @@ def floor(module: str) -> int | None:
 
 
 def upward(graph: dict[str, set[str]]) -> list[str]:
-    """The imports that point to a higher floor."""
+    """The imports that point to a higher layer."""
     arrows = [(name, other) for name, others in sorted(graph.items()) for other in sorted(others)]
     levels = [(name, other, floor(name), floor(other)) for name, other in arrows]
     known = [each for each in levels if each[2] is not None and each[3] is not None]
@@ -96,7 +96,7 @@ def functions(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def repeated(paths: list[Path], size: int = 6) -> int:
-    """How many runs of `size` lines or more stand in two places to the letter; blank lines, imports and comments apart."""
+    """How many runs of `size` lines or more occur in two places, identical; blank lines, imports and comments apart."""
     seen: dict[tuple[str, ...], tuple[Path, int]] = {}
     runs = 0
     for path in paths:
@@ -116,7 +116,7 @@ def repeated(paths: list[Path], size: int = 6) -> int:
 
 
 def floors() -> str:
-    """The floors as a list, ground first."""
+    """The layers as a list, the lowest first."""
     return "\n".join(f"{level}. {', '.join(f'`{room}`' for room in rooms.split())}" for level, rooms in enumerate(FLOORS, 1))
 
 

@@ -1,4 +1,4 @@
-"""The house as docs/architecture.md draws it: no circles, arrows that point down, every file in the tree."""
+"""The structure that docs/architecture.md describes: no circles, imports that point down, every file in the tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     assert circles(GRAPH) == []
 
 
-def test_every_room_stands_on_a_floor() -> None:
+def test_every_package_is_in_a_layer() -> None:
     assert [name for name in KNOWN if floor(name) == -1] == []
 
 
