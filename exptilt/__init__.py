@@ -1,4 +1,4 @@
-"""exptilt draws from π(y|x) ∝ p(y|x)·exp(r(x,y)/β), the policy that RL would train, with the model left as it is.
+"""exptilt draws from π(y|x) ∝ p(y|x)·exp(r(x,y)/β), the policy that RL would train, while the model stays frozen.
 
     import exptilt as xt
 

@@ -1,4 +1,4 @@
-"""Cancelling: how whoever started a run reaches the engine call under way, deep below.
+"""Cancelling: how whoever started a run reaches the engine call under way, many frames deeper.
 
 A run is cancelled by setting a `threading.Event`. While one of the run's engine or reward calls is under way, the flag is
 known to everything that the call does in its thread (`current`); the scheduler of an engine notes it with the rows of the

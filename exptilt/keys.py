@@ -1,4 +1,4 @@
-"""Randomness: a key names a stream, and nothing in exptilt is random but by a key. There is no global random state."""
+"""Randomness: a key names a stream, and every random choice in exptilt is made with a key. There is no global random state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules by the names they had before the package got rooms: they still import, with a DeprecationWarning."""
+"""Modules by the names they had before the package was split: they still import, with a DeprecationWarning."""
 
 from __future__ import annotations
 

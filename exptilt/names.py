@@ -1,4 +1,4 @@
-"""Everything that can be asked for by name, and how names become the parts of a run.
+"""Everything that has a name on the command line, and how names become the parts of a run.
 
     target("tiny", "agreement", 0.1, max_tokens=64)      sampler("ets", candidates=4)      select("vote", "number")
 

@@ -1,4 +1,4 @@
-"""An examination on the screen: what was found, what is suggested, what it will cost, and what speaks against it."""
+"""An examination on the screen: what was found, what is suggested, what it will cost, and the reasons against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups of flags that commands share, and what the flags become: a target, a sampler, a select, a budget.
+"""Groups of flags that commands share, and the target, sampler, select and budget that the flags describe.
 
 `--sampler` is read before everything else, so that only the flags of the chosen sampler are there. They are the fields
 of its dataclass (`exptilt.samplers.command`).

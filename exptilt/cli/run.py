@@ -1,4 +1,4 @@
-"""`exptilt run`: the prompts of a file, a JSON line for each as it finishes, with resume."""
+"""`exptilt run`: answers every prompt of a file, writes a JSON line for each as it finishes, and resumes a stopped run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flags take: numbers, words and counts, refused in words where they are something else."""
+"""The values of flags: numbers, words and counts, and the messages that refuse anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of transformers, as engines and reward models read them: dtype, device, silence, errors in words, digests."""
+"""Checkpoints of transformers, as engines and reward models read them: dtype, device, no progress bars, plain errors, digests."""
 
 from __future__ import annotations
 

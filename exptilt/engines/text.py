@@ -1,4 +1,4 @@
-"""Prompts to token ids and token ids to text, for any tokenizer of transformers or one with the same methods.
+"""Prompts to token ids and token ids to text, for any transformers tokenizer or one with the same methods.
 
 Text is always decoded from all tokens of a response and never encoded again: token ids are a draft's identity.
 """

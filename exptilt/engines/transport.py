@@ -1,4 +1,4 @@
-"""Requests to one or several servers of one model: a limit on those under way, retries, and errors in plain words.
+"""Requests to one or several servers of one model: a limit on how many are open at once, retries, and errors in plain words.
 
 A request that fails for a passing reason (`replies`; no connection, time-out, status 429 or 5xx) is sent again after a pause that
 doubles each time, times a factor between 1/2 and 1 drawn from the request's key, and that is never shorter than the

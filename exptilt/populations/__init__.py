@@ -1,1 +1,1 @@
-"""Weighted drafts, what can be told of them, and how one answer is picked from them. Needs numpy only."""
+"""Weighted drafts, diagnostics of them, and the rules that pick one answer from them. Needs numpy only."""

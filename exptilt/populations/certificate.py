@@ -1,4 +1,4 @@
-"""Proofs: when the responses seen so far decide which answer is the most probable under π, whatever was not seen.
+"""Proofs: when the responses seen so far decide which answer is the most probable under π, whatever the unseen ones are.
 
 Let S be the p-probability of the different responses seen, and G_a = Σ p(y)·exp(r(y)/β) over those of them with answer a. What
 was not seen has probability 1 - S and, with r ≤ r_max, a γ-mass of (1 - S)·exp(r_max/β) at most; in the worst case all of it

@@ -1,4 +1,4 @@
-"""Utilities for minimum Bayes risk: how well a candidate text serves where another text was wanted.
+"""Utilities for minimum Bayes risk: how good a candidate text is where another text was wanted.
 
 A utility is an object with `matrix(texts) -> [n, n]`, entry [i, j] the utility of text i against reference j, on a
 scale of 0 to 1. `rouge1`, `chrf` and `exact` are ready-made; `PairUtility` wraps any function (candidate, reference).

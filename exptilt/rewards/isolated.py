@@ -1,4 +1,4 @@
-"""A reward in a process of its own: a crash, a hang or an exit there fails one prompt, and nothing else.
+"""A reward in its own process: a crash, a hang or an exit there fails one prompt, and nothing else.
 
     target = xt.Target(engine, xt.rewards.Isolated(score, seconds=20), beta=0.1)
 

@@ -1,4 +1,4 @@
-"""Many machines: the prompts of a run spread over a Ray cluster, an engine of its own on each worker.
+"""Many machines: the prompts of a run spread over a Ray cluster, with a separate engine on each worker.
 
     def build():
         return xt.Target(xt.load("hf:Qwen/Qwen3-8B", device="cuda"), reward, beta=0.1)

@@ -1,4 +1,4 @@
-"""Streams: the partial results of one prompt as they come, in a thread of the caller's or in an event loop.
+"""Streams: the partial results of one prompt as they come, in the caller's thread or in an event loop.
 
     for partial in xt.stream(target, prompt, xt.ETS(8, 2, 16)):
         print(partial.usage.tokens, partial.text)

@@ -1,4 +1,4 @@
-"""Traces: how a sampler came to its population, as frozen records.
+"""Traces: how a sampler reached its population, as frozen records.
 
 A `Population` carries one in `trace`. The results file keeps it, and the report draws it, by the type of record and not
 by the sampler's name: another author's sampler that yields a `Tree` is stored and drawn as a tree.

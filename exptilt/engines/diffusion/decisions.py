@@ -1,4 +1,4 @@
-"""From what the network thinks of the asked positions to decisions: sureness, tokens, log-probabilities.
+"""From the network's logits at masked positions to decisions: confidence, tokens, log-probabilities.
 
 Tokens are drawn by inverse CDF with the row's own uniforms, or given where the row is scored; both go through
 `exptilt.engines.distribution_torch`. Logits are made a bounded number at a time.

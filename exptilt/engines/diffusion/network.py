@@ -1,4 +1,4 @@
-"""Runs a masked-language model on sequences of unequal length and gives what it thinks of chosen positions.
+"""Runs a masked-language model on sequences of unequal length and returns its logits at chosen positions.
 
 The logits of one position are as wide as the vocabulary, and only the holes of a block are of interest: so the hidden
 states of those positions are caught in front of the model's output layer, and the layer is applied to them alone, a

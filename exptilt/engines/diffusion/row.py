@@ -1,4 +1,4 @@
-"""One response on its way: which positions its next step asks about, which of them it decides, and what the network sees.
+"""One response in progress: which positions its next step asks about, which of them it decides, and what the network sees.
 
 A row looks at its response as it was before the step (`boundary` decisions), so a draft that was cut in the middle of a
 step is continued as if it never had been: the state before the step is restored, and the positions still missing from

@@ -1,4 +1,4 @@
-"""Key-values of token sequences that may come again, in a tree: what sequences have in common is held and computed once.
+"""Key-values of token sequences that may be needed again, in a tree: what sequences have in common is stored and computed once.
 
     system text and examples ──┬── question 1 ──┬── candidate 1 ──┬── rollout 1
                                │                │                 └── rollout 2

@@ -1,4 +1,4 @@
-"""Position scaling that changes for a whole text once it is longer than a border, as Phi-3's longrope.
+"""Position scaling that changes for a whole text once it is longer than some limit, such as Phi-3's longrope.
 
 Such a model reads the first tokens of a long text in another way than the same tokens alone, and rows that are read together
 change each other. A draft's distribution here depends on its room, prompt and cap together: rows that may cross the border are

@@ -1,4 +1,4 @@
-"""A separate module tree over the tensors of a model that somebody else owns.
+"""A separate module tree that shares the tensors of a caller's model.
 
 An engine switches dropout off, chooses how attention is computed and lays out weights anew. On a model that a caller keeps
 training, saving or calling, none of that may show: so the engine gets modules and configurations of its own, which share

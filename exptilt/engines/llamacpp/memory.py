@@ -1,4 +1,4 @@
-"""Which sequences hold which cells: the sequences of rows in flight, and those kept because their tokens may come again.
+"""Which sequences hold which cells: the sequences of rows in flight, and those kept because their tokens may be needed again.
 
 llama.cpp shares a cell among sequences but does not tell how many cells are free, so `Memory` counts along with what it
 asks of llama.cpp. Its cell numbers are its own: only how many there are must agree.

@@ -1,4 +1,4 @@
-"""What goes over the wire: sampling parameters as request fields, and answers as checked records.
+"""The wire format: sampling parameters as request fields, and answers as checked records.
 
 A server of known make gets every parameter of the distribution, also those that are "off": vLLM fills what is
 missing from the model's own generation_config, llama.cpp's server from its defaults (top_k 40, top_p 0.95, min_p 0.05),

@@ -1,4 +1,4 @@
-"""Judges: rewards that a language model is asked for in words, over any engine.
+"""Judges: rewards that a language model states in words, on any engine.
 
 `Judge` asks for a mark from 0 to 10 by a rubric; `PairwiseJudge` asks which of two responses is better, against rivals that
 are drawn from p beforehand or given (Zheng et al., 2306.05685). A verdict is what the judge's last line says, read strictly;

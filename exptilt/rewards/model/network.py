@@ -1,4 +1,4 @@
-"""Forward passes of a reward model, with the readings of all callers together in batches of similar length.
+"""Forward passes of a reward model, with the texts of all callers in shared batches of similar length.
 
 A reading is a row of tokens and the positions at which the model is read. Batches are padded on the right, under an
 attention mask, so in float32 a score does not depend on its neighbours except for rounding.

@@ -1,4 +1,4 @@
-"""Rows of different size in one batch: what is computed together is padded to its largest, so it is parted where that pays.
+"""Rows of different size in one batch: what is computed together is padded to the largest, so a batch is split where that pays.
 
 One product for all rows gives each the columns of the longest; one for each row is slow for want of work. Between them lie
 *parts*, runs of neighbours that are about as large. Neighbours only, since a run is a slice and needs no copy.

@@ -1,4 +1,4 @@
-"""Every name of torch and transformers that the fast paths rely on and that no release has to keep, in one place.
+"""Every name of torch and transformers that the fast paths rely on and that a release may remove, in one place.
 
 The versions between which they are known to mean what they mean here stand in `KNOWN`, as in pyproject.toml.
 """
