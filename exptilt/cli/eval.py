@@ -40,6 +40,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
     group.add_argument("--include", metavar="FOLDER", help="a folder with lm-eval task files of your own")
     groups.add_answer(group, "as suits the task")
     asked = groups.add_request(parser, argv, select=False)
+    groups.add_until(parser.add_argument_group("limits"))
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FOLDER", help="keep all results in this folder, and resume from them")
     group.add_argument("--concurrency", type=whole, default=32, metavar="N", help="problems under way at once; default 32")
@@ -52,7 +53,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     """Run the command; the tables go to standard output."""
     groups.at_least_one(args, "seeds", "concurrency")
     with groups.checked(args):
-        sampler = groups.sampler_of(args)
+        sampler, until = groups.sampler_of(args), groups.until_of(args)
         task = load_task(
             args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include,
             answer=names.ANSWERS.find(args.answer) if args.answer else None,
@@ -65,7 +66,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     with _bars(console) as announce:
         comparison = compare(
             target, task, sampler, seeds=seeds, concurrency=args.concurrency, store=args.out, announce=announce,
-            reward_timeout=args.reward_timeout,
+            reward_timeout=args.reward_timeout, until=until,
         )  # fmt: skip
     points = curve(comparison, task)
     if args.json:

@@ -268,18 +268,26 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=whole, metavar="N", default=0, help="the same seed gives the same answers; default 0")
     group.add_argument("--budget-tokens", type=whole, metavar="N", help="stop a prompt at this many tokens generated and scored")
     group.add_argument("--budget-seconds", type=real, metavar="X", help="stop a prompt after this time")
+    add_until(group)
+    group.add_argument("--budget-rewards", type=whole, metavar="N", help="stop a prompt at this many calls of the reward")
+
+
+def add_until(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--until",
         metavar="SPEC",
         help="stop a prompt once enough is seen, asked of each population (give samplers that have one a batch): "
         + "; ".join((*(rule.help for rule in names.RULES.values()), *names.STOP_RULES.names, OWN)),
     )
-    group.add_argument("--budget-rewards", type=whole, metavar="N", help="stop a prompt at this many calls of the reward")
+
+
+def until_of(args: argparse.Namespace) -> Until | None:
+    """The stop rule that was asked for."""
+    return None if args.until is None else names.stop_rule(args.until)
 
 
 def request_of(args: argparse.Namespace) -> tuple[Sampler, Select, Until | None, Budget | None]:
     """What a prompt is answered with: sampler, select, stop rule and budget."""
     select = names.select(args.select, args.answer or "number", args.utility)
-    until = None if args.until is None else names.stop_rule(args.until)
     limits = (args.budget_tokens, args.budget_seconds, args.budget_rewards)
-    return sampler_of(args), select, until, None if limits == (None, None, None) else Budget(*limits)
+    return sampler_of(args), select, until_of(args), None if limits == (None, None, None) else Budget(*limits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,12 +17,13 @@ import numpy as np
 from exptilt.core import Sampler, Target
 from exptilt.describe import describe
 from exptilt.evaluation.cost import Cost, mean_cost
-from exptilt.evaluation.evaluate import Score, equal_samples, evaluate, judge, mean_length, run_all
+from exptilt.evaluation.evaluate import Conditions, Score, equal_samples, evaluate, judge, mean_length, run_all
 from exptilt.evaluation.pools import best_at_k, pass_at_k, vote_at_k
 from exptilt.evaluation.tasks.task import Task
 from exptilt.keys import Key, digest
 from exptilt.populations.population import Population
 from exptilt.populations.select import best, draw, mbr, vote
+from exptilt.populations.until import Until
 from exptilt.running.result import Result
 from exptilt.running.run import Progress, Select
 from exptilt.samplers import Independent
@@ -52,69 +53,58 @@ def compare(
     store: str | Path | None = None,
     announce: Announce = lambda title, total: None,
     reward_timeout: float | None = None,
+    until: Until | None = None,
 ) -> Comparison:
     """Set `sampler` against plain sampling, votes, MBR and best-of-n at the same tokens, temperature and cap.
 
     The sampler's own tokens set the price: the others, which draw from the reference model alone, choose from as many
     independent draws as cost the same; where the reward draws a pilot, those that use the reward get fewer draws, by the
-    cost of the pilot. An Independent sampler is itself the pool. Problems are the same for each seed; a problem's share
-    of right seeds is what intervals resample.
+    cost of the pilot. An Independent sampler of plain draws is itself the pool, unless a stop rule ends it. Problems are the same
+    for each seed; a problem's share of right seeds is what intervals resample.
     store: a folder; each sampler and seed has a results file in it, and the same call resumes where it was stopped.
-    reward_timeout: as in `run`.
+    reward_timeout: as in `run`. until: a stop rule of the compared sampler alone; the others then draw what it cost in the mean.
     Raises what `evaluate` raises.
     """
-    name = type(sampler).__name__
     runs: list[list[Score]] = []
     pools: list[tuple[Result, ...]] = []
-    draws = sampler.n if isinstance(sampler, Independent) else 0
+    pooled = isinstance(sampler, Independent) and sampler.weights == "draws" and until is None
+    draws = sampler.n if isinstance(sampler, Independent) and pooled else 0
+    how = Conditions(concurrency=concurrency, reward_timeout=reward_timeout)
     for seed in seeds:
         guided: list[Score] = []
-        if not isinstance(sampler, Independent):
-            selects = {f"{name}, draw": draw, f"{name}, vote": vote(task.answer)}
-            guided, results = _evaluated(target, task, sampler, selects, seed, concurrency, store, announce, reward_timeout)
+        if not pooled:
+            ruled = replace(how, seed=seed, until=until, store=_file(store, sampler, seed, until))
+            guided, results = _guided(target, task, sampler, ruled, announce)
             draws = draws or equal_samples(guided[0].tokens, results)  # this is one number for all seeds
         plain = Independent(draws)
-        title = f"{draws} independent draws, seed {seed}"
-        file = _file(store, plain, seed)
-        alone, progress = replace(target, proposal=None), announce(title, len(task))
-        pool, seconds = run_all(alone, task.prompts, plain, seed, concurrency, progress, file, reward_timeout)
+        progress = announce(f"{draws} independent draws, seed {seed}", len(task))
+        alone = replace(how, seed=seed, progress=progress, store=_file(store, plain, seed))
+        pool, seconds = run_all(replace(target, proposal=None), task.prompts, plain, alone)
         runs.append([*_pool_scores(task, pool, seconds, seed), *guided])
         pools.append(tuple(pool))
     return Comparison(tuple(_over_seeds(parts) for parts in zip(*runs, strict=True)), tuple(pools), draws)
 
 
-def _evaluated(
-    target: Target,
-    task: Task,
-    sampler: Sampler,
-    selects: Mapping[str, Select],
-    seed: int,
-    concurrency: int,
-    store: str | Path | None,
-    announce: Announce,
-    reward_timeout: float | None,
+def _guided(
+    target: Target, task: Task, sampler: Sampler, how: Conditions, announce: Announce
 ) -> tuple[list[Score], list[Result]]:
-    progress = announce(f"{type(sampler).__name__}, seed {seed}", len(task))
+    """The compared sampler's own answers: by `draw` and by vote, and by `best` where its draws are independent."""
+    name = type(sampler).__name__ + ("" if how.until is None else " until")
+    selects = {f"{name}, draw": draw, f"{name}, vote": vote(task.answer)}
+    selects |= {f"{name}, best": best} if isinstance(sampler, Independent) else {}
     return evaluate(
-        target,
-        task.prompts,
-        task.references,
-        sampler,
-        selects,
-        task.correct,
-        seed=seed,
-        concurrency=concurrency,
-        progress=progress,
-        store=_file(store, sampler, seed),
-        reward_timeout=reward_timeout,
-    )
+        target, task.prompts, task.references, sampler, selects, task.correct, seed=how.seed, concurrency=how.concurrency,
+        progress=announce(f"{name}, seed {how.seed}", len(task)), store=how.store, reward_timeout=how.reward_timeout,
+        until=how.until,
+    )  # fmt: skip
 
 
-def _file(store: str | Path | None, sampler: Sampler, seed: int) -> Path | None:
-    """The results file of a sampler and seed: other parameters are another file, another model in the same folder is refused."""
+def _file(store: str | Path | None, sampler: Sampler, seed: int, until: Until | None = None) -> Path | None:
+    """The results file of a sampler, stop rule and seed: other parameters are another file; another model is refused."""
     if store is None:
         return None
-    return Path(store) / f"{type(sampler).__name__}-{digest(json.dumps(describe(sampler)))[:8]}-seed{seed}.jsonl"
+    named = describe(sampler) if until is None else [describe(sampler), describe(until)]
+    return Path(store) / f"{type(sampler).__name__}-{digest(json.dumps(named))[:8]}-seed{seed}.jsonl"
 
 
 def _pool_scores(task: Task, pool: Sequence[Result], seconds: float, seed: int) -> list[Score]:

@@ -20,6 +20,7 @@ from exptilt.draft import Prompt, prompt_digest, prompt_text
 from exptilt.errors import error_named
 from exptilt.evaluation.cost import Cost, mean_cost
 from exptilt.keys import Floats, Key
+from exptilt.populations.until import Until
 from exptilt.running.result import Failure, Outcome, Result
 from exptilt.running.run import Progress, Select, run
 
@@ -90,15 +91,17 @@ def evaluate(
     progress: Progress | None = None,
     store: str | Path | None = None,
     reward_timeout: float | None = None,
+    until: Until | None = None,
 ) -> tuple[list[Score], list[Result]]:
     """Run `sampler` once over all questions and judge each named select on its populations.
 
     A select of None stands for plain sampling: the mean accuracy of the equally weighted drafts of the population, at the tokens
     of one of them.
-    store: a results file to write and to resume from, and reward_timeout: as in `run`.
+    store: a results file to write and to resume from; reward_timeout and until: as in `run`.
     Raises ExptiltError where a question has no result: an accuracy over the rest would lie.
     """
-    results, seconds = run_all(target, questions, sampler, seed, concurrency, progress, store, reward_timeout)
+    how = Conditions(seed, concurrency, progress, store, reward_timeout, until)
+    results, seconds = run_all(target, questions, sampler, how)
     scores = []
     for name, select in selects.items():
         judged = [judge(result, reference, select, correct, seed) for result, reference in zip(results, references, strict=True)]
@@ -107,34 +110,37 @@ def evaluate(
     return scores, results
 
 
-def run_all(
-    target: Target,
-    questions: Sequence[Prompt],
-    sampler: Sampler,
-    seed: int,
-    concurrency: int,
-    progress: Progress | None,
-    store: str | Path | None,
-    reward_timeout: float | None = None,
-) -> tuple[list[Result], float]:
+@dataclass(frozen=True)
+class Conditions:
+    """Under which a sampler is run over a task's questions; all but `concurrency` as in `run`."""
+
+    seed: int = 0
+    concurrency: int = 64
+    progress: Progress | None = None
+    store: str | Path | None = None
+    reward_timeout: float | None = None
+    until: Until | None = None
+
+
+def run_all(target: Target, questions: Sequence[Prompt], sampler: Sampler, how: Conditions) -> tuple[list[Result], float]:
     """The results of all questions, and the seconds they took; see `Score` on those read from a file."""
     fresh = 0
 
     def hear(done: int, total: int, outcome: Outcome) -> None:
         nonlocal fresh
         fresh += 1
-        if progress is not None:
-            progress(done, total, outcome)
+        if how.progress is not None:
+            how.progress(done, total, outcome)
 
     began = time.monotonic()
     outcomes = run(
-        target, questions, sampler, seed=seed, concurrency=concurrency, progress=hear, store=store, retry=store is not None,
-        reward_timeout=reward_timeout,
+        target, questions, sampler, until=how.until, seed=how.seed, concurrency=how.concurrency, progress=hear, store=how.store,
+        retry=how.store is not None, reward_timeout=how.reward_timeout,
     )  # fmt: skip
     seconds = time.monotonic() - began
     results = all_results(outcomes)
     if fresh < len(results):
-        seconds = sum(result.usage.seconds for result in results) / min(concurrency, len(results))
+        seconds = sum(result.usage.seconds for result in results) / min(how.concurrency, len(results))
     return results, seconds
 
 

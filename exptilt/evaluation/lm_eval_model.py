@@ -44,6 +44,7 @@ class ExptiltLM(LM):
     concurrency: requests under way at once.
     store: a folder with results files to resume from.
     reward_timeout: seconds that one call of the reward may take.
+    until: a stop rule as on the command line, such as sure:number:0.95.
     arguments: reward, beta and proposal of the target; select, answer and utility; sampling parameters and a system message;
         the others are settings of the sampler, such as candidates=4.
     """
@@ -57,6 +58,7 @@ class ExptiltLM(LM):
         concurrency: int = 32,
         store: str | None = None,
         reward_timeout: float | None = None,
+        until: str | None = None,
         **arguments: Any,
     ) -> None:
         LM.__init__(self)
@@ -70,6 +72,7 @@ class ExptiltLM(LM):
         self._target = _target(model, chosen.alias.reward, answer, asked)
         self._seed, self._concurrency, self._store = int(seed), int(concurrency), store
         self._reward_timeout = reward_timeout
+        self._until = None if until is None else names.stop_rule(until)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One answer to each request, in their order. Raises ExptiltError where one has none."""
@@ -100,6 +103,7 @@ class ExptiltLM(LM):
             prompts,
             self._sampler,
             select=self._select,
+            until=self._until,
             seed=self._seed,
             concurrency=self._concurrency,
             store=store,

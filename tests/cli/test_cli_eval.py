@@ -32,9 +32,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
 
-    def call(*more: str, task: str = "word-problems") -> tuple[int, str, str]:
+    def call(
+        *more: str, task: str = "word-problems", sampler: tuple[str, ...] = ("--candidates", "2", "--block", "2")
+    ) -> tuple[int, str, str]:
         words = ("eval", "toy", "--task", task, "--problems", "5", "--reward", "arithmetic", "--beta", "1")
-        code = main([*words, "--candidates", "2", "--block", "2", *more])
+        code = main([*words, *sampler, *more])
         said = capsys.readouterr()
         assert all(law["max_tokens"] == 96 for law in laws)  # the task's cap
         return code, said.out, said.err
@@ -78,6 +80,19 @@ def test_results_are_kept_and_gone_on_with(run: Run) -> None:
     assert [score["right"] for score in again["scores"]] == [score["right"] for score in first["scores"]]
 
 
+def test_a_stop_rule(run: Run) -> None:
+    """`--until` was refused by eval, though every sampler can be stopped."""
+    sampler = ("--sampler", "independent", "--n", "8", "--batch", "2")
+    code, out, _ = run("--json", sampler=sampler)
+    assert code == 0
+    whole = json.loads(out)["scores"]
+    code, out, err = run("--until", "reward:0", "--json", sampler=sampler)
+    assert (code, err.count("Independent until")) == (0, 1)
+    stopped = json.loads(out)["scores"]
+    assert [score["name"] for score in stopped[-3:]] == [f"Independent until, {select}" for select in ("draw", "vote", "best")]
+    assert stopped[-1]["tokens"] < 0.6 * whole[-1]["tokens"]
+
+
 def test_rewards_that_take_too_long(run: Run) -> None:
     Path("slow.py").write_text("import time\ndef slow(prompt, drafts):\n    time.sleep(5)\n")
     code, _, err = run("--reward", "slow.py:slow", "--reward-timeout", "0.1")
@@ -93,6 +108,7 @@ def test_rewards_that_take_too_long(run: Run) -> None:
         (("--candidates", "0"), "word-problems", "ETS(candidates=0): give a whole number of 1 or more; see exptilt eval --help."),
         (("--parameters", "many"), "word-problems", "--parameters: 'many' is not one to three numbers"),
         (("--shots", "3"), "word-problems", "belong to lm-eval tasks"),
+        (("--until", "reward:high"), "word-problems", "'reward:high' is not a stop rule"),
     ],
 )
 def test_requests_that_are_refused(more: tuple[str, ...], task: str, words: str, run: Run) -> None:

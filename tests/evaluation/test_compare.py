@@ -120,6 +120,43 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
         compare(target(temperature=0.5), TASK, xt.ETS(3, 1, 2), store=tmp_path)
 
 
+def test_a_stop_rule_ends_the_compared_sampler_alone(tmp_path: Path) -> None:
+    """`eval` had no stop rules: what first success costs could not be set against best-of-n. The pool is not stopped, since a
+    draw too many or too few would make it a selection."""
+    sampler, rule = xt.Independent(16, batch=1), xt.until.reward(2.0)
+    comparison = compare(target(), TASK, sampler, until=rule, store=tmp_path)
+    stopped = xt.run(target(), TASK.prompts, sampler, until=rule)
+    assert {result.stopped for result in stopped if isinstance(result, xt.Result)} == {"until"}
+    spent = float(np.mean([result.usage.tokens for result in stopped if isinstance(result, xt.Result)]))
+    guided = comparison.scores[-3:]
+    assert [score.name for score in guided] == [f"Independent until, {select}" for select in ("draw", "vote", "best")]
+    assert all(score.tokens == pytest.approx(spent) for score in guided)
+    assert {len(result.population) for result in comparison.pools[0]} == {comparison.draws}
+    assert comparison.draws < 16
+    picked = [xt.best(result.population, xt.Key(0)).text for result in stopped if isinstance(result, xt.Result)]
+    assert guided[-1].right.tolist() == [float(text[:1] == "1") for text in picked]
+
+
+def test_results_of_a_stop_rule_have_a_file_of_their_own(tmp_path: Path) -> None:
+    """One file for both would be refused as that of other settings, or worse, resumed."""
+    sampler = xt.Rejection(1, 64, 2.0)
+    with_rule = compare(target(), TASK, sampler, until=xt.until.reward(2.0), store=tmp_path)
+    compare(target(), TASK, sampler, store=tmp_path)
+    assert len([*tmp_path.glob("Rejection-*.jsonl")]) == 2
+    again = compare(target(), TASK, sampler, until=xt.until.reward(2.0), store=tmp_path)
+    assert [score.right.tolist() for score in again.scores] == [score.right.tolist() for score in with_rule.scores]
+
+
+def test_distinct_weights_are_not_taken_for_the_pool() -> None:
+    """Independent(6, weights="distinct") was the pool itself: its weights were never used, and six plain draws were shown."""
+    comparison = compare(target(), TASK, xt.Independent(6, weights="distinct"))
+    assert [score.name for score in comparison.scores[-3:]] == [f"Independent, {select}" for select in ("draw", "vote", "best")]
+    ((_, voted, _), pool) = comparison.scores[-3:], comparison.pools[0]
+    direct = xt.run(target(), TASK.prompts, xt.Independent(6, weights="distinct"), select=xt.vote(first))
+    assert voted.right.tolist() == [float(result.text[:1] == "1") for result in direct if isinstance(result, xt.Result)]
+    assert all(len(result.population) == comparison.draws for result in pool)
+
+
 def test_the_curve_ends_where_the_scores_are() -> None:
     """At k = n there is one subset, so the curve must give the accuracy of the methods themselves, up to ties."""
     comparison = compare(target(), TASK, xt.Independent(8))

@@ -102,6 +102,15 @@ def test_results_are_kept_in_a_folder(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_a_stop_rule_is_a_model_argument(tmp_path: Path) -> None:
+    """It was taken for a setting of the sampler, which has none of that name."""
+    request: Any = Request("Mia has 20 marbles. She picks up 11 more. How many marbles does Mia have now?", max_gen_toks=8)
+    model(until="reward:0", batch=1, store=str(tmp_path)).generate_until([request])
+    (file,) = tmp_path.glob("*.jsonl")
+    line = json.loads(file.read_text().splitlines()[-1])
+    assert (line["stopped"], len(line["population"]["rows"])) == ("until", 1)
+
+
 def test_methods_by_their_usual_names_need_no_more_than_they_take() -> None:
     """A majority needs no reward and no β; what is missing elsewhere is said in the words of model arguments."""
     from exptilt.evaluation.lm_eval_model import ExptiltLM
