@@ -56,7 +56,7 @@ def test_every_alias_has_its_select_and_reward() -> None:
 def test_a_majority_is_that_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a reward π is p: every draft weighs the same, and log Ẑ is 0 for certain."""
     table = TableEngine(lambda prefix: (0.2, 0.7, 0.1), 1, 2, symbols="12#")
-    monkeypatch.setattr(names, "load", lambda name, **options: table)
+    monkeypatch.setattr("exptilt.names.targets.load", lambda name, **options: table)
     target, chosen = names.target("toy", "none", 1.0), names.choose_sampler("majority")
     result = xt.sample(target, "which?", chosen.make({"n": 200}), select=names.select(chosen.alias.select, "exact"))
     assert (result.text, result.log_z) == ("2", pytest.approx(0.0))
@@ -67,7 +67,8 @@ def test_a_majority_is_that_of_the_model(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_line_after_a_model_holds_its_options() -> None:
     seen: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(names, "load", lambda name, **options: seen.append((name, options)) or TableEngine(lambda _: (1.0,), 1, 0))
+        table = TableEngine(lambda _: (1.0,), 1, 0)
+        patch.setattr("exptilt.names.targets.load", lambda name, **options: seen.append((name, options)) or table)
         names.target("tiny?top_k=3&device=cpu", "none", 1.0, proposal="tiny", temperature=0.5, top_k=None, max_tokens=1)
     common = {"temperature": 0.5, "max_tokens": 1}
     assert seen == [("tiny", {**common, "top_k": 3, "device": "cpu"}), ("tiny", common)]

@@ -6,34 +6,25 @@ own rows are done, whatever the others do. The worker exists only while there is
 condition when nothing is to be done, and ends after `linger` seconds of that, or with the program. A forked process starts a
 worker of its own, unless the fork came in the middle of work: then calls there raise ModelError.
 
-Rows wait, and never fail, while the batch has no room for them: it takes a number of rows, and of what they hold at most
-(`size`, such as bytes of key-values). Waiting rows join in turns, a few from each waiting call, so a small call is never
-stuck behind a large one. A row whose turn has come and that does not fit holds up all that wait after it until enough
-rows have ended: small rows cannot starve it. A row larger than the whole cap runs alone.
+Which of the waiting rows join, and when, is decided in `exptilt.engines.admission`.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakValueDictionary
 
-from exptilt.cancelling import Flag, current
+from exptilt.cancelling import current
+from exptilt.engines.admission import Admission, Call, Row
+from exptilt.engines.lifetimes import look_after
 from exptilt.errors import Cancelled, ExptiltError, ModelError
 
-Row = TypeVar("Row", bound=Hashable)
 Result = TypeVar("Result")
 
 ROWS_MEMORY = 2**32  # bytes that the key-values of rows in flight may take, by default
-TURN = 8  # rows of a call that join before the next call's: those of one call often share a prefix
-_EXIT = 10.0  # seconds that the exit of the program waits for steps under way
 
 
 class Batch(Protocol[Row]):
@@ -52,22 +43,6 @@ class Batch(Protocol[Row]):
         ...
 
 
-class _Call(Generic[Row]):
-    """One caller's rows with their sizes: `waiting` have not joined yet, `left` are not done yet, `turn` joined in this turn.
-
-    cancel: tells that the caller's run was cancelled.
-    """
-
-    def __init__(self, sizes: Mapping[Row, int], cancel: Flag | None) -> None:
-        self.sizes = sizes
-        self.cancel = cancel
-        self.waiting = deque(sizes)
-        self.left = len(sizes)
-        self.turn = 0
-        self.error: BaseException | None = None
-        self.done = threading.Event()
-
-
 class _Errand:
     """A function that the worker thread calls between two steps."""
 
@@ -78,7 +53,7 @@ class _Errand:
         self.done = threading.Event()
 
 
-Wanted = TypeVar("Wanted", bound=_Call[Any] | _Errand)
+Wanted = TypeVar("Wanted", bound=Call[Any] | _Errand)
 
 
 class Scheduler(Generic[Row]):
@@ -105,29 +80,20 @@ class Scheduler(Generic[Row]):
         name: str = "engine",
         linger: float = 1.0,
     ) -> None:
-        if max_rows < 1:
-            raise ValueError(f"max_rows={max_rows} must be at least 1: no row could ever be decoded")
         if (max_memory is None) != (size is None):
             raise ValueError(f"max_memory={max_memory} and size={size}: give both or neither, a cap needs a measure")
-        if max_memory is not None and max_memory < 1:
-            raise ValueError(f"max_memory={max_memory} must be at least 1, or None for no cap")
         self.batch = batch
-        self.max_rows = max_rows
-        self.max_memory = max_memory
         self.name = name
         self.linger = linger
         self._size = size
         self._changed = threading.Condition()  # guards everything below
-        self._queue: deque[_Call[Row]] = deque()  # calls that have rows waiting
-        self._owner: dict[Row, _Call[Row]] = {}  # rows in the batch
-        self._held = 0  # the sizes of the rows in the batch together
-        self._dropped: list[Row] = []  # rows in the batch that nobody waits for any more
+        self.admission: Admission[Row] = Admission(max_rows, max_memory)
         self._errands: deque[_Errand] = deque()
         self._worker: threading.Thread | None = None
         self._inside = False  # whether the worker is in a function of the batch or of a caller
         self._closed: str | None = None  # why it is closed
         self._ended = False  # by the exit of the program
-        _schedulers[id(self)] = self
+        look_after(self)
 
     # ------------------------------------------------------------------------------------------ the callers' side
 
@@ -139,8 +105,8 @@ class Scheduler(Generic[Row]):
         """
         if not rows:
             return
-        call = _Call({row: self._size(row) if self._size else 0 for row in rows}, current())
-        self._await(call, self._queue)
+        call = Call({row: self._size(row) if self._size else 0 for row in rows}, current())
+        self._await(call, self.admission.queue)
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Run a function of the engine between two steps and return its result. Raises ModelError.
@@ -156,7 +122,7 @@ class Scheduler(Generic[Row]):
         with self._changed:
             self._closed = "is closed"
             error = ModelError(f"{self.name} was closed while a call was under way")
-            self._fail([*self._queue, *self._owner.values()], error)
+            self._fail(self.admission.calls(), error)
             for errand in self._errands:
                 errand.error = error
                 errand.done.set()
@@ -214,7 +180,7 @@ class Scheduler(Generic[Row]):
                 self._guard(lambda rows=dropped: self._leave(rows))
             if joining:
                 self._join(joining)
-            if self._owner:
+            if self.admission.owner:
                 self._guard(self._step)
 
     def _next_turn(self) -> tuple[list[Row], _Errand | None, list[Row]] | None:
@@ -225,44 +191,19 @@ class Scheduler(Generic[Row]):
                     self._worker = None
                     return None
             self._drop_cancelled()
-            dropped, self._dropped = self._dropped, []
             errand = self._errands.popleft() if self._errands else None
-            return dropped, errand, self._admit()
+            return self.admission.take_dropped(), errand, self.admission.admit()
 
     def _idle(self) -> bool:
-        return self._ended or not (self._queue or self._owner or self._dropped or self._errands)
-
-    def _admit(self) -> list[Row]:
-        """Move waiting rows into the batch while there is room, up to TURN from each call in turn."""
-        joining: list[Row] = []
-        while self._queue and self._has_room(self._queue[0]):
-            call = self._queue[0]
-            row = call.waiting.popleft()
-            self._owner[row] = call
-            self._held += call.sizes[row]
-            joining.append(row)
-            call.turn += 1
-            if call.turn == TURN or not call.waiting:
-                call.turn = 0
-                self._queue.popleft()
-                if call.waiting:
-                    self._queue.append(call)
-        return joining
-
-    def _has_room(self, call: _Call[Row]) -> bool:
-        """Whether the next row of a call may join; into an empty batch it always may."""
-        if not self._owner:
-            return True
-        fits = self.max_memory is None or self._held + call.sizes[call.waiting[0]] <= self.max_memory
-        return fits and len(self._owner) < self.max_rows
+        return self._ended or (self.admission.idle() and not self._errands)
 
     def _join(self, rows: Sequence[Row]) -> None:
         """Take rows in, all together or, where that fails, those of each caller alone."""
-        by_call: dict[_Call[Row], list[Row]] = {}
+        by_call: dict[Call[Row], list[Row]] = {}
         with self._changed:
             for row in rows:
-                if row in self._owner:  # its caller has not been interrupted meanwhile
-                    by_call.setdefault(self._owner[row], []).append(row)
+                if row in self.admission.owner:  # its caller has not been interrupted meanwhile
+                    by_call.setdefault(self.admission.owner[row], []).append(row)
         if not by_call:
             return
         try:
@@ -289,13 +230,7 @@ class Scheduler(Generic[Row]):
         with self._in_batch():
             finished = self.batch.step()
         with self._changed:
-            for row in finished:
-                call = self._owner.pop(row, None)
-                if call is not None:
-                    self._held -= call.sizes[row]
-                    call.left -= 1
-                    if not call.left:
-                        call.done.set()
+            self.admission.finish(finished)
 
     def _leave(self, rows: Sequence[Row]) -> None:
         with self._in_batch():
@@ -315,28 +250,24 @@ class Scheduler(Generic[Row]):
             action()
         except BaseException as error:  # noqa: BLE001 - raised again in the threads that wait for these rows
             with self._changed:
-                self._fail(self._owner.values(), error)
+                self._fail(self.admission.owner.values(), error)
 
     def _drop_cancelled(self) -> None:
         """End the calls whose runs were cancelled."""
-        calls = {*self._queue, *self._owner.values()}
-        cancelled = [call for call in calls if call.cancel is not None and call.cancel.is_set()]
+        cancelled = [call for call in self.admission.calls() if call.cancel is not None and call.cancel.is_set()]
         self._fail(cancelled, Cancelled(f"the run was cancelled while {self.name} was drawing: its rows were given up"))
 
-    def _fail(self, calls: Iterable[_Call[Row]], error: BaseException) -> None:
+    def _fail(self, calls: Iterable[Call[Row]], error: BaseException) -> None:
         for call in set(calls):
-            self._drop(call, self._queue)
+            self._drop(call, self.admission.queue)
             call.error = error
             call.done.set()
 
     def _drop(self, wanted: Wanted, queue: deque[Wanted]) -> None:
-        """Forget what waits in a queue or is under way: rows leave the batch at the next turn, before others join."""
+        """Forget what waits in a queue or is under way."""
         if wanted in queue:
             queue.remove(wanted)
-        rows = [row for row, owner in self._owner.items() if owner is wanted]
-        self._dropped += rows
-        for row in rows:
-            self._held -= self._owner.pop(row).sizes[row]
+        self.admission.drop(wanted)
         self._changed.notify_all()
 
     def begin_in_child(self) -> None:
@@ -344,32 +275,9 @@ class Scheduler(Generic[Row]):
 
         Calls of the parent's other threads are not made here. What was being changed at that moment is of no use: closed.
         """
-        if self._inside or self._owner:
+        if self._inside or self.admission.owner:
             self._closed = self._closed or "was at work when this process was forked from another"
         self._changed = threading.Condition()
-        self._queue.clear()
+        self.admission.clear()
         self._errands.clear()
-        self._owner.clear()
-        self._held, self._inside, self._worker = 0, False, None
-
-
-_schedulers: WeakValueDictionary[int, Scheduler[Any]] = WeakValueDictionary()
-
-
-@atexit.register
-def _end_all() -> None:
-    """A thread that the interpreter stops on its way out while it is inside native code, as of torch, aborts the process."""
-    deadline = time.monotonic() + _EXIT
-    for reference in _schedulers.valuerefs():
-        if (scheduler := reference()) is not None:
-            scheduler.end(max(0.0, deadline - time.monotonic()))
-
-
-def _begin_all_in_child() -> None:
-    for reference in _schedulers.valuerefs():
-        if (scheduler := reference()) is not None:
-            scheduler.begin_in_child()
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_begin_all_in_child)
+        self._inside, self._worker = False, None

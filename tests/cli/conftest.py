@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from exptilt import names
 from exptilt.cli import main
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
@@ -40,7 +39,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     def load(name: str, **options: Any) -> Engine:
         return TableEngine(random_table(3, 4), 5, 3, symbols="1234", name=name)
 
-    monkeypatch.setattr(names, "load", load)
+    monkeypatch.setattr("exptilt.names.targets.load", load)
     monkeypatch.chdir(tmp_path)
     Path("heads.py").write_text(HEADS)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from exptilt import names
 from exptilt.cli import main
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
@@ -28,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         laws.append(law)
         return TableEngine(random_table(3, 4), 5, 3, symbols="1234", name=name)
 
-    monkeypatch.setattr(names, "load", load)
+    monkeypatch.setattr("exptilt.names.targets.load", load)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
 

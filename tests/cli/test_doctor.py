@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from exptilt import names
 from exptilt.cli import main, parse
 from exptilt.cli.groups import sampler_of
 from exptilt.core import Engine
@@ -37,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         assert not law or set(law) <= {"max_tokens", "stop", "temperature"}
         return TableEngine(lambda prefix: np.array([0.4, 0.4, 0.2]), law.get("max_tokens", 24), 2, symbols="01.", name=name)
 
-    monkeypatch.setattr(names, "load", load)
+    monkeypatch.setattr("exptilt.names.targets.load", load)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
     Path("heads.py").write_text(MINE)

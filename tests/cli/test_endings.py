@@ -21,7 +21,7 @@ from exptilt import names
 from exptilt.cli import main
 from exptilt.engines import TableEngine
 from exptilt.testing.toys import random_table
-names.load = lambda name, **options: TableEngine(random_table(3, 4), 5, 3, symbols="1234", name=name)
+names.targets.load = lambda name, **options: TableEngine(random_table(3, 4), 5, 3, symbols="1234", name=name)
 sys.exit(main())
 """
 MINE = """

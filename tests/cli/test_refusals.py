@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from exptilt import names
 from exptilt.engines import TableEngine
 from exptilt.engines.openers import check_options, options_of
 from exptilt.engines.sampling import Sampling
@@ -123,7 +122,7 @@ def test_refused(line: str, program: Program, monkeypatch: pytest.MonkeyPatch) -
         sampling = Sampling(**{"max_tokens": 5} | options)  # type: ignore[arg-type]
         return TableEngine(lambda prefix: [0.5, 0.5], sampling.max_tokens, 1, symbols="12", name=name)
 
-    monkeypatch.setattr(names, "load", load)
+    monkeypatch.setattr("exptilt.names.targets.load", load)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
     Path("folder").mkdir()
     for name, content in FILES.items():

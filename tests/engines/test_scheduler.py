@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from exptilt.engines.scheduler import TURN, Scheduler
+from exptilt.engines.admission import TURN
+from exptilt.engines.scheduler import Scheduler
 from exptilt.errors import ModelError, PromptError
 
 
@@ -110,7 +111,7 @@ def test_a_small_call_is_not_stuck_behind_a_large_one():
     large, _ = in_thread(lambda: scheduler.run([Countdown(1, label="large") for _ in range(40)]))
     wait_for(lambda: len(batch.rows) == 2)
     small, _ = in_thread(lambda: scheduler.run([Countdown(1, label="small") for _ in range(2)]))
-    wait_for(lambda: len(scheduler._queue) == 2)
+    wait_for(lambda: len(scheduler.admission.queue) == 2)
     gate.set()
     for thread in (large, small):
         thread.join()
@@ -142,7 +143,7 @@ def test_small_rows_do_not_starve_a_large_one():
     many, _ = in_thread(lambda: scheduler.run([Countdown(1 + i % 5, label="small") for i in range(200)]))
     wait_for(lambda: len(batch.rows) == 10)
     large, _ = in_thread(lambda: scheduler.run([Countdown(2, label="large", size=9)]))
-    wait_for(lambda: len(scheduler._queue) == 2)
+    wait_for(lambda: len(scheduler.admission.queue) == 2)
     gate.set()
     for thread in (many, large):
         thread.join()
@@ -170,7 +171,7 @@ def test_an_error_in_a_step_reaches_all_callers_in_flight_but_not_those_waiting(
     first, errors = in_thread(lambda: scheduler.run([Countdown(5), Countdown(5, fatal="step")]))
     wait_for(lambda: len(batch.rows) == 2)
     second, none = in_thread(lambda: scheduler.run([Countdown(2, label="fine")]))
-    wait_for(lambda: bool(scheduler._queue))
+    wait_for(lambda: bool(scheduler.admission.queue))
     gate.set()
     for thread in (first, second):
         thread.join()
@@ -216,11 +217,11 @@ def test_callers_whose_rows_join_together_do_not_share_an_error():
     scheduler = Scheduler(batch, max_rows=1, name="toy")
     first, _ = in_thread(lambda: scheduler.run([Countdown(1)]))
     wait_for(lambda: bool(batch.rows))
-    scheduler.max_rows = 6
+    scheduler.admission.max_rows = 6
     calls = [
         in_thread(lambda fatal=fatal: scheduler.run([Countdown(2, fatal=fatal), Countdown(1)])) for fatal in ("", "join", "")
     ]
-    wait_for(lambda: len(scheduler._queue) == 3)
+    wait_for(lambda: len(scheduler.admission.queue) == 3)
     gate.set()
     for thread, _ in [(first, []), *calls]:
         thread.join()
@@ -338,7 +339,7 @@ def test_a_scheduler_without_room_is_refused():
 
 AT_EXIT = """
 import os, sys, threading, time
-from exptilt.engines import scheduler
+from exptilt.engines import lifetimes, scheduler
 
 class Slow:
     def __init__(self, seconds):
@@ -376,7 +377,7 @@ def test_exits_wait_for_the_step_under_way():
 
 
 def test_exits_do_not_wait_for_ever():
-    assert exits("scheduler._EXIT = 0.1; start(1000); start(1000)") == ""
+    assert exits("lifetimes.EXIT = 0.1; start(1000); start(1000)") == ""
 
 
 def test_forked_programs_exit_alone():

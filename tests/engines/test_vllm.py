@@ -402,7 +402,7 @@ def test_loading_asks_vllm_for_what_exactness_needs(started: list[_EngineArgs], 
     assert asked.model == str(model_folder)
     assert (asked.dtype, asked.logprobs_mode, asked.enable_prefix_caching) == ("float32", "processed_logprobs", True)
     assert not asked.enable_chunked_prefill, "a seeded request whose prompt is read in parts breaks vLLM on a CPU"
-    assert (asked.max_num_seqs, asked.block_size, engine.backend.scheduler.max_rows) == (8, 32, 8)
+    assert (asked.max_num_seqs, asked.block_size, engine.backend.scheduler.admission.max_rows) == (8, 32, 8)
     assert engine.backend.text.ends == {2, 3}
     assert engine.settings["options"] == {}, "how prefixes are shared is not part of the law"
     assert engine.alphabet == load(f"hf:{model_folder}", max_tokens=8).alphabet

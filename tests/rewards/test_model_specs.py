@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exptilt import answers, names
+from exptilt import answers
 from exptilt.cli import main
 from exptilt.engines import TableEngine
 from exptilt.errors import UsageError
@@ -42,7 +42,7 @@ def test_judges_by_spec(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append((name, law))
         return TableEngine(lambda prefix: (0.5, 0.5), 3, 1, symbols=("Score: 7", ""))
 
-    monkeypatch.setattr(names, "load", load)
+    monkeypatch.setattr("exptilt.names.targets.load", load)
     found = reward("judge:hf:some/model?votes=3&temperature=0.5&max_tokens=64")
     assert isinstance(found, Judge)
     assert (found.votes, loaded) == (3, [("hf:some/model", {"temperature": 0.5, "max_tokens": 64})])

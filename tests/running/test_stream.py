@@ -92,7 +92,7 @@ class SlowEngine:
 
     def waits(self) -> bool:
         """Whether a call has rows that have not joined the batch."""
-        return self.scheduler is not None and len(self.scheduler._queue) > 0
+        return self.scheduler is not None and len(self.scheduler.admission.queue) > 0
 
     @property
     def name(self) -> str:

@@ -1,0 +1,120 @@
+"""Which rows decode together and which wait: what the scheduler knows of its callers' rows.
+
+Rows wait, and never fail, while the batch has no room for them: it takes a number of rows, and of what they hold at most
+`max_memory`. Waiting rows join in turns, a few from each waiting call, so a small call is never stuck behind a large one. A row
+whose turn has come and that does not fit holds up all that wait after it until enough rows have ended: small rows cannot starve
+it. A row larger than the whole cap runs alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Generic, TypeVar
+
+from exptilt.cancelling import Flag
+
+Row = TypeVar("Row", bound=Hashable)
+
+TURN = 8  # rows of a call that join before the next call's: those of one call often share a prefix
+
+
+class Call(Generic[Row]):
+    """One caller's rows with their sizes: `waiting` have not joined yet, `left` are not done yet, `turn` joined in this turn.
+
+    cancel: tells that the caller's run was cancelled.
+    """
+
+    def __init__(self, sizes: Mapping[Row, int], cancel: Flag | None) -> None:
+        self.sizes = sizes
+        self.cancel = cancel
+        self.waiting = deque(sizes)
+        self.left = len(sizes)
+        self.turn = 0
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+
+class Admission(Generic[Row]):
+    """The rows in the batch and those that wait. It has no lock of its own: the scheduler's guards it.
+
+    max_rows: how many rows decode at once.
+    max_memory: the most that the rows of the batch may hold together, in the unit of their sizes; None for no cap.
+    queue: the calls that have rows waiting.
+    owner: the rows in the batch, each with its call.
+    held: the sizes of the rows in the batch together.
+    dropped: the rows in the batch that nobody waits for any more.
+    """
+
+    def __init__(self, max_rows: int, max_memory: int | None) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows={max_rows} must be at least 1: no row could ever be decoded")
+        if max_memory is not None and max_memory < 1:
+            raise ValueError(f"max_memory={max_memory} must be at least 1, or None for no cap")
+        self.max_rows = max_rows
+        self.max_memory = max_memory
+        self.queue: deque[Call[Row]] = deque()
+        self.owner: dict[Row, Call[Row]] = {}
+        self.held = 0
+        self.dropped: list[Row] = []
+
+    def idle(self) -> bool:
+        """Whether no row waits, is in the batch, or must leave it."""
+        return not (self.queue or self.owner or self.dropped)
+
+    def calls(self) -> set[Call[Row]]:
+        """The calls that are not done."""
+        return {*self.queue, *self.owner.values()}
+
+    def admit(self) -> list[Row]:
+        """Move waiting rows into the batch while there is room, up to TURN from each call in turn."""
+        joining: list[Row] = []
+        while self.queue and self._has_room(self.queue[0]):
+            call = self.queue[0]
+            row = call.waiting.popleft()
+            self.owner[row] = call
+            self.held += call.sizes[row]
+            joining.append(row)
+            call.turn += 1
+            if call.turn == TURN or not call.waiting:
+                call.turn = 0
+                self.queue.popleft()
+                if call.waiting:
+                    self.queue.append(call)
+        return joining
+
+    def _has_room(self, call: Call[Row]) -> bool:
+        """Whether the next row of a call may join; into an empty batch it always may."""
+        if not self.owner:
+            return True
+        fits = self.max_memory is None or self.held + call.sizes[call.waiting[0]] <= self.max_memory
+        return fits and len(self.owner) < self.max_rows
+
+    def finish(self, rows: Iterable[Row]) -> None:
+        """Note rows that have left the batch because they are done; a call whose last row this was is done."""
+        for row in rows:
+            call = self.owner.pop(row, None)
+            if call is not None:
+                self.held -= call.sizes[row]
+                call.left -= 1
+                if not call.left:
+                    call.done.set()
+
+    def drop(self, call: object) -> None:
+        """Give up the rows of a call that are in the batch: they leave it at the next turn, before others join."""
+        rows = [row for row, owner in self.owner.items() if owner is call]
+        self.dropped += rows
+        for row in rows:
+            self.held -= self.owner.pop(row).sizes[row]
+
+    def take_dropped(self) -> list[Row]:
+        """The rows that must leave the batch now."""
+        rows, self.dropped = self.dropped, []
+        return rows
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.queue.clear()
+        self.owner.clear()
+        self.held = 0
