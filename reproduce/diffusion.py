@@ -284,7 +284,7 @@ def tables(records: dict) -> None:
         lines += [
             "## Methods at equal forwards",
             "",
-            f"ETS: M = 4, K = 1, {STEP} decisions per step. The draws: {records['price']}.",
+            f"ETS: M = 4, K = 1, {STEP} decisions per step. Rows named draws use {records['price']} responses each.",
             "",
         ]
         lines += table(records["compare"], records["price"])

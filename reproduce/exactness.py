@@ -178,11 +178,11 @@ def markdown(rows: list[Row], floors: dict[str, float], runs: int, seconds: floa
     lines = [
         f"Written by `reproduce/exactness.py`: β = {BETA}, block {BLOCK}, K = 1, {GROUPS} groups of {runs} runs with keys 0 to",
         f"{GROUPS * runs - 1}; ± is one jackknife standard error; {platform.machine()}, 2 processes, {seconds:.0f} s.",
-        "*raw* is the law of the draft that one run hands out, *weighted* the law of all runs pooled by their weights.",
-        "As many exact draws as there are runs would be at "
+        "*raw* is the distribution of the draft that one run returns, *weighted* that of all runs pooled by their weights.",
+        "As many exact draws as there are runs would have a distance of "
         + " and ".join(f"{floor:.3f} ({name})" for name, floor in floors.items())
-        + ":",
-        "a sampler with one draft per run cannot be expected below. A chain has no weights.",
+        + ";",
+        "no sampler with one draft per run can be expected to do better. A chain has no weights.",
         "The last column is the paper's bound at its most favourable ε with oracle energies; above 1 it says nothing.",
         "",
         "![Total variation to π against tokens](exactness.png)",

@@ -175,13 +175,13 @@ def _tell(plan: Plan) -> Progress:
 _ABOUT = {  # title and reward by the task's name
     "gsm-symbolic": (
         "GSM-Symbolic, answered by programs",
-        "Three worked examples, then a function to complete; what it returns, run in the sandbox, is the answer (Gao et al., "
+        "Three worked examples, then a function to complete; what it returns in the sandbox is the answer (Gao et al., "
         "2211.10435).\nReward: the log of the smoothed frequency of the answer in a pilot of 6 responses, β = 0.5.",
     ),
     "humaneval-completion": (
         "HumanEval, completed",
-        "Reward: the share of the docstring's examples that the program passes, β = 0.1. The hidden tests judge. Votes are over "
-        "equal texts.",
+        "Reward: the share of the docstring's examples that the program passes, β = 0.1. The hidden tests decide what is right. "
+        "Votes count equal texts.",
     ),
 }
 
@@ -189,13 +189,15 @@ _ABOUT = {  # title and reward by the task's name
 _PAGE = """\
 # The methods on a real small model
 
-Written by `reproduce/real_small.py`: Qwen2.5-Coder-0.5B-Instruct in 4 bits (Q4_K_M) in llama.cpp, temperature 0.7, every method
-sized to cost the tokens of 16 plain samples in the mean, the pilot of a reward included. What each spent in fact is in the tables
-with its standard error: a few problems take several times the tokens of the others, above all under ETS on HumanEval, where 5, 6
-and 7 candidates cost 569, 970 and 1,083. Intervals are 95 % (Wilson's), differences to the majority vote are paired by problem
-(bootstrap), one seed: **with so few problems hardly any difference can be told from chance.**
-ETS-IS draws its rollouts from the same model at temperature 0.5. {machine}; seconds of all problems, 16 at a time,
-beside other work.
+This page is written by `reproduce/real_small.py`: Qwen2.5-Coder-0.5B-Instruct in 4 bits (Q4_K_M) in llama.cpp, temperature 0.7,
+one seed. **With so few problems, hardly any difference can be told from chance.**
+
+Every method is sized to cost the tokens of 16 plain samples on average, including a reward's pilot. The tables give what each
+spent, with its standard error: a few problems take several times the tokens of the others, above all under ETS on HumanEval,
+where 5, 6 and 7 candidates cost 569, 970 and 1,083. ETS-IS draws its rollouts from the same model at temperature 0.5.
+
+Intervals are 95 % (Wilson's); differences from the majority vote are paired by problem (bootstrap). {machine}; seconds are for
+all problems, 16 at a time, beside other work.
 """
 
 

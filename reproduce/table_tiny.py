@@ -78,19 +78,25 @@ def scores_of(results: Results, reward: str, samples: int) -> dict[str, Score]:
 _ABOUT = """\
 # Eleven methods on the tiny model, at four budgets and under two rewards
 
-Written by `reproduce/table_tiny.py`: {problems:,} held-out word problems in 3 seeds, temperature 1, cap 96 tokens, K = 1, block
-12. A budget is the tokens of so many plain samples, drawn and scored. Under the true reward (1 for a right answer, β = 0.1)
-best-of-n is right whenever one of its draws is: it is what a perfect verifier makes of the pool. The agreement reward (log of
-the smoothed frequency of the answer in a pilot of half the budget, β = 0.5) knows no answers. Beam search compares sampled
-blocks by their likelihood. ETS-IS draws its rollouts from tiny-small, a quarter of the size, and scores them by tiny.
+This page is written by `reproduce/table_tiny.py`: {problems:,} held-out word problems in 3 seeds, temperature 1, a cap of 96
+tokens, K = 1, blocks of 12 tokens. A budget of n is the tokens of n plain samples, drawn and scored.
+
+- **True reward**: 1 for a right answer, β = 0.1. Best-of-n is then right whenever one of its draws is, so it shows what a perfect
+  verifier gets from the pool.
+- **Agreement reward**: the log of the smoothed frequency of the answer in a pilot of half the budget, β = 0.5. It does not know
+  the right answers.
+- **Beam search** compares sampled blocks by their likelihood.
+- **ETS-IS** draws its rollouts from tiny-small, which is a quarter of the size, and scores them with tiny.
 
 ![Accuracy against tokens](methods.png)
 
 {glance}
 
-95 % intervals reach {widest:.1f} points to either side at most; each is below, with tokens as measured and MFLOPs by each
-model's parameters (prompts left out, since an engine keeps those of the methods before). Differences to the majority vote of
-the same budget are paired by problem. {machine}; seconds are of all problems, 128 at a time, beside other work.
+95 % intervals extend at most {widest:.1f} points to either side. The tables below give each of them, with the measured tokens,
+and with MFLOPs by each model's number of parameters; prompts are left out, because the engine has them cached from the methods
+before.
+Differences from the majority vote at the same budget are paired by problem. {machine}; seconds are for all problems, 128 at a
+time, beside other work.
 """
 
 
