@@ -109,5 +109,5 @@ def _select(select: Any) -> str:
     if not isinstance(select, Mapping):
         return str(select)
     if select.get("type") == "Vote":
-        return "vote" if select["weighted"] else "majority vote"
+        return "vote" if select.get("weighted", True) else "majority vote"
     return {"MinimumBayesRisk": "mbr"}.get(_kind(select), str(select.get("function", _kind(select))))

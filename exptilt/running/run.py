@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from exptilt.cancelling import Flag
 from exptilt.core import Sampler, Target
 from exptilt.draft import Prompt, as_prompt, prompt_text
-from exptilt.errors import ExptiltError, StoreError, TargetError, error_named
+from exptilt.errors import TargetError, error_named
 from exptilt.populations.select import draw
 from exptilt.populations.until import Until
 from exptilt.running.cluster import Cluster
@@ -182,7 +182,7 @@ def run(
         Store(store, place.settings) if store is not None else nullcontext() as file,
     ):
         read = {} if file is None else _lines(file, jobs, retry)
-        known = {name: _read_back(line, sampler, seed, store) for name, line in read.items()}
+        known = {name: from_line(line, sampler, seed) for name, line in read.items()}
         ledger = _Outcomes(known, file, store_population)
         with closing(_finish(jobs, place, ledger, stop=on_error == "stop")) as finished:
             for count, outcome in finished:
@@ -195,16 +195,6 @@ def _lines(file: Store, jobs: Sequence[Job], retry: bool) -> dict[str, Mapping[s
     """The lines that the file has of these jobs, but for failures that are to be tried again."""
     names = {job.name for job in jobs}
     return {name: line for name, line in file.lines.items() if name in names and not (retry and "error" in line)}
-
-
-def _read_back(line: Mapping[str, Any], sampler: Sampler, seed: int, store: str | Path | None) -> Outcome:
-    try:
-        return from_line(line, sampler, seed)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ExptiltError) as error:
-        raise StoreError(
-            f"the line of id {line['id']} in {store} is not of the form of a result ({type(error).__name__}: {error}). The file "
-            "was not touched: restore it, or delete that line, and its prompt will run again."
-        ) from error
 
 
 @dataclass

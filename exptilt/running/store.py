@@ -24,6 +24,7 @@ from typing import Any
 
 from exptilt.errors import StoreError
 from exptilt.keys import digest
+from exptilt.running.forms import misfit_of_line, misfit_of_settings
 from exptilt.running.lines import decode, encode
 from exptilt.running.settings import changes, without_code
 
@@ -178,6 +179,8 @@ def read_store(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, An
     rows = _parse(path, content)[0] if content.removeprefix(_MARK).startswith(_HEAD) else []
     if not rows or rows[0].get("exptilt") != FORMAT or not isinstance(rows[0].get("settings"), dict):
         raise StoreError(f"{path} is not a results file of format {FORMAT}: give one that exptilt run wrote.")
+    if misfit := misfit_of_settings(rows[0]["settings"]):
+        raise StoreError(f"line 1 of {path} does not hold the settings of a run: {misfit}. Restore it.")
     return rows[0]["settings"], _by_id(rows[1:])
 
 
@@ -198,11 +201,11 @@ def _parse(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
         if not end:
             return rows, whole
         row = _parse_line(line)
+        cure = "The file was not touched: restore it, or delete that line, and its prompt will run again."
         if row is None or not (number == 1 or _is_outcome(row)):
-            raise StoreError(
-                f"line {number} of {path} is corrupt ({line[:40].decode(errors='replace')!r}...). The file was not "
-                "touched: restore it, or delete that line, and its prompt will run again."
-            )
+            raise StoreError(f"line {number} of {path} is corrupt ({line[:40].decode(errors='replace')!r}...). {cure}")
+        if number > 1 and (misfit := misfit_of_line(row)):
+            raise StoreError(f"line {number} of {path} is not of the form of a result: {misfit}. {cure}")
         rows.append(row)
         whole = end
     return rows, whole
