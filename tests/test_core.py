@@ -9,11 +9,12 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from exptilt.core import Engine, Sampler, Target, check_capabilities, rate
+from exptilt.core import Engine, Sampler, Target, check_capabilities
 from exptilt.draft import MASK, Draft
 from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError, RewardError, TargetError
 from exptilt.keys import Key
+from exptilt.rating import rate
 from exptilt.samplers import ETS, SMC, Independent, SuffixMCMC
 from exptilt.testing.toys import autoregressive, random_table
 from exptilt.usage import Budget, Usage

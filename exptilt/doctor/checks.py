@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exptilt.core import Engine, PromptReward, Reward, rate
+from exptilt.core import Engine, PromptReward, Reward
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import RewardError
 from exptilt.keys import Floats, Key
+from exptilt.rating import rate
 
 _SOME = 8  # as many drafts are rated again
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from exptilt.core import Engine, PromptReward, Reward, Target, reward_name
+from exptilt.core import Engine, PromptReward, Reward, Target
 from exptilt.doctor.checks import check_reward
 from exptilt.doctor.examination import Examination, Goal, Plan, Speed
 from exptilt.doctor.findings import Findings
@@ -21,6 +21,7 @@ from exptilt.evaluation.compare import Comparison, curve, head
 from exptilt.evaluation.tasks.task import Task
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
+from exptilt.rating import reward_name
 from exptilt.running.result import Failure, Result
 from exptilt.running.run import Progress, run
 from exptilt.usage import Budget

@@ -26,9 +26,10 @@ from queue import LifoQueue
 from threading import Thread
 from typing import Any
 
-from exptilt.core import PromptReward, Reward, rate, reward_name
+from exptilt.core import PromptReward, Reward
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import ExptiltError, RewardError, error_named
+from exptilt.rating import rate, reward_name
 
 _START = 300.0  # seconds to start a process and import what the reward needs
 _LAST_WORDS = 1.0  # seconds between the end of the pipe and that of the process

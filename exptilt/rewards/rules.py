@@ -13,10 +13,11 @@ import numpy as np
 
 from exptilt.answers import exact
 from exptilt.answers import reference as read_reference
-from exptilt.core import Engine, PromptReward, Reward, bounds, rate, reward_name, told_maximum
+from exptilt.core import Engine, PromptReward, Reward
 from exptilt.draft import Draft, Prompt, prompt_text, question
 from exptilt.errors import RewardError, UsageError
 from exptilt.keys import Floats, Key
+from exptilt.rating import bounds, rate, reward_name, told_maximum
 
 
 @dataclass(frozen=True)

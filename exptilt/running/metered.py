@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from exptilt.cancelling import Flag, cancelled_by
-from exptilt.core import Engine, Reward, bounds, rate, reward_name, told_maximum
+from exptilt.core import Engine, Reward
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.errors import CapabilityError, RewardError
 from exptilt.keys import Floats, Key
+from exptilt.rating import bounds, rate, reward_name, told_maximum
 from exptilt.usage import Usage, Work
 
 

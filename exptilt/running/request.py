@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from exptilt.cancelling import Flag
-from exptilt.core import Sampler, Target, check_capabilities, reward_name
+from exptilt.core import Sampler, Target, check_capabilities
 from exptilt.describe import describe
 from exptilt.draft import Chat, Draft, Prompt, Turn, as_prompt, prompt_digest
 from exptilt.errors import (
@@ -37,6 +37,7 @@ from exptilt.populations.select import Vote
 from exptilt.populations.until import Checked, Until
 from exptilt.populations.warnings import warnings
 from exptilt.proposals import cover_warning
+from exptilt.rating import reward_name
 from exptilt.rewards.rules import Zero
 from exptilt.running.result import Failure, Outcome, Partial, Posterior, Result
 from exptilt.running.session import Session

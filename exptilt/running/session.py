@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from exptilt.cancelling import AnyOf, Flag, current
-from exptilt.core import PromptReward, Sampler, Target, reward_name, told_maximum
+from exptilt.core import PromptReward, Sampler, Target
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, SelectError, TargetError, raised_at
 from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.populations.until import Explained, Until
+from exptilt.rating import reward_name, told_maximum
 from exptilt.running.metered import MeteredEngine, MeteredReward
 from exptilt.running.result import Stopped
 from exptilt.usage import Budget, Usage

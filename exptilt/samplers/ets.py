@@ -37,11 +37,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from exptilt.core import Target, rate
+from exptilt.core import Target
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
+from exptilt.rating import rate
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import LookAhead, Value, at_least_one, log_ratio, look_ahead
 from exptilt.samplers.picks import FLOOR, check_floor, log_picks

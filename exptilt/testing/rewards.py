@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exptilt.core import Reward, rate
+from exptilt.core import Reward
 from exptilt.draft import Draft, Prompt
+from exptilt.rating import rate
 from exptilt.testing.contract import require
 
 

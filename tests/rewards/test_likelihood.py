@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from exptilt.core import Target, rate
+from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError
 from exptilt.keys import Key
+from exptilt.rating import rate
 from exptilt.rewards import LogProb, NegativeEntropy, Power, SelfCertainty
 from exptilt.samplers.independent import Independent
 from exptilt.testing.enumeration import distance, expected_weights

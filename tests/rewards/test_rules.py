@@ -7,11 +7,12 @@ import math
 import pytest
 
 from exptilt.answers import choice, number
-from exptilt.core import Engine, PromptReward, Target, rate
+from exptilt.core import Engine, PromptReward, Target
 from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.errors import RewardError
 from exptilt.keys import Key
+from exptilt.rating import rate
 from exptilt.rewards import Agreement, Each, Format, LogProb, Matches, RunningMajority, Sum
 from exptilt.rewards.rules import BoundSum
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import exptilt as xt
-from exptilt.core import Target, rate
+from exptilt.core import Target
 from exptilt.draft import Chat, Draft, Prompt, question
 from exptilt.engines import TableEngine
 from exptilt.errors import TargetError
@@ -20,6 +20,7 @@ from exptilt.evaluation.evaluate import evaluate
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.populations.utilities import rouge1
+from exptilt.rating import rate
 from exptilt.report import write_report
 from exptilt.running.lines import decode
 from exptilt.running.request import number_jobs

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import exptilt as xt
-from exptilt.core import Target, bounds
+from exptilt.core import Target
 from exptilt.describe import describe
 from exptilt.draft import Draft
 from exptilt.errors import RewardError
 from exptilt.keys import Key
+from exptilt.rating import bounds
 from exptilt.rewards import Arithmetic, Each, Format, Matches, Sum
 from exptilt.samplers import Rejection, SuffixMCMC
 from exptilt.testing import autoregressive, distance, draw_law, expected_weights, masked
