@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
     "errors keys usage moved cancelling", "objects draft", "populations", "proposals rating", "core", "describe",
-    "answers sandbox", "samplers", "engines", "rewards", "names", "running", "evaluation", "train", "doctor report serve", "testing",
-    "cli",
+    "answers sandbox", "samplers", "engines", "rewards", "names", "running", "evaluation", "train", "doctor report serve",
+    "testing", "cli",
 )  # fmt: skip
 """The layers of modules and packages from the bottom up; a module imports from its own layer or from those below."""
 
