@@ -16,15 +16,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 
-from exptilt.cancelling import Flag, current
+from exptilt.cancelling import AnyOf, Flag, cancelled_by, current
+from exptilt.engines.daemons import Daemons
 from exptilt.engines.replies import ABSENT, Reader, Reply, Trouble
 from exptilt.errors import AnswerError, Cancelled, ModelError, PromptError
 from exptilt.keys import Key
@@ -64,20 +66,22 @@ class Transport:
         limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._client = httpx2.Client(headers=headers, timeout=timeout, limits=limits)
         self._slots = threading.Semaphore(concurrency)
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="exptilt-request")
+        self._pool = Daemons(concurrency, "exptilt-request")
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         self._under_way = dict.fromkeys(self.urls, 0)
         self._given = dict.fromkeys(self.urls, 0)  # attempts so far
         self._rests_until = dict.fromkeys(self.urls, 0.0)
 
     def each(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
-        """Run the jobs side by side, results in their order. If one raises, those that have not begun are dropped.
+        """Run the jobs side by side, results in their order. If one raises, the others are dropped.
 
-        Where the run that this thread computes for is cancelled (`exptilt.cancelling`), this raises Cancelled; requests under
-        way are left to their ends, and are not sent again.
+        Where the run that this thread computes for is cancelled (`exptilt.cancelling`), this raises Cancelled. Once it has raised
+        anything, requests under way are left to their ends, pauses end at once, and nothing is sent again.
         """
-        flag = current()
-        futures = [self._pool.submit(copy_context().run, job) for job in jobs]
+        flag, over = current(), threading.Event()
+        with cancelled_by(over if flag is None else AnyOf((flag, over))):
+            futures = [self._pool.submit(partial(copy_context().run, job)) for job in jobs]
         waiting = set(futures)
         try:
             while waiting:
@@ -88,6 +92,7 @@ class Transport:
                 _check(flag)
             return [future.result() for future in futures]
         finally:
+            over.set()
             for future in futures:
                 future.cancel()
 
@@ -112,7 +117,9 @@ class Transport:
         return self._ask("POST", path, body, key, url)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Close the connections; what is under way fails, and what pauses ends."""
+        self._closed.set()
+        self._pool.close()
         self._client.close()
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, key: Key, url: str | None) -> Any | None:
@@ -139,7 +146,7 @@ class Transport:
                     "with a store, finished prompts are kept and retry=True runs the others"
                 )
             if attempt + 1 < self._attempts:
-                time.sleep(max(trouble.pause, self._pause(attempt, key)))
+                self._wait(max(trouble.pause, self._pause(attempt, key)))
         error = ModelError if trouble.unreachable else AnswerError
         raise error(
             f"no answer after {self._attempts} attempts: {'; '.join(dict.fromkeys(troubles))}. "
@@ -200,6 +207,13 @@ class Transport:
             reported, self._rests_until[url] = self._rests_until[url] > time.monotonic(), time.monotonic() + REST
         if not reported:
             LOGGER.warning("%s %s: its share goes to the other servers for %.0f seconds", url, what, REST)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait before the next attempt. Raises Cancelled as soon as the run is cancelled or the connections are closed."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._closed.wait(min(left, _GLANCE)):
+            _check(current())
+        _check(self._closed)
 
     def _pause(self, attempt: int, key: Key) -> float:
         factor = 0.5 + 0.5 * key.child("pause", attempt).rng().random()

@@ -9,8 +9,9 @@ A sampler knows nothing of budgets or counters. The target that a `Session` give
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -24,10 +25,12 @@ from exptilt.core import Engine, Reward
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
-from exptilt.errors import CapabilityError, RewardError
+from exptilt.errors import Cancelled, CapabilityError, RewardError
 from exptilt.keys import Floats, Key
 from exptilt.rating import bounds, rate, reward_name, told_maximum
 from exptilt.usage import Usage, Work
+
+_GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
 
 
 @dataclass(frozen=True)
@@ -168,10 +171,14 @@ class MeteredReward:
                 answer.set_exception(error)
 
         Thread(target=copy_context().run, args=(work,), name="exptilt-reward", daemon=True).start()
-        try:
-            return answer.result(seconds)
-        except TimeoutError:  # of the wait: what the reward raises is a RewardError
-            raise RewardError(
-                f"reward {reward_name(self.reward)} did not return within {seconds:g} s for {len(drafts)} drafts. Make it faster "
-                "or allow more time (reward_timeout). Put code that may hang forever into rewards.Isolated, which can end it."
-            ) from None
+        end = time.monotonic() + seconds
+        while not wait([answer], min(_GLANCE, max(0.0, end - time.monotonic()))).done:
+            if self.cancel.is_set():
+                raise Cancelled("the run was cancelled while the reward rated: run the prompt again")
+            if time.monotonic() >= end:
+                raise RewardError(
+                    f"reward {reward_name(self.reward)} did not return within {seconds:g} s for {len(drafts)} drafts. Make it "
+                    "faster or allow more time (reward_timeout). Put code that may hang forever into rewards.Isolated, which can "
+                    "end it."
+                )
+        return answer.result()

@@ -16,7 +16,8 @@ at each of the first steps, then whenever the chain has grown by about a sixteen
 π gives no mass to what the reward excludes (-inf), so such states have weight zero. A chain may start at one (its first
 draft is one of p, or its first inner run has Ẑ = 0); it then takes every move until it meets an allowed state, and never
 leaves the allowed ones again. Nothing is yielded before the first allowed state, and chains that have not met one do not
-count; where none has, AllWeightsZero is raised. The acceptance is that of the moves made from allowed states.
+count; where none has, AllWeightsZero is raised. The acceptance is that of the moves made from allowed states, and R̂ is that of
+the states since the last chain met its first allowed one.
 """
 
 from __future__ import annotations
@@ -76,10 +77,16 @@ class _Path:
         held = [state.allowed for state in states]
         if not any(held):
             return None
-        rewards = np.array([[state.reward for state in row] for row in self.rows[burn_in:]])
         acceptance = self.accepted / max(1, self.moves)
-        trace = Chain(acceptance, r_hat(rewards.T), len(self.rows[0]), burn_in, self.runs)
-        return Population.unweighted([state.draft for state in states], rewards.ravel(), trace, held)
+        trace = Chain(acceptance, self._r_hat(burn_in), len(self.rows[0]), burn_in, self.runs)
+        return Population.unweighted([state.draft for state in states], [state.reward for state in states], trace, held)
+
+    def _r_hat(self, burn_in: int) -> float | None:
+        """R̂ of the chains that have met an allowed state, over the steps at which all of them had."""
+        rewards = np.array([[state.reward for state in row] for row in self.rows[burn_in:]])
+        allowed = np.array([[state.allowed for state in row] for row in self.rows[burn_in:]])
+        entered = allowed[-1]
+        return r_hat(rewards[allowed[:, entered].all(axis=1)][:, entered].T)
 
 
 def accept(new: State, old: State, key: Key) -> bool:

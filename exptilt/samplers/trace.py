@@ -117,7 +117,7 @@ class Chain:
     """States of Markov chains: row i of the population is the state of chain i mod `chains`, step after step.
 
     acceptance: the share of the moves that were accepted.
-    r_hat: rank-normalised split R̂ of the rewards; None where there are too few states for it.
+    r_hat: rank-normalised split R̂ of the rewards of the states that the target allows; None where there are too few for it.
     chains: how many chains advance together.
     burn_in: leading states left out of the population.
     runs: whether each state comes from a run of another sampler, of which nothing else is kept.

@@ -16,9 +16,10 @@ from exptilt.draft import Draft
 from exptilt.engines.table import MaskedTableEngine, TableEngine
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
+from exptilt.populations.diagnostics import r_hat
 from exptilt.populations.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
-from exptilt.samplers.mcmc import State
+from exptilt.samplers.mcmc import State, _Path
 from exptilt.testing.enumeration import distance, final, paths
 from exptilt.testing.toys import Toy, autoregressive, masked
 
@@ -234,6 +235,59 @@ def test_acceptance_is_a_share_of_the_moves_from_allowed_states() -> None:
     assert first > 0
     states = population.drafts[first:]
     assert math.isclose(population.stats["acceptance"], np.mean([new is not old for old, new in pairwise(states)]))
+
+
+EXCLUDED = State(Draft("x"), -math.inf, -math.inf)
+
+
+def chains(*rewards: list[float | None]) -> _Path:
+    """Chains with these rewards, step by step; None for a state that the reward excludes."""
+    states = [[EXCLUDED if r is None else State(Draft("x", (int(10 * r),)), r, r) for r in chain] for chain in rewards]
+    path = _Path([[chain[0] for chain in states]])
+    for row in zip(*(chain[1:] for chain in states), strict=True):
+        path.add(list(row))
+    return path
+
+
+def told(path: _Path, burn_in: int = 0) -> float | None:
+    population = path.population(burn_in)
+    assert population is not None
+    return population.stats["r_hat"]
+
+
+def test_r_hat_is_of_the_states_since_the_last_entry() -> None:
+    """Excluded states counted as the lowest reward, so that chains that agree had a high R̂ for as long as they had searched."""
+    waves: list[list[float | None]] = [[0.1, 0.5, 0.3, 0.9, 0.2, 0.6, 0.4, 0.8], [0.5, 0.2, 0.8, 0.3, 0.6, 0.1, 0.9, 0.4]]
+    plain = r_hat(np.array(waves, dtype=np.float64))
+    assert plain is not None
+    assert plain < 1.2
+    late = chains([0.7] * 6 + waves[0], [None] * 6 + waves[1])
+    assert told(late) == plain
+    assert told(late, burn_in=3) == plain
+    assert told(late, burn_in=8) == r_hat(np.array([wave[2:] for wave in waves], dtype=np.float64))
+    assert told(chains([None] * 20 + waves[0])) == r_hat(np.array(waves[:1], dtype=np.float64))
+    assert told(chains(waves[0], [None] * 8, waves[1])) == plain, "a chain that met nothing allowed does not count"
+    assert told(chains(waves[0], [None] * 6 + waves[1][:2])) is None, "two states are too few"
+    apart = chains([None, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2], [None, 5.1, 5.2, 5.1, 5.2, 5.1, 5.2])
+    value = told(apart)
+    assert value is not None
+    assert value > 1.5, "chains that disagree are still found"
+
+
+def test_r_hat_of_a_run_under_a_constraint() -> None:
+    def two_zeros(prompt: str, drafts: list[Draft]) -> list[float]:
+        return [float(sum(draft.tokens)) if draft.tokens.count(0) == 2 else -math.inf for draft in drafts]
+
+    target, values = replace(autoregressive(3, symbols=3, cap=5).target, reward=two_zeros), []
+    for seed in range(20):
+        *_, population = SuffixMCMC(30, chains=3)(target, "x", Key(seed))
+        allowed = (population.weights > 0).reshape(-1, 3)
+        entered = allowed[-1]
+        rows = population.rewards.reshape(-1, 3)[allowed[:, entered].all(axis=1)][:, entered]
+        assert np.isfinite(rows).all()
+        assert population.stats["r_hat"] == r_hat(rows.T)
+        values.append(population.stats["r_hat"])
+    assert sum(value is not None for value in values) > 10
 
 
 def test_metropolised_over_runs_of_weight_zero() -> None:

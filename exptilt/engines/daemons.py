@@ -1,0 +1,55 @@
+"""A pool of threads that never keeps a program from ending: what still waits for a server then is left behind.
+
+The threads of `concurrent.futures` are joined when the interpreter exits, so that Ctrl-C would wait for the slowest server.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_Jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+
+
+class Daemons:
+    """Up to `count` daemon threads, begun as they are needed. They end with `close`, or once the pool is not used any more."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._name = name
+        self._jobs: _Jobs = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._count = count
+        self._lock = threading.Lock()
+        self.close = weakref.finalize(self, _end, self._jobs, self._threads)
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Have a thread do the work. A future that is cancelled before its work begins never begins it."""
+        future: Future[T] = Future()
+        with self._lock:
+            if len(self._threads) < self._count:
+                thread = threading.Thread(target=_serve, args=(self._jobs,), name=self._name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        self._jobs.put((future, work))
+        return future
+
+
+def _serve(jobs: _Jobs) -> None:
+    while (job := jobs.get()) is not None:
+        future, work = job
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
+                future.set_exception(error)
+        del job, future, work  # a thread that waits for its next job holds nothing of the last
+
+
+def _end(jobs: _Jobs, threads: list[threading.Thread]) -> None:
+    for _ in threads:
+        jobs.put(None)
