@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _LOCK = threading.Lock()  # one for all: it is held for five additions
 
@@ -50,6 +50,10 @@ class Usage:
     def tokens(self) -> int:
         """Tokens generated and scored by both models: what a token budget counts."""
         return sum(work.generated + work.scored for work in (self.reference, self.proposal))
+
+    def copy(self) -> Usage:
+        """The counts as they are now, which later work does not change."""
+        return replace(self, reference=replace(self.reference), proposal=replace(self.proposal))
 
 
 @dataclass(frozen=True)

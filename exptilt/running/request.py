@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -134,7 +133,7 @@ class Request:
         population: Population | None = None
         for population in session.populations(self.sampler, key.child("sampler"), self.until):
             select = partial(self._selected, population, key.child("select"))
-            yield Partial(prompt, population, deepcopy(session.usage), session.trace, select)
+            yield Partial(prompt, population, session.usage.copy(), session.trace, select)
         assert population is not None  # without one the session raises
         draft, posterior = self._selected(population, key.child("select"))
         return Result(
