@@ -187,7 +187,7 @@ class Draft:
         if self.order is None:
             return Draft(self.prompt, self.tokens[:count], logq)
         kept = set(self.order[:count])
-        tokens = tuple(token if place in kept else MASK for place, token in enumerate(self.tokens))
+        tokens = tuple(token if position in kept else MASK for position, token in enumerate(self.tokens))
         return Draft(self.prompt, tokens, logq, order=self.order[:count])
 
 
@@ -199,3 +199,10 @@ def check_text(reader: str, drafts: Iterable[Draft]) -> None:
                 f"{reader} reads text, and these drafts have none: their output is of type {type(draft.output).__name__}. "
                 "Use a reward or select that reads `draft.output`, such as draw or best."
             )
+
+
+def known_logq(draft: Draft) -> tuple[float, ...]:
+    """The draft's log-probabilities (nats). Raises ValueError where the engine that drew it did not record them."""
+    if draft.logq is None:
+        raise ValueError(f'the draft {draft.text[:60]!r} carries no log-probabilities: use an engine that can "logq"')
+    return draft.logq

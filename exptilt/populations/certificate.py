@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from exptilt.draft import Draft
+from exptilt.draft import Draft, known_logq
 from exptilt.keys import Floats
 
 MARGIN = 1e-3  # of each mass; a thousand tokens at 1e-6 nats each
@@ -72,6 +72,4 @@ def _log_p(draft: Draft) -> float:
         raise ValueError(
             "the drafts are of a masked model, which does not record how likely their order was: nothing can be proved"
         )
-    if draft.logq is None:
-        raise ValueError(f"the draft {draft.text[:60]!r} carries no log-probabilities: nothing can be proved from it")
-    return math.fsum(draft.logq)
+    return math.fsum(known_logq(draft))

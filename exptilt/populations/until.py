@@ -28,6 +28,7 @@ from exptilt.draft import check_text
 from exptilt.errors import TargetError
 from exptilt.keys import Floats
 from exptilt.populations.certificate import certified
+from exptilt.populations.leading import different_draws, independent_draws, leads
 from exptilt.populations.population import Population
 
 Until = Callable[[Population], bool]
@@ -121,7 +122,7 @@ class Sure:
         held = (population.log_w > -math.inf).astype(np.float64)
         if self.weighted:
             return population.weights * independent_draws(population)
-        return held * min(1.0, _different(population) / held.sum())
+        return held * min(1.0, different_draws(population) / held.sum())
 
 
 @dataclass(frozen=True)
@@ -266,35 +267,6 @@ def log_z_error(most: float) -> LogZError:
     because stopping biases it; `limit` tells what it was. For an unbiased one draw as many as it took in a second run.
     """
     return LogZError(most)
-
-
-# ------------------------------------------------------------------------------------------------------------ helpers
-
-
-def leads(first: float, second: float) -> float:
-    """P(share > 1/2) for share ~ Beta(first + 1, second + 1), with first ≥ second ≥ 0.
-
-    The complement is the incomplete beta function I_½(a, b), by its series Σ_n Π_{j<n} (a+b+j)/(a+1+j)·2^-n: all terms are
-    positive, and for a ≥ b they fall.
-    """
-    a, b = first + 1.0, second + 1.0
-    term = total = 1.0
-    number = 0
-    while term > 1e-17 * total:
-        term *= (a + b + number) / (2.0 * (a + 1.0 + number))
-        total, number = total + term, number + 1
-    log_front = -(a + b) * math.log(2.0) - math.log(a) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    return 1.0 - math.exp(log_front) * total
-
-
-def independent_draws(population: Population) -> float:
-    """The effective sample size, but no more than there are different draws: a chain's repeats are not draws."""
-    return min(population.ess, float(_different(population)))
-
-
-def _different(population: Population) -> int:
-    """How many draws the rows hold: a chain repeats the very same object, where independent draws are equal at the most."""
-    return len({id(draft) for draft, held in zip(population.drafts, population.log_w > -math.inf, strict=True) if held})
 
 
 def _check_answer(rule: str, answer: object) -> None:

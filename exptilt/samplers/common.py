@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from exptilt.core import Target
-from exptilt.draft import Draft, Prompt
+from exptilt.draft import Draft, Prompt, known_logq
 from exptilt.keys import Floats, Key
 from exptilt.populations.diagnostics import log_sum
 
@@ -68,13 +68,6 @@ def log_ratio(target: Target, drafts: Sequence[Draft], starts: Sequence[int]) ->
     for row, score in zip(drawn, scores, strict=True):
         ratios[row] = np.sum(score) - math.fsum(known_logq(drafts[row])[starts[row] :])
     return ratios
-
-
-def known_logq(draft: Draft) -> tuple[float, ...]:
-    """The draft's log-probabilities. Raises where an engine that claims "logq" has not recorded them."""
-    if draft.logq is None:
-        raise ValueError(f"the draft {draft.text[:60]!r} carries no log-probabilities although its engine can give them")
-    return draft.logq
 
 
 def at_least_one(record: object, *names: str) -> None:

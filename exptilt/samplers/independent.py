@@ -30,12 +30,12 @@ import numpy as np
 
 from exptilt.core import Target
 from exptilt.describe import LATER
-from exptilt.draft import Draft, Prompt
+from exptilt.draft import Draft, Prompt, known_logq
 from exptilt.errors import TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.samplers.command import Command
-from exptilt.samplers.common import at_least_one, known_logq, log_ratio
+from exptilt.samplers.common import at_least_one, log_ratio
 
 Weights = Literal["draws", "distinct"]
 

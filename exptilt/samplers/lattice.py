@@ -16,6 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
+from exptilt.keys import Floats
+
 Rule = Callable[[int, int], bool]
 """Whether a run ends at (drawn, accepted). It is asked after each draw, and must end every run."""
 
@@ -27,23 +31,19 @@ def first_share(rule: Rule, drawn: int, accepted: int) -> float:
     """
     if not (0 <= accepted <= drawn and drawn >= 1 and rule(drawn, accepted)):
         raise ValueError(f"the rule does not end at {accepted} accepted of {drawn} drawn")
-    every = _paths(rule, drawn, [1.0, 1.0])
-    firsts = _paths(rule, drawn, [0.0, 1.0])
-    if every[accepted] == 0.0:
+    every, firsts = _paths(rule, drawn)[:, accepted]
+    if every == 0.0:
         raise ValueError(f"no run ends with {accepted} accepted of {drawn} drawn: the rule ends it before")
-    return firsts[accepted] / every[accepted]
+    return float(firsts / every)
 
 
-def _paths(rule: Rule, drawn: int, after_one: list[float]) -> list[float]:
-    """How many paths reach (drawn, k) for every k, up to a common factor, from the counts at (1, 0) and (1, 1)."""
-    counts = after_one
+def _paths(rule: Rule, drawn: int) -> Floats:
+    """How many paths reach (drawn, k) for every k, up to a common factor: float64 [2, drawn + 1], of all and by an acceptance."""
+    counts = np.array([[1.0, 1.0], [0.0, 1.0]])
     for step in range(1, drawn):
-        alive = [0.0 if rule(step, k) else count for k, count in enumerate(counts)]
-        counts = [0.0, *alive]
-        for k, count in enumerate(alive):
-            counts[k] += count
-        scale = 2.0**-1  # both sides of the ratio shrink equally, and large counts stay finite
-        counts = [count * scale for count in counts]
+        alive = counts * [not rule(step, k) for k in range(step + 1)]
+        counts = np.pad(alive, ((0, 0), (0, 1))) + np.pad(alive, ((0, 0), (1, 0)))
+        counts *= 0.5  # both sides of the ratio shrink equally, and large counts stay finite
     return counts
 
 

@@ -31,14 +31,14 @@ import numpy as np
 
 from exptilt.core import Sampler, Target
 from exptilt.describe import LATER
-from exptilt.draft import Draft, Prompt
+from exptilt.draft import Draft, Prompt, known_logq
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
 from exptilt.populations.diagnostics import r_hat
 from exptilt.populations.population import Population
 from exptilt.samplers.abort import check_bounds, drawn_while
 from exptilt.samplers.command import Command
-from exptilt.samplers.common import at_least_one, known_logq
+from exptilt.samplers.common import at_least_one
 from exptilt.samplers.trace import Chain
 
 

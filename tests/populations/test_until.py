@@ -14,8 +14,8 @@ import exptilt as xt
 from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.errors import SelectError, TargetError
+from exptilt.populations.leading import independent_draws, leads
 from exptilt.populations.population import Population
-from exptilt.populations.until import independent_draws, leads
 from exptilt.running.request import Request
 from exptilt.testing.toys import autoregressive, reward_of
 from tests.pages import run_page

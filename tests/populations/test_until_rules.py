@@ -11,8 +11,8 @@ import pytest
 import exptilt as xt
 from exptilt.draft import Draft
 from exptilt.errors import TargetError
+from exptilt.populations.leading import leads
 from exptilt.populations.population import Population
-from exptilt.populations.until import leads
 from exptilt.testing.toys import autoregressive
 
 TARGET = autoregressive(3, symbols=3, cap=4).target
