@@ -111,7 +111,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             raise _unknown(odd[:1], here) from None
         raise
     if unknown and not unknown[0].startswith("-") and vars(args).get("prompt", "") is None:
-        args.prompt = unknown.pop(0)  # a PROMPT after options, which argparse overlooks where it may be left out
+        args.prompt = unknown.pop(0)  # a PROMPT after options, which argparse overlooks because PROMPT is optional
     if unknown:
         raise _unknown(unknown, here)
     return args

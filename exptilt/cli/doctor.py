@@ -31,14 +31,14 @@ from exptilt.samplers.command import own_command
 
 T = TypeVar("T")
 _PILOT = 8  # prompts
-ABOUT = """Draw a pilot, rate it, and say whether the reward is fit to tilt by, which β, how many draws
-make the wanted number of effective ones, and what the run would cost. It ends with the command
-for that run."""
+ABOUT = """Draw a small pilot and rate it; then say whether the reward is fit for tilting, which β to use, how
+many draws give the wanted number of effective draws, and what the run will cost. The last line is
+the command for that run."""
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     groups.add_model(parser)
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="one prompt; or many by --prompts or --task")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="one prompt; for many, give --prompts or --task")
     group = parser.add_argument_group("prompts")
     group.add_argument("--prompts", metavar="FILE", help="the prompts of the planned run, as for exptilt run")
     groups.add_task(group, required=False)
@@ -48,25 +48,33 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     _add_goal(parser)
     groups.add_sampling(parser)
     group = parser.add_argument_group("pilot")
-    group.add_argument("--pilot-prompts", type=whole, metavar="N", default=_PILOT, help=f"how many, at random; default {_PILOT}")
-    group.add_argument("--draws", type=whole, metavar="N", default=32, help="responses for each of them; default 32")
     group.add_argument(
-        "--pilot-tokens", type=whole, metavar="N", help="the most tokens of the pilot, by one engine call per prompt"
+        "--pilot-prompts",
+        type=whole,
+        metavar="N",
+        default=_PILOT,
+        help=f"prompts in the pilot, chosen at random; default {_PILOT}",
     )
-    group.add_argument("--concurrency", type=whole, metavar="N", default=8, help="prompts under way at once; default 8")
+    group.add_argument("--draws", type=whole, metavar="N", default=32, help="responses for each of these prompts; default 32")
+    group.add_argument(
+        "--pilot-tokens", type=whole, metavar="N", help="the most tokens to spend, exceeded by one engine call per prompt at most"
+    )
+    group.add_argument("--concurrency", type=whole, metavar="N", default=8, help="prompts in progress at once; default 8")
     group.add_argument("--seed", type=whole, metavar="N", default=0, help="the same seed gives the same pilot; default 0")
     group = parser.add_argument_group("output")
-    group.add_argument("--out", metavar="FILE", help="write the examination as JSON here too")
+    group.add_argument("--out", metavar="FILE", help="also write the examination to this file, as JSON")
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
 
 
 def _add_goal(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("goal")
     group.add_argument("--ess", type=real, metavar="X", default=8.0, help="effective draws wanted for each prompt; default 8")
-    group.add_argument("--accuracy", type=real, metavar="X", help="share of problems to be solved, such as 0.8; with --task")
-    group.add_argument("--kl", type=real, metavar="X", help="how far to tilt: KL(π‖p) in nats; default 1, less where unseen")
-    group.add_argument("--ess-share", type=real, metavar="X", help="the same as a share of draws that stay effective")
-    group.add_argument("--beta", type=real, metavar="X", help="the same as a β that you have chosen")
+    group.add_argument("--accuracy", type=real, metavar="X", help="share of problems to solve, such as 0.8; needs --task")
+    group.add_argument(
+        "--kl", type=real, metavar="X", help="how far to tilt: KL(π‖p) in nats; default 1, or less if the pilot cannot show it"
+    )
+    group.add_argument("--ess-share", type=real, metavar="X", help="how far to tilt: the share of draws that stay effective")
+    group.add_argument("--beta", type=real, metavar="X", help="how far to tilt: a β that you have chosen")
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ def _announce(console: Console, args: argparse.Namespace, request: _Request, cap
     most = args.pilot_tokens or count * cap * (args.draws + 4 * max(2, args.draws // 2))
     show_note(
         console,
-        f"pilot: {counted(count, 'prompt')} of {request.problems:,}, {args.draws} draws each and their prefixes finished anew, "
+        f"pilot: {counted(count, 'prompt')} of {request.problems:,}, {args.draws} draws each and new endings for their prefixes, "
         f"at most {most:,} tokens",
     )
 

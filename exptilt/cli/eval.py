@@ -25,8 +25,8 @@ from exptilt.evaluation.tasks import Task, load_task
 from exptilt.running.lines import encode
 from exptilt.running.result import Outcome
 
-ABOUT = """Run a sampler on problems with known answers, and plain sampling, votes, MBR and best-of-n at the same tokens,
-temperature and cap. With --out the same command resumes where it was stopped."""
+ABOUT = """Compare a sampler with plain sampling, votes, MBR and best-of-n on problems with known answers, at the same
+tokens, temperature and cap. With --out, the same command resumes a stopped evaluation."""
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
@@ -36,14 +36,16 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
     group.add_argument("--problems", type=whole, metavar="N", help="the first N problems; default all, 100 of a generated set")
     group.add_argument("--seeds", type=whole, metavar="N", default=1, help="repeat with the seeds 0 to N-1; default 1")
     group.add_argument("--shots", type=whole, metavar="N", help="few-shot examples of an lm-eval task")
-    group.add_argument("--scoring", metavar="FILTER:METRIC", help="what is right in an lm-eval task; default its first filter")
+    group.add_argument(
+        "--scoring", metavar="FILTER:METRIC", help="what counts as right in an lm-eval task; default its first filter"
+    )
     group.add_argument("--include", metavar="FOLDER", help="a folder with lm-eval task files of your own")
     groups.add_answer(group, "as suits the task")
     asked = groups.add_request(parser, argv, select=False)
     groups.add_until(parser.add_argument_group("limits"))
     group = parser.add_argument_group("output")
     group.add_argument("--out", metavar="FOLDER", help="keep all results in this folder, and resume from them")
-    group.add_argument("--concurrency", type=whole, default=32, metavar="N", help="problems under way at once; default 32")
+    group.add_argument("--concurrency", type=whole, default=32, metavar="N", help="problems in progress at once; default 32")
     groups.add_parameters(group)
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     return asked
@@ -81,7 +83,7 @@ def _write_references(task: Task, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder {folder} cannot be made: {error.strerror}. Give another one with --out.") from error
+        raise UsageError(f"the folder {folder} cannot be created: {error.strerror}. Give another one with --out.") from error
     pairs = zip(task.prompts, task.references, strict=True)
     lines = [json.dumps({"prompt": prompt, "reference": reference}) for prompt, reference in pairs]
     (folder / "references.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

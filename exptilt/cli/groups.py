@@ -108,7 +108,7 @@ def add_target(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
     group.add_argument(
         "--proposal",
         metavar="MODEL",
-        help="a cheaper model with the same tokens to draw from, or the same with other options, such as "
+        help="a cheaper model with the same tokens to draw from, or the same model with other options, such as "
         '"tiny-mdlm?cache=dual" (options of exptilt.load after "?", joined by "&"); weights correct for it',
     )
     add_sampling(parser)
@@ -125,7 +125,10 @@ def add_reward(group: argparse._ArgumentGroup, default: str | None = None) -> No
         "(text) or (prompt, drafts) as FILE.py:NAME or package.module:NAME",
     )
     group.add_argument(
-        "--reward-timeout", type=real, metavar="X", help="seconds after which one call of the reward has failed; default none"
+        "--reward-timeout",
+        type=real,
+        metavar="X",
+        help="seconds that one call of the reward may take; default no limit",
     )
 
 
@@ -135,7 +138,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top-p", type=real, metavar="X", help="keep the likeliest tokens of this total probability; default all")
     group.add_argument("--top-k", type=whole, metavar="N", help="keep this many of the likeliest tokens; default all")
     group.add_argument("--max-tokens", type=whole, metavar="N", help="the cap on a response; default 256")
-    group.add_argument("--stop", action="append", metavar="TEXT", help="end a response before this text; may be given again")
+    group.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end a response before this text; may be given more than once"
+    )
     group.add_argument("--system", metavar="TEXT", help="a system message, for prompts that have none of their own")
     group.add_argument("--dtype", **one_of("float32", "bfloat16", "float16"), help="default float32")
 
@@ -232,7 +237,7 @@ def add_task(group: argparse._ArgumentGroup, *, required: bool) -> None:
     known = ", ".join((*OFFLINE, *NAMED))
     text = f"{known}; or lm-eval:NAME for a task of lm-evaluation-harness"
     group.add_argument("--task", metavar="NAME", required=required, help=text)
-    group.add_argument("--task-seed", type=whole, metavar="N", default=0, help="seed of a generated set; default 0")
+    group.add_argument("--task-seed", type=whole, metavar="N", default=0, help="seed of a generated task; default 0")
 
 
 def add_parameters(group: argparse._ActionsContainer, **more: Any) -> None:
@@ -251,8 +256,8 @@ def add_select(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
         "--select",
         metavar="NAME",
         default=chosen.alias.select,
-        help="how the answer is picked: draw, by weight; best, by reward; vote, by the weight of equal answers; majority, by "
-        f"their number; mbr, by agreement of texts; {OWN}; default {chosen.alias.select}",
+        help="how the answer is picked: draw, at random by weight; best, the highest reward; vote, the answer of most weight; "
+        f"majority, the most frequent answer; mbr, the text that agrees best with the rest; {OWN}; default {chosen.alias.select}",
     )
     add_answer(group, "number")
     group.add_argument(
@@ -276,7 +281,7 @@ def add_until(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--until",
         metavar="SPEC",
-        help="stop a prompt once enough is seen, asked of each population (give samplers that have one a batch): "
+        help="stop a prompt once enough has been seen, asked after each population (so give independent a --batch): "
         + "; ".join((*(rule.help for rule in names.RULES.values()), *names.STOP_RULES.names, OWN)),
     )
 

@@ -18,26 +18,30 @@ from exptilt.names import ANSWERS
 from exptilt.report import MOST_DRAFTS, write_report
 from exptilt.running.examples import read_prompts, read_text
 
-ABOUT = """Make one HTML page about one results file, or several of the same prompts to compare. The page needs no network.
-Without references it shows rewards where accuracy would be."""
+ABOUT = """Make one HTML page about a results file, or about several files of the same prompts, to compare them. The page
+needs no network. Without references it shows rewards instead of accuracy."""
 
 _NAMES = ("reference", "answer")  # fields of a line of references, the first that is there
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("stores", metavar="STORE", nargs="+", help="a results file of exptilt run; each is a method")
-    parser.add_argument("--out", metavar="FILE", help="the page; default the first STORE with the ending .html")
+    parser.add_argument(
+        "stores", metavar="STORE", nargs="+", help="a results file of exptilt run; the page shows each as a method"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="where to write the page; default the name of the first STORE with the ending .html"
+    )
     parser.add_argument(
         "--references",
         metavar="FILE",
         help='the right answers: a .jsonl file, each line {"prompt": ..., "reference": ...}; or one per line, with --prompts',
     )
     parser.add_argument("--prompts", metavar="FILE", help="the file of prompts that was run, in the order of the references")
-    add_answer(parser, "as in the run's vote, or number")
+    add_answer(parser, "that of the run's vote, or number")
     add_parameters(parser, action="append")
     parser.add_argument("--title", metavar="TEXT", default="exptilt report", help="the page's title")
     parser.add_argument(
-        "--most-drafts", type=whole, metavar="N", default=MOST_DRAFTS, help=f"texts kept of one prompt; default {MOST_DRAFTS}"
+        "--most-drafts", type=whole, metavar="N", default=MOST_DRAFTS, help=f"texts kept for each prompt; default {MOST_DRAFTS}"
     )
 
 
@@ -45,7 +49,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     with status(console, "reading"):
         path = _written(args)
     print(path, flush=True)
-    show_note(console, f"{path.stat().st_size / 1e6:.1f} MB, to be opened in any browser")
+    show_note(console, f"{path.stat().st_size / 1e6:.1f} MB: open it in any browser")
     return 0
 
 
@@ -75,7 +79,10 @@ def _references(args: argparse.Namespace) -> Mapping[str, str] | None:
     prompts = [prompt_text(prompt) for prompt in read_prompts(args.prompts)]
     found = [line.strip() for line in read_text(args.references).split("\n") if line.strip()]
     if len(found) != len(prompts):
-        raise UsageError(f"{args.references} holds {len(found)} references for {len(prompts)} prompts of {args.prompts}")
+        raise UsageError(
+            f"{args.references} has {len(found)} references for the {len(prompts)} prompts of {args.prompts}: give one "
+            "reference per line, in the order of the prompts."
+        )
     return dict(zip(prompts, found, strict=True))
 
 
@@ -92,7 +99,9 @@ def _paired(path: Path) -> dict[str, str]:
             raise UsageError(f"{where} is not JSON ({error}): for plain references give --prompts as well") from error
         name = next((name for name in _NAMES if isinstance(row, dict) and name in row), None)
         if name is None or not isinstance(row.get("prompt"), str):
-            raise UsageError(f'{where} pairs nothing: give {{"prompt": "...", "reference": "..."}}, or --prompts as well')
+            raise UsageError(
+                f'{where} pairs no prompt with a reference: give {{"prompt": "...", "reference": "..."}}, or --prompts as well'
+            )
         references[row["prompt"]] = str(row[name])
     return references
 

@@ -18,7 +18,7 @@ from exptilt.running.lines import encode
 from exptilt.running.result import Failure, Outcome
 from exptilt.running.run import run
 
-ABOUT = """Answer every prompt of a file: one JSON line each, as it finishes.
+ABOUT = """Answer every prompt of a file, and write a JSON line for each as it finishes.
 The same command resumes a stopped run where it left off."""
 PROMPTS = (
     'a .jsonl or .json file, each line or entry {"prompt": ...}, {"messages": [...]} or a string; or a text file with one '
@@ -37,13 +37,13 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("--out", metavar="FILE", required=True, help="the results file; where it exists, its run is resumed")
+    group.add_argument("--out", metavar="FILE", required=True, help="the results file; if it exists, its run is resumed")
     group.add_argument(
-        "--concurrency", type=whole, default=32, metavar="N", help="prompts under way at once, per worker; default 32"
+        "--concurrency", type=whole, default=32, metavar="N", help="prompts in progress at once, per worker; default 32"
     )
-    group.add_argument("--retry", action="store_true", help="run the prompts again that the file records as failed")
+    group.add_argument("--retry", action="store_true", help="run again the prompts that the file records as failed")
     group.add_argument("--stop-on-error", action="store_true", help="end the run at the first prompt that fails")
-    group.add_argument("--no-population", action="store_true", help="keep only each chosen response, for a small file")
+    group.add_argument("--no-population", action="store_true", help="keep only each prompt's chosen response, for a small file")
     group.add_argument("--json", action="store_true", help="print one JSON line per prompt, and one with the totals")
 
 
@@ -52,7 +52,9 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--ray", metavar="ADDRESS", help='spread the prompts over a Ray cluster: HOST:PORT, "auto", or "local" for this machine'
     )
-    group.add_argument("--ray-workers", type=whole, metavar="N", help="how many, each with the model; default as many as fit")
+    group.add_argument(
+        "--ray-workers", type=whole, metavar="N", help="workers, each with a copy of the model; default as many as fit"
+    )
     group.add_argument(
         "--ray-gpus", type=real, default=0.0, metavar="X", help="GPUs for each worker, such as 1 or 0.5; default 0"
     )
@@ -85,13 +87,13 @@ def execute(args: argparse.Namespace, console: Console) -> int:
                 reward_timeout=args.reward_timeout, store_population=not args.no_population, cluster=cluster,
             )  # fmt: skip
     except KeyboardInterrupt:
-        show_note(console, f"stopped; {len(heard)} more prompts are in {args.out}. The same command goes on from there.")
+        show_note(console, f"stopped; {len(heard)} more prompts are in {args.out}. Run the same command again to resume.")
         return 130
     except ExptiltError as error:
         if not (args.stop_on_error and _failed(heard)):
             raise
         show_error(console, str(error))
-        show_note(console, f"stopped as told; {len(heard)} more prompts are in {args.out}")
+        show_note(console, f"stopped at the first failure; {len(heard)} more prompts are in {args.out}")
         return 1
     failed, fresh = _failed(outcomes), len(heard)
     if args.json:

@@ -18,10 +18,12 @@ from exptilt.running.run import sample
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
     groups.add_model(parser)
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help='the text to answer; "-" for that on standard input')
-    parser.add_argument("--messages", metavar="FILE", help="a conversation instead, as a JSON list of messages")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help='the text to answer; "-" reads it from standard input')
+    parser.add_argument("--messages", metavar="FILE", help="a conversation instead of PROMPT, as a JSON list of messages")
     asked = groups.add_request(parser, argv)
-    parser.add_argument_group("output").add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument_group("output").add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the answer"
+    )
     return asked
 
 

@@ -25,21 +25,21 @@ from exptilt.errors import raised_at
 from exptilt.running.result import Failure, Outcome, Result
 
 _WIDTH = 100  # of what is read on a screen
-_ENDLESS = 10_000  # where nobody's screen ends the line: into a pipe or a file
+_ENDLESS = 10_000  # into a pipe or a file, where no screen limits the line
 _BAR = 20  # characters of the longest bar
 _QUIET = 30.0  # seconds between progress lines where nobody watches
 _MOST = 6  # answers or kinds of failure shown
 
 
 def stderr() -> Console:
-    """A console on standard error, not wider than is good to read."""
+    """A console on standard error, no wider than is comfortable to read."""
     console = Console(stderr=True, highlight=False)
     console.width = min(_WIDTH, console.width) if _has_edge(console) else _ENDLESS
     return console
 
 
 def stdout() -> Console:
-    """A console for tables, wide enough for them: a broken line can be read, a column that was left out cannot."""
+    """A console for tables, wide enough for them: a wrapped line can be read, a dropped column cannot."""
     console = Console(highlight=False)
     console.width = _WIDTH if _has_edge(console) else _ENDLESS
     return console
@@ -50,7 +50,7 @@ def _has_edge(console: Console) -> bool:
 
 
 def status(console: Console, said: str) -> AbstractContextManager[object]:
-    """A spinner while something takes its time, where somebody watches."""
+    """A spinner while something takes a while, if the output is a terminal."""
     return console.status(f"[dim]{said}") if console.is_terminal else nullcontext()
 
 
@@ -100,10 +100,10 @@ def show_error(console: Console, message: str) -> None:
 
 
 def show_crash(console: Console, error: Exception) -> None:
-    """An error that nobody raised on purpose: what it was, and whose line it came from."""
+    """An error that was not raised on purpose: what it was, and the file and line that it came from."""
     message = f"{type(error).__name__}: {error}".rstrip(": ")
-    place = raised_at(error) or " inside exptilt, which should have said what was wrong"
-    show_error(console, f"{message}{place}. The same command with --debug shows how it came to that.")
+    place = raised_at(error) or " inside exptilt, which should have given a clear message"
+    show_error(console, f"{message}{place}. Add --debug to the command to see the traceback.")
 
 
 def show_note(console: Console, message: str) -> None:
@@ -125,7 +125,7 @@ def show_result(console: Console, result: Result, beta: float) -> None:
 
 
 def labelled(name: str, text: str | Text, style: str = "", name_style: str = "dim cyan") -> Table:
-    """A line with a name before it, under which it does not run where it is broken."""
+    """A line with a name in front; continuation lines are indented past the name."""
     table = Table.grid(padding=(0, 2))
     table.add_column(width=10, style=name_style)
     table.add_column(style=style, overflow="fold")
@@ -154,7 +154,7 @@ def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
         by = "the budget" if result.stopped == "budget" else "the stop rule"
         yield "stopped", f"by {by} ({result.limit}): this is the last complete population"
     if result.proved is not None:
-        yield "proved", f"{result.proved}: no responses that were not drawn can make another answer more probable"
+        yield "proved", f"{result.proved}: no unseen response can make another answer more probable"
 
 
 def _posterior(posterior: Mapping[Any, float]) -> Iterator[Text]:
@@ -213,7 +213,7 @@ def result_line(outcome: Outcome) -> dict[str, Any]:
 
 @contextmanager
 def progress_bar(console: Console, total: int, unit: str = "prompt") -> Iterator[Callable[[int, int, Outcome], None]]:
-    """A live bar with rate and time left, to be given to `run` as its `progress`; plain lines where nobody watches."""
+    """A live bar with rate and time left, to be given to `run` as its `progress`; plain lines if the output is not a terminal."""
     live = console.is_terminal
     count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
     columns = (
@@ -239,7 +239,7 @@ def progress_bar(console: Console, total: int, unit: str = "prompt") -> Iterator
 
 
 def _pace(heard: int, missing: int, seconds: float, unit: str) -> str:
-    """Rate and time left. What a results file held already took no time, so it does not count."""
+    """Rate and time left. Results that the file already held took no time, so they do not count."""
     rate = heard / max(seconds, 1e-9)
     speed = f"{rate:.1f} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
     return f"{speed} · {clock(missing / rate)} left" if missing else f"{speed} · {clock(seconds)}"
@@ -252,13 +252,13 @@ def clock(seconds: float) -> str:
 
 
 def show_summary(console: Console, outcomes: Sequence[Outcome], fresh: int, seconds: float, store: str) -> None:
-    """One line on the whole run, the kinds of failure, and where the results lie."""
+    """One line on the whole run, the kinds of failure, and where the results are."""
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     kept = len(outcomes) - fresh
     tokens = sum(outcome.usage.tokens for outcome in outcomes if isinstance(outcome, Result))
     parts = [f"{counted(len(outcomes) - len(failures), 'prompt')} answered"]
     parts += [f"{len(failures)} failed"] if failures else []
-    parts += [f"{kept} of them before" if kept < len(outcomes) else "all of them before"] if kept else []
+    parts += [f"{kept} of them in earlier runs" if kept < len(outcomes) else "all of them in earlier runs"] if kept else []
     parts += [f"{tokens:,} tokens", clock(seconds)]
     verdict = ("done  ", "bold green") if len(failures) < len(outcomes) else ("failed  ", "bold red")
     console.print(Text.assemble(verdict, " · ".join(parts)))

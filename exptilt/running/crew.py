@@ -27,7 +27,7 @@ from exptilt.running.settings import changes
 
 _DEATHS = 5  # a worker that died as often, its successors counted, without a finished prompt between, is not replaced
 _PATIENCE = 30.0  # after as many seconds without a worker the cluster is looked at again
-RESUME = "Finished prompts are in the results file, where the run has one: the same run goes on from there"
+RESUME = "Finished prompts are in the results file, if the run has one: start it again to resume"
 
 _log = logging.getLogger("exptilt")
 

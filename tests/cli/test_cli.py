@@ -220,8 +220,8 @@ def test_runs_write_their_file_and_resume(run: Run) -> None:
     assert "runs/a.jsonl" in err
     assert len(Path("runs/a.jsonl").read_text().splitlines()) == 4
     Path("prompts.txt").write_text("one\ntwo\nthree\nfour\n")
-    assert "4 prompts answered · 3 of them before" in run(*many())[2]
-    assert "all of them before" in run(*many())[2]
+    assert "4 prompts answered · 3 of them in earlier runs" in run(*many())[2]
+    assert "all of them in earlier runs" in run(*many())[2]
     code, _, err = run(*many("--seed", "1"))
     assert code == 2
     assert "seed: 0 → 1" in " ".join(err.split())
@@ -298,7 +298,7 @@ def test_interrupted_runs_say_how_to_go_on(run: Run) -> None:
     Path("prompts.txt").write_text("one\ntwo\nstop\nthree\n")
     code, _, err = run(*many("--concurrency", "1", reward="mine.py:interrupted"))
     assert code == 130
-    assert "2 more prompts are in runs/a.jsonl. The same command goes on from there." in " ".join(err.split())
+    assert "2 more prompts are in runs/a.jsonl. Run the same command again to resume." in " ".join(err.split())
 
 
 def test_the_tiny_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_signal_stops_a_run_between_two_prompts(number: signal.Signals, folder
         process.send_signal(number)
         said = process.stderr.read().decode()
     assert process.returncode == 130
-    assert said.endswith("more prompts are in a.jsonl. The same command goes on from there.\n")
+    assert said.endswith("more prompts are in a.jsonl. Run the same command again to resume.\n")
     assert 1 <= len(kept(folder)) < COUNT
     assert start(folder, *running("mine.py:slow"), stderr=subprocess.DEVNULL).wait() == 0
     assert len({line["prompt"] for line in kept(folder)}) == COUNT

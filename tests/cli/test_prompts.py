@@ -31,7 +31,7 @@ def test_conversations_are_run_kept_resumed_and_reported(program: Program) -> No
     lines = program("run", "toy", "mixed.jsonl", *HEADS, "--out", "a.jsonl", "--json")[1].splitlines()
     assert [json.loads(line)["prompt"] for line in lines[:3]].count(TURNS) == 1
     assert json.loads(lines[3]) == {"prompts": 3, "failed": 0, "fresh": 3, "store": "a.jsonl"}
-    assert "all of them before" in program("run", "toy", "mixed.jsonl", *HEADS, "--out", "a.jsonl")[2]
+    assert "all of them in earlier runs" in program("run", "toy", "mixed.jsonl", *HEADS, "--out", "a.jsonl")[2]
     assert program("report", "a.jsonl")[0] == 0
     assert "user: why?\\n\\nassistant: Because" in Path("a.html").read_text()
 

@@ -107,7 +107,7 @@ CASES = {
     # tasks, examinations, reports
     f"{EVAL} --task chess": "there is no task 'chess': give word-problems,",
     f"{EVAL} --parameters 1,2,3,4": "--parameters: '1,2,3,4' is not one to three numbers of parameters, such as 5e8,0,1e9",
-    f"{EVAL} --out prompts.txt": "the folder prompts.txt cannot be made: File exists. Give another one with --out.",
+    f"{EVAL} --out prompts.txt": "the folder prompts.txt cannot be created: File exists. Give another one with --out.",
     f"{DOCTOR} why? --out none/a.json": "--out none/a.json cannot be written: there is no folder none",
     f"{DOCTOR} why? --ess nan": "Goal(ess=nan): give a positive number; see exptilt doctor --help.",
     "report other.jsonl": "other.jsonl is not a results file",

@@ -41,7 +41,7 @@ def test_the_command_pairs_references_with_prompts(
         (["STORE", "--out", "STORE"], "one of the results files"),
         (["STORE", "--references", "OTHERS"], "belongs to a prompt"),
         (["STORE", "--references", "PROMPTS"], "give --prompts as well"),
-        (["STORE", "--references", "OTHERS", "--prompts", "PROMPTS"], "1 references for 6 prompts"),
+        (["STORE", "--references", "OTHERS", "--prompts", "PROMPTS"], "1 references for the 6 prompts"),
         (["STORE", "--most-drafts", "-1"], "must be 0 or more"),
         (["STORE", "--parameters", "-1"], "--parameters: '-1' is not one to three numbers of parameters"),
         (["STORE", "--parameters", "1", "--parameters", "1"], "2 sets of parameters for 1 results files"),

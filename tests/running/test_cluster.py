@@ -237,7 +237,7 @@ def test_a_run_without_workers_says_how_to_go_on(ray: object, monkeypatch: pytes
         os.kill(os.getpid(), signal.SIGKILL)
         return build()
 
-    with pytest.raises(ClusterError, match=r"no worker is left, each died 2 times .* the same run goes on from there"):
+    with pytest.raises(ClusterError, match=r"no worker is left, each died 2 times .* start it again to resume"):
         xt.run(doomed, PROMPTS, SAMPLER, cluster=Cluster(workers=1))
 
 
