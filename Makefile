@@ -1,5 +1,5 @@
 # make demo   the main job on the bundled tiny model, with a table of methods at equal tokens
-# make test   the tests; make check adds lint and types, as CI does
+# make test   the tests; make check adds lint and types; CI adds make test-newest
 # Everything is installed into .venv by the first target that needs it.
 
 PYTHON ?= python3
