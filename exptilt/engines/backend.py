@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.row import Measure
@@ -113,3 +113,11 @@ class Backend(Protocol):
     def close(self) -> None:
         """Release what the model holds; calls under way and calls to come raise ModelError."""
         ...
+
+
+@runtime_checkable
+class CountsMemory(Protocol):
+    """A backend that knows how many tokens' key-values its rows in flight may hold together, each at its full length."""
+
+    @property
+    def memory_tokens(self) -> int | None: ...

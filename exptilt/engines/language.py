@@ -17,12 +17,13 @@ from exptilt.draft import MASK, Chat, Draft, Prompt, Turn, check_characters, che
 from exptilt.engines.backend import Backend
 from exptilt.engines.certainty import Certainty
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
-from exptilt.engines.row import Measure
+from exptilt.engines.row import LeftToRight, Measure
 from exptilt.engines.sampling import Sampling, check_count
 from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens
 from exptilt.errors import CapabilityError, PromptError
 from exptilt.keys import Floats, Key
 from exptilt.usage import Work
+from exptilt.watching import show
 
 B = TypeVar("B", bound=Backend)
 
@@ -128,6 +129,11 @@ class LanguageEngine(Generic[B]):
             for draft, key in zip(drafts, keys, strict=True)
         ]
         begun = [row for row in rows if row is not None]
+        show(
+            lambda: sum(row.cost.generated for row in begun),
+            lambda: list(self._texts(begun)),
+            grows=isinstance(self.backend.layout, LeftToRight),
+        )
         self._run(self.backend.draw, [row for row in begun if row.left])
         texts = iter(self._texts(begun))
         grow = self.backend.layout.extended

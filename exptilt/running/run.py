@@ -115,18 +115,21 @@ def stream(
     budget: Budget | None = None,
     reward_timeout: float | None = None,
     cancel: Flag | None = None,
+    occurrence: int = 0,
 ) -> Stream:
     """The answer to one prompt as it grows: an iterator over a `Partial` for each population, for `for` and `async for`.
 
     The parameters are those of `sample`. Each partial result has the population, what was spent so far, and the answer that
     the select picks now (`draft`, `text`), which is computed when it is asked for. `result()` gives what `sample` returns.
     `close()` ends the stream, also from another thread; leaving a `with` block closes it.
+
+    occurrence: how many equal prompts come before this one. The result is the one that `run` gives for it in such a list.
     """
     request = Request(target, sampler, select, seed, budget, reward_timeout, until)
     asked = as_prompt(prompt)
     if cancel is not None and not isinstance(cancel, Flag):
         raise TargetError(f"cancel={cancel!r} cannot be set by another thread: give a threading.Event")
-    return Stream(lambda flag: request.partials(asked, 0, flag), cancel)
+    return Stream(lambda flag: request.partials(asked, occurrence, flag), cancel)
 
 
 def run(

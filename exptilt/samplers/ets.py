@@ -47,6 +47,7 @@ from exptilt.samplers.command import Command
 from exptilt.samplers.common import LookAhead, Value, at_least_one, log_ratio, look_ahead
 from exptilt.samplers.picks import FLOOR, check_floor, log_picks
 from exptilt.samplers.trace import Tree
+from exptilt.watching import settle
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class ETS:
                 pick = here.child("pick").choose(np.exp(log_p))
                 chain, log_w = candidates[pick], log_w + log_l[pick] - log_p[pick] - log_m
                 tree = tree.grown(candidates, log_e, pick, log_w, ahead.owner, first)
+                if self.returns == "chain":
+                    settle(chain.text)
                 if ended := chain.finish is not None:
                     response = [chain], log_w + ahead.log_h[ahead.owner == pick], ahead.rewards[ahead.owner == pick]
             if pool.alive and step + 1 < len(shares):

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
@@ -36,6 +37,7 @@ from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import at_least_one, log_ratio
+from exptilt.watching import drawing_the_answer
 
 Weights = Literal["draws", "distinct"]
 
@@ -85,7 +87,8 @@ class Independent:
         while len(drafts) < self.n:
             count = min(self.batch or self.n, self.n - len(drafts))
             keys = [key.child("draft", len(drafts) + i) for i in range(count)]
-            fresh = target.law.extend([target.law.start(prompt)] * count, keys)
+            with drawing_the_answer() if self.n == 1 else nullcontext():
+                fresh = target.law.extend([target.law.start(prompt)] * count, keys)
             rated = target.rate(prompt, fresh)
             drafts += fresh
             rewards = np.concatenate([rewards, rated])

@@ -84,6 +84,12 @@ class Weights:
         )
 
     @property
+    def memory_tokens(self) -> int | None:
+        """How many tokens' key-values the rows in flight may hold together; None for a model that keeps none."""
+        token, memory = self.network.token_bytes, self.scheduler.max_memory
+        return memory // token if token and memory else None
+
+    @property
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
 

@@ -1,0 +1,1 @@
+"""Aligned answers behind an OpenAI-compatible endpoint: one more caller of `exptilt.stream`, over HTTP."""

@@ -1,0 +1,74 @@
+"""The server as a program: it listens until it is told to stop, and then lets what is under way come to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import uvicorn
+
+from exptilt.core import Engine
+from exptilt.engines.backend import CountsMemory
+from exptilt.engines.language import LanguageEngine
+from exptilt.serve.app import create_app
+from exptilt.serve.config import Config
+from exptilt.serve.desk import Desk
+from exptilt.serve.logs import LOGGER, start_log
+from exptilt.serve.recipes import Catalogue
+
+_LOOK = 0.05  # seconds between two looks at whether the server is to stop
+_SPARE = 5.0  # seconds beyond the grace, for errors to be sent
+
+
+def serve(catalogue: Catalogue, config: Config) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; those under way then have `grace` seconds to come to their end."""
+    start_log()
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
+        asyncio.run(_served(catalogue, config))
+
+
+async def _served(catalogue: Catalogue, config: Config) -> None:
+    desk = Desk(catalogue, config, memory_of(catalogue.engine))
+    grace = config.limits.grace
+    server = server_of(desk)
+    closing = asyncio.create_task(_close_in_time(server, desk, grace))
+    await server.serve()
+    await closing
+
+
+def server_of(desk: Desk) -> uvicorn.Server:
+    """The HTTP server of a desk, not started yet."""
+    config = desk.config
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(desk, int(time.time())),
+            host=config.host,
+            port=config.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=int(config.limits.grace + _SPARE) + 1,
+        )
+    )
+
+
+async def _close_in_time(server: uvicorn.Server, desk: Desk, grace: float) -> None:
+    """Say where the server listens; once it is to stop, close the desk."""
+    while not (server.started or server.should_exit):
+        await asyncio.sleep(_LOOK)
+    if server.started:
+        places = [socket.getsockname() for each in server.servers for socket in each.sockets]
+        urls = [f"http://{f'[{host}]' if ':' in host else host}:{port}" for host, port, *_ in places]
+        LOGGER.info({"event": "start", "urls": urls, "models": desk.catalogue.models})
+    while not server.should_exit:
+        await asyncio.sleep(_LOOK)
+    LOGGER.info({"event": "stop", "running": desk.admission.running, "waiting": desk.admission.waiting, "grace": grace})
+    await desk.close(grace)
+
+
+def memory_of(engine: Engine) -> int | None:
+    """How many tokens' key-values the model may hold, where it knows."""
+    backend = engine.backend if isinstance(engine, LanguageEngine) else None
+    return backend.memory_tokens if isinstance(backend, CountsMemory) else None
