@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Flag(Protocol):
-    """What tells that a run is cancelled, such as a `threading.Event`."""
+    """A flag that says whether a run is cancelled, such as a `threading.Event`."""
 
     def is_set(self) -> bool: ...
 

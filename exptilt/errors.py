@@ -15,7 +15,7 @@ class ExptiltError(Exception):
 
 
 class UsageError(ExptiltError):
-    """A name, a flag, a setting or a file of prompts means nothing."""
+    """A name, a flag, a setting or a file of prompts cannot be understood."""
 
 
 class PromptError(ExptiltError):
@@ -42,7 +42,7 @@ class RewardError(ExptiltError):
 
 
 class SelectError(ExptiltError):
-    """The select or the stop rule raised, or returned something else than a draft, or True or False."""
+    """The select raised or did not return a draft, or the stop rule raised or did not return True or False."""
 
 
 class SandboxError(ExptiltError):
@@ -98,7 +98,7 @@ _NOT_THE_USERS = (f"{Path(__file__).parent}{os.sep}", sysconfig.get_path("stdlib
 
 
 def raised_at(error: BaseException) -> str:
-    """The last line of somebody's own code that the error came through, as " (FILE, line N)".
+    """The last line of the user's own code that the error came through, as " (FILE, line N)".
 
     Where all of it is libraries', the last line outside of exptilt; empty where there is none.
     """

@@ -86,7 +86,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Coin:
-    """One uniform number u of a key, asked whether it is below one threshold after another, each no higher than the last."""
+    """One uniform number u of a key, which is compared with one threshold after another, each no higher than the last."""
 
     key: Key
 

@@ -79,7 +79,7 @@ def find_object(spec: str) -> Any:
     """The object that FILE.py:NAME or package.module:NAME names. Raises UsageError where there is none."""
     place, _, name = spec.rpartition(":")
     if not (place and name):
-        raise UsageError(f"{spec!r} names no object: give FILE.py:NAME or package.module:NAME")
+        raise UsageError(f"{spec!r} does not name an object: give FILE.py:NAME or package.module:NAME")
     found: Any = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     for part in name.split("."):
         if part not in dir(found):
@@ -119,7 +119,7 @@ def _executed(path: Path, changed: int, size: int) -> ModuleType:
 
 
 def _located(path: Path, error: BaseException) -> str:
-    """The file with the line that failed; a syntax error tells the line itself."""
+    """The file with the line that failed; a syntax error holds the line itself."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f"{path.name}, line {lines[-1]}" if lines else path.name
 

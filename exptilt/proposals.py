@@ -1,9 +1,9 @@
 """Whether a proposal q covers the reference p: a weight p/q can correct everything but q(y) = 0 where p(y) > 0.
 
-What q cannot draw never enters a population, so its share of Z is lost, silently, at every number of draws. The settings
-of engines tell most of it. Logits alone give every token a positive probability; top_k and top_p take tokens away, and a
-stop string ends responses that go on without it. `check_cover` refuses a proposal that is known to leave something out,
-`cover_warning` says where it cannot be known.
+What q cannot draw never enters a population, so its share of Z is silently lost, however many draws there are. Engines'
+settings mostly show this. Logits alone give every token a positive probability; top_k and top_p remove tokens, and a
+stop string ends responses that would go on without it. `check_cover` refuses a proposal that is known to exclude
+something; `cover_warning` says when this cannot be known.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_cover(engine: str, ours: Mapping[str, Any], proposal: str, theirs: Map
         )
     if _covers(ours, theirs) is False:
         raise TargetError(
-            f"the proposal {proposal} ({_truncation(theirs)}) leaves out tokens that the engine {engine} ({_truncation(ours)}) "
+            f"the proposal {proposal} ({_truncation(theirs)}) excludes tokens that the engine {engine} ({_truncation(ours)}) "
             "may draw: they are lost, and no weight makes up for them. Give the proposal top_k=None, top_p=1.0, or truncate the "
             "engine in the same way at no higher temperature."
         )
@@ -43,8 +43,8 @@ def cover_warning(engine: str, ours: Mapping[str, Any], proposal: str, theirs: M
     declared = _declared(theirs) and not theirs.get("extra")
     cure = "give it top_k=None, top_p=1.0" if declared else "see that it gives every token a positive probability"
     return (
-        f"It cannot be known whether the support of the proposal {proposal} ({_truncation(theirs)}) holds all that the engine "
-        f"{engine} ({_truncation(ours)}) can draw; what is missing there is lost from log Ẑ and from the answers: {cure}."
+        f"It is not known whether the proposal {proposal} ({_truncation(theirs)}) can draw everything that the engine "
+        f"{engine} ({_truncation(ours)}) can; whatever it cannot draw is missing from log Ẑ and from the answers: {cure}."
     )
 
 

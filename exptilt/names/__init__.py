@@ -2,10 +2,10 @@
 
     target("tiny", "agreement", 0.1, max_tokens=64)      sampler("ets", candidates=4)      select("vote", "number")
 
-A part has a short name where it is exptilt's own, or where an installed package offers it under an entry point of the
+A part has a short name if it is exptilt's own, or if an installed package offers it under an entry point of the
 group `exptilt.samplers`, `exptilt.rewards`, `exptilt.selects`, `exptilt.stop_rules`, `exptilt.answers` or
-`exptilt.utilities`. Any other object has a long one, FILE.py:NAME or package.module:NAME. Raises UsageError, with what
-could have been asked for instead. The command line and the model of lm-evaluation-harness are made of these functions.
+`exptilt.utilities`. Any other object has a long one, FILE.py:NAME or package.module:NAME. A wrong name raises UsageError,
+which lists the right ones. The command line and the model of lm-evaluation-harness are built on these functions.
 """
 
 from __future__ import annotations

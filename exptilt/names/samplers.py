@@ -92,17 +92,21 @@ def choose_sampler(name: str, inner: str | None = None) -> Chosen:
     alias = ALIASES.get(name, Alias(name, ""))
     kind = SAMPLERS.find(alias.sampler)
     if not (isinstance(kind, type) and {"needs", "weighted", "__call__"} <= {*dir(kind)}):
-        raise UsageError(f"{name} is {kind!r:.80} and not the class of a sampler: give a dataclass as exptilt.core.Sampler says")
+        raise UsageError(
+            f"{name} is {kind!r:.80} and not the class of a sampler: give a dataclass that follows exptilt.core.Sampler"
+        )
     own = own_command(kind)
     found = {setting.name: setting for setting in settings(kind, {**own.start, **alias.start})}
     samplers_inside = [setting for setting in found.values() if is_sampler(setting)]
     if not samplers_inside:
         if inner is not None:
-            raise UsageError(f"the sampler {name} holds no other: leave out inner={inner!r}")
+            raise UsageError(f"the sampler {name} contains no other sampler: leave out inner={inner!r}")
         return Chosen(name, kind, alias, found)
     holds, *others = samplers_inside
     if others:
-        raise UsageError(f"the sampler {name} holds {len(samplers_inside)} others, where --inner names one: make it in Python")
+        raise UsageError(
+            f"the sampler {name} holds {len(samplers_inside)} others, but --inner can name only one: create it in Python"
+        )
     inside = choose_sampler(inner or own.start.get(holds.name, "independent"))
     renamed = {f"inner_{each}" if each in found else each: setting for each, setting in inside.settings.items()}
     del found[holds.name]

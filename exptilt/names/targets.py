@@ -115,7 +115,7 @@ def _model_reward(kind: str, name: str, options: dict[str, Any]) -> Reward | Pro
             judging = load(name, **more)
         except ValueError as error:
             near = "".join(did_you_mean(option, own) for option in more)
-            raise UsageError(f"{error} As a {kind} it has {', '.join(sorted(own - {'engine'}))} besides.{near}") from error
+            raise UsageError(f"{error} As a {kind} it also has {', '.join(sorted(own - {'engine'}))}.{near}") from error
         return made(judging, **{key: value for key, value in options.items() if key in own})
     if kind == "process":
         form = {key: options.pop(key) for key in [*options] if key in rewards.StepFormat.__dataclass_fields__}

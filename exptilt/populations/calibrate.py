@@ -69,7 +69,7 @@ def _log_weights(rewards: Sequence[float] | Floats, beta: float) -> Floats:
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
     values = np.asarray(rewards, dtype=np.float64)
-    with np.errstate(over="ignore"):  # a value that underflows to -inf here has weight zero anyway
+    with np.errstate(over="ignore"):  # a value that underflows to -inf here would have weight zero anyway
         log_w = (values - values.max()) / beta
     return log_w - log_sum(log_w)
 

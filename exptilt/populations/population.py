@@ -34,10 +34,10 @@ class Population:
     log_w: float64 [n], log-weights in nats, the 1/n inside.
     rewards: float64 [n].
     proper: whether the weights are proper for γ; if not, Σ w means nothing and `log_z` is None.
-    trace: how the sampler came to it: a `Tree`, `Generations` or `Chain` of `exptilt.samplers.trace`, another sampler's own
+    trace: how the sampler reached it: a `Tree`, `Generations` or `Chain` of `exptilt.samplers.trace`, another sampler's own
         frozen dataclass, or None.
     beta: β of its target; a run sets it, and None where it is unknown.
-    reward_max: the upper bound that the reward tells of itself, None where it tells none.
+    reward_max: the reward's own upper bound, None if it gives none.
     own_logq: whether the drafts' log-probabilities are those of p, in π ∝ p·exp(r/β); not so where a proposal drew them.
 
     Raises WeightsError for NaN or +inf weights, AllWeightsZero where every weight is zero.
@@ -170,7 +170,7 @@ class Population:
         """
         beta, bound = self._known_beta("a ground for proofs"), self.reward_max if reward_max is None else reward_max
         if bound is None:
-            raise TargetError("a proof needs an upper bound of the reward, and this reward does not tell one: give reward_max")
+            raise TargetError("a proof needs an upper bound of the reward, and this reward gives none: pass reward_max")
         if not self.own_logq:
             raise TargetError(
                 "the log-probabilities of these drafts are those of a proposal, or the target is a power of p, so nothing can "
@@ -181,8 +181,8 @@ class Population:
     def _known_beta(self, purpose: str) -> float:
         if self.beta is None:
             raise TargetError(
-                f"this population does not know its β and cannot be {purpose}: take that of a result of sample or run whose "
-                "reward is fixed, or of a results file that tells it"
+                f"the β of this population is unknown, so it cannot be {purpose}: use the population of a result of sample or "
+                "run whose reward is fixed, or of a results file that records β"
             )
         return self.beta
 

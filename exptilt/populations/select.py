@@ -132,7 +132,7 @@ class MinimumBayesRisk:
 
 
 def mbr(utility: Utility | Callable[[str, str], float]) -> MinimumBayesRisk:
-    """Minimum Bayes risk: the text that agrees best with all the others, weighted.
+    """Minimum Bayes risk: the text that agrees best with all the others, by weight.
 
     utility: `rouge1`, `chrf` or `exact` of `exptilt.populations.utilities`, any object with such a `matrix`, or a function
     (candidate text, reference text) -> float, which is then called for every ordered pair of distinct texts.

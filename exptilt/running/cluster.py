@@ -5,12 +5,12 @@
 
     xt.run(build, prompts, sampler, store="runs/a.jsonl", cluster=xt.Cluster("auto", gpus=1))
 
-Models do not travel: each worker, a process on some machine, calls `build` once. The process that called `run` keeps
-the list of prompts and the results file. It hands a worker another prompt whenever one comes back, so that slow
-machines get fewer, and since a prompt's random stream does not depend on where it runs, the answers are those of one
-machine. Every worker reports the settings of the request that it made, the digest of its weights among them.
+Models are not sent over the network: each worker, a process on some machine, calls `build` once. The process that called
+`run` keeps the list of prompts and the results file. It gives a worker another prompt whenever one is finished, so that
+slow machines get fewer. A prompt's random stream does not depend on where it runs, so the answers are those of one
+machine. Every worker reports the settings of its request, including the digest of its weights.
 
-`exptilt.running.crew` gives the workers their prompts, and again those of a worker that died.
+`exptilt.running.crew` gives the workers their prompts, and gives out again those of a worker that died.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers={self.workers} must be at least 1, or None for as many as there is room for")
+            raise ValueError(f"workers={self.workers} must be at least 1, or None for as many as fit")
         if not (0 <= self.gpus < math.inf and 0 < self.cpus < math.inf):
             raise ValueError(f"gpus={self.gpus} and cpus={self.cpus} are what each worker reserves: give gpus >= 0 and cpus > 0")
         if self.attempts < 1:
@@ -115,7 +115,7 @@ def _pickle(ray: Any, task: Callable[[], Request]) -> bytes:
     except Exception as error:
         raise TargetError(
             f"the request cannot be sent to the workers ({type(error).__name__}: {error}). Make models, connections and "
-            "locks inside the function that makes the target, so that none of them lies in what it or the sampler holds."
+            "locks inside the function that makes the target, so that neither it nor the sampler holds any of them."
         ) from error
 
 
@@ -156,7 +156,7 @@ def _start(ray: Any, options: Mapping[str, Any]) -> None:
     except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"no Ray cluster at {options['address']!r} ({error}): start one with `ray start --head`, give HOST:PORT of one, "
-            'or "local" to use this machine alone. A cluster that asks for a token wants RAY_AUTH_MODE=token set here.'
+            'or "local" to use this machine alone. If the cluster asks for a token, set RAY_AUTH_MODE=token here.'
         ) from error
 
 

@@ -25,7 +25,7 @@ from exptilt.running.request import Job, Request
 from exptilt.running.result import Failure, Outcome
 from exptilt.running.settings import changes
 
-_DEATHS = 5  # a worker that died as often, its successors counted, without a finished prompt between, is not replaced
+_DEATHS = 5  # a worker is not replaced after this many deaths, successors included, without a finished prompt in between
 _PATIENCE = 30.0  # after as many seconds without a worker the cluster is looked at again
 RESUME = "Finished prompts are in the results file, if the run has one: start it again to resume"
 
@@ -54,7 +54,7 @@ class Worker:
             make = pickle.loads(self.task)
         except (ImportError, AttributeError) as error:
             raise ClusterError(
-                f"{host} cannot load the request ({error}): install there what is installed here, and bring your own "
+                f"{host} cannot load the request ({error}): install there what is installed here, and send your own "
                 "modules along with `ray job submit --working-dir . -- ...` or ray.init(runtime_env=...)"
             ) from error
         self.request: Request = make()
@@ -70,7 +70,7 @@ class Worker:
 
 @dataclass(eq=False)
 class _Post:
-    """One worker as the crew sees it. jobs: how many it has. alone: whether it has one that must run alone."""
+    """One worker from the crew's side. jobs: how many it has. alone: whether it has one that must run alone."""
 
     actor: Any
     deaths: int = 0
@@ -216,7 +216,7 @@ class Crew:
         post.gone, self._end = True, _reason(error)
         self._posts.remove(post)
         self._ray.kill(post.actor)  # the worker may only be out of reach, and would keep its resources
-        _log.warning("a worker died, and the prompts it had under way (%d) go back to the list: %s", post.jobs, self._end)
+        _log.warning("a worker died, and the %d prompts that it was working on go back to the list: %s", post.jobs, self._end)
         if post.deaths + 1 < _DEATHS:
             self._fill(post.deaths + 1)
 

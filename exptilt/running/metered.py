@@ -144,7 +144,7 @@ class MeteredReward:
 
     @property
     def reward_max(self) -> float | None:
-        """The upper bound that the reward tells of itself."""
+        """The reward's own upper bound."""
         return told_maximum(self.reward)
 
     def bound(self, prompt: Prompt, drafts: list[Draft]) -> Sequence[float]:
@@ -161,7 +161,7 @@ class MeteredReward:
             return self._rate_in_time(self.timeout, prompt, drafts)
 
     def _rate_in_time(self, seconds: float, prompt: Prompt, drafts: list[Draft]) -> Floats:
-        """Rate in a thread of its own. No thread can be ended from outside: one that hangs is left behind, as a daemon."""
+        """Rate in a separate thread. A thread cannot be ended from outside: one that hangs is left behind, as a daemon."""
         answer: Future[Floats] = Future()
 
         def work() -> None:

@@ -16,7 +16,7 @@ from exptilt.running.request import Job, Request
 from exptilt.running.result import Failure, Outcome
 
 Build = Callable[[], Target]
-"""Makes the target, where it is needed on another machine: models themselves do not travel."""
+"""Makes the target on the machine that needs it: models themselves are not sent."""
 
 
 class Place(Protocol):

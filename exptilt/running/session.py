@@ -2,8 +2,8 @@
 
 A `Session` hands the sampler a target that looks like the user's own, with engines and a reward that are counted
 (`exptilt.running.metered`). A `PromptReward` is bound here as well, on those same engines, so that the pilot it draws is
-counted like everything else. Where the reward is not a fixed function (`target.fixed` is False) nothing is remembered,
-because every call may answer differently, and populations lose their weights, because there is no π for them to belong to.
+counted like everything else. If the reward is not a fixed function (`target.fixed` is False) nothing is remembered, because
+every call may return something else, and populations lose their weights, because there is no π that they could represent.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Session:
     target: what the sampler gets instead of the user's own.
     usage: what has been spent so far, always current.
     trace: one record for each population yielded.
-    stopped: what ended the run: "done" where the sampler came to its own end, "budget", or "until" for the stop rule.
+    stopped: what ended the run: "done" if the sampler came to its own end, "budget", or "until" for the stop rule.
     limit: which limit or rule it was, in words, such as "tokens: 1210 of 1000".
     reward_timeout: seconds that one call of the reward may take; binding it, which may draw a pilot, has no such limit.
 
-    The budget is asked before each engine call, and before each reward call for all but its tokens: what has been generated and
+    The budget is checked before each engine call, and before each reward call for all but its tokens: what has been generated and
     paid for may still be rated. Once `cancel` is set, the call under way ends as soon as it can, and the run with it, with
     `Cancelled`.
 
@@ -87,7 +87,7 @@ class Session:
                 f"{raised_at(error)}. Fix the reward; no score is assumed."
             ) from error
         if isinstance(bound.reward, PromptReward):
-            raise TargetError(f"{type(target.reward).__name__}.bind returned no function of (prompt, drafts): fix its bind")
+            raise TargetError(f"{type(target.reward).__name__}.bind did not return a function of (prompt, drafts): fix its bind")
         self._reward_max = told_maximum(bound.reward)
         rated = MeteredReward(bound.reward, self.usage, self._check_reward, self._cancel, self._fixed, reward_timeout)
         self.target = replace(bound, reward=rated)
@@ -104,7 +104,7 @@ class Session:
                 enough = until is not None and _asked(until, known)
                 if until is not None and enough:
                     self.stopped, self.limit = "until", _why(until, known)
-                    # draws up to a success are not a fair sample: their sum is biased, their shares are what was seen
+                    # draws that end with a success are not a fair sample: their sum is biased, their shares are what was seen
                     known = replace(known, proper=False)
                 self._record(known)
                 yield known
@@ -117,7 +117,7 @@ class Session:
         if not self.trace and self.limit is not None:
             raise BudgetSpent(
                 f"the budget ended ({self.limit}) before {type(sampler).__name__} had a first complete population. "
-                "Give a larger budget, or have the sampler draw less before its first population."
+                "Give a larger budget, or make the sampler draw less before its first population."
             )
         if not self.trace:
             raise TargetError(f"{type(sampler).__name__} yielded no population: a sampler must yield at least one")

@@ -8,7 +8,7 @@ A line is on the disk before the next one is begun, so a run that is killed lose
 kill may leave behind is one incomplete line at the end: it is cut off, and its prompt runs again. A bad line anywhere else
 was not left by a kill, so the file is refused and not touched. Where an id occurs twice (a failed prompt that was
 tried again) the later line counts, but no failure replaces an answer. On POSIX systems the file is locked while a run
-writes to it. A file whose name is removed meanwhile is written anew under it: the run still holds it open.
+writes to it. If the file's name is removed meanwhile, it is written again under that name: the run still holds it open.
 """
 
 from __future__ import annotations
@@ -85,17 +85,17 @@ class Store:
             with suppress(OSError):  # an incomplete last line remains, which the next run cuts off
                 self._file.truncate(whole)
             raise StoreError(
-                f"the results file {self.path} cannot be written: {error.strerror}. What was finished before is in it: free "
+                f"the results file {self.path} cannot be written: {error.strerror}. Everything finished before is in it: free "
                 "space or fix the permissions, then run again, and the run resumes from there."
             ) from error
 
     def _keep_name(self) -> None:
-        """See that the file still has its name: restore it where it was removed, refuse where another file has it."""
+        """Check that the file still has its name: restore it if it was removed, refuse if another file has it."""
         try:
             if os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
                 return
         except OSError:  # no such file, or no such folder
-            _log.warning("%s was removed while the run writes to it: it is written anew", self.path)
+            _log.warning("%s was removed during the run: it is written again", self.path)
             self._write_anew()
             return
         taken, self.path = self.path, self.path.with_name(f"{self.path.name}.{os.getpid()}")
@@ -175,7 +175,7 @@ def read_store(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, An
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise StoreError(f"the results file {path} cannot be read: {error.strerror}. Give the path of one.") from error
+        raise StoreError(f"the results file {path} cannot be read: {error.strerror}. Give the path of a results file.") from error
     rows = _parse(path, content)[0] if content.removeprefix(_MARK).startswith(_HEAD) else []
     if not rows or rows[0].get("exptilt") != FORMAT or not isinstance(rows[0].get("settings"), dict):
         raise StoreError(f"{path} is not a results file of format {FORMAT}: give one that exptilt run wrote.")
@@ -205,7 +205,7 @@ def _parse(path: Path, content: bytes) -> tuple[list[dict[str, Any]], int]:
         if row is None or not (number == 1 or _is_outcome(row)):
             raise StoreError(f"line {number} of {path} is corrupt ({line[:40].decode(errors='replace')!r}...). {cure}")
         if number > 1 and (misfit := misfit_of_line(row)):
-            raise StoreError(f"line {number} of {path} is not of the form of a result: {misfit}. {cure}")
+            raise StoreError(f"line {number} of {path} does not have the form of a result: {misfit}. {cure}")
         rows.append(row)
         whole = end
     return rows, whole

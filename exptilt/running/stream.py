@@ -65,7 +65,7 @@ class Stream:
     def result(self) -> Result:
         """The result, as `exptilt.sample` returns it, after all partial results that are still to come.
 
-        Raises `Cancelled` where the stream was closed before, and what the run raises.
+        Raises `Cancelled` if the stream was closed before, and whatever the run raises.
         """
         while self._next() is not None:
             pass
@@ -103,7 +103,7 @@ class Stream:
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    """Do blocking work in a thread of its own: a shared pool would keep runs waiting for each other."""
+    """Do blocking work in a separate thread: in a shared pool, runs would wait for each other."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

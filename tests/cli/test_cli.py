@@ -170,7 +170,7 @@ def test_budgets(run: Run) -> None:
         (sample(reward="kindness"), "there is no reward 'kindness': give arithmetic,"),
         (sample(reward="nowhere.py:f"), "there is no file nowhere.py"),
         (sample(reward="nowhere:f"), "nowhere cannot be imported (ModuleNotFoundError"),
-        (sample(reward="mine.py:"), "'mine.py:' names no object"),
+        (sample(reward="mine.py:"), "'mine.py:' does not name an object"),
         (sample(reward="mine.py:eagre"), "mine.py has no 'eagre': it has eager, pair,"),
         (sample(reward="mine.py:number"), "is 3 and cannot be called"),
         (sample(reward="mine.py:three"), "needs 3 arguments: give a function"),

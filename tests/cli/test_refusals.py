@@ -64,7 +64,7 @@ CASES = {
     f"{SAMPLE} --sampler mcmc --burn-in 99": "SuffixMCMC(burn_in=99): leave out between 0 and steps=32 states",
     f"{SAMPLE} --sampler metropolised --inner mcmc": "Metropolised needs",
     f"{SAMPLE} --sampler metropolised --inner nobody": "there is no sampler 'nobody'",
-    f"{SAMPLE} --sampler smc --inner ets": "the sampler smc holds no other",
+    f"{SAMPLE} --sampler smc --inner ets": "the sampler smc contains no other",
     f"{SAMPLE} --sampler random:Random": "and not the class of a sampler",
     f"{SAMPLE} --sampler mine.py": "there is no sampler 'mine.py': give ets,",
     # selects
@@ -89,7 +89,7 @@ CASES = {
     "sample toy?temperature=hot why? --reward none": "'toy?temperature=hot' has a value of the wrong type (temperature='hot')",
     "sample toy?top_q=1 why? --reward none": "'toy' has no option top_q: it has max_tokens, stop, temperature, top_k, top_p. Did",
     "sample toy?max_tokens why? --reward none": "'max_tokens' in 'toy?max_tokens' is not an option: write MODEL?NAME=VALUE",
-    "sample toy why? --beta 1 --reward judge:toy?votess=4": "read, rubric, seed, tries, votes besides. Did you mean votes?",
+    "sample toy why? --beta 1 --reward judge:toy?votess=4": "read, rubric, seed, tries, votes. Did you mean votes?",
     "sample toy why? --beta 1 --reward judge:toy?votes=many": "votes='many': give a whole number of 1 or more",
     # prompts and files
     "sample toy --reward none": "give either PROMPT or --messages FILE; see exptilt sample --help.",

@@ -175,11 +175,11 @@ def test_the_same_drafts_at_another_beta(tmp_path: Path) -> None:
 
 def test_what_does_not_know_its_target_is_no_ground_for_it() -> None:
     made = Population([Draft("x", (0,), (-0.1,), "a", "stop")], np.zeros(1), np.zeros(1))
-    with pytest.raises(TargetError, match="does not know its β"):
+    with pytest.raises(TargetError, match="β of this population is unknown"):
         made.at(1.0)
-    with pytest.raises(TargetError, match="does not know its β"):
+    with pytest.raises(TargetError, match="β of this population is unknown"):
         made.certified(str)
-    with pytest.raises(TargetError, match="give reward_max"):
+    with pytest.raises(TargetError, match="this reward gives none"):
         replace(made, beta=1.0).certified(str)
     assert replace(made, beta=1.0, reward_max=0.0).certified(str) == "a"
     with pytest.raises(TargetError, match="those of a proposal"):

@@ -130,7 +130,7 @@ def test_lines_of_another_form_are_refused(tmp_path: Path, edit: dict[str, Any])
     rows[4] = json.dumps(row)
     store.write_text("\n".join(rows) + "\n")
     before = store.read_bytes()
-    with pytest.raises(StoreError, match=r"line 5 of .*a\.jsonl is not of the form of a result: .* delete that line"):
+    with pytest.raises(StoreError, match=r"line 5 of .*a\.jsonl does not have the form of a result: .* delete that line"):
         run(store)
     assert store.read_bytes() == before
 
