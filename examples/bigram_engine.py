@@ -61,7 +61,7 @@ class Bigrams:
         self.logits = np.log(counts)
 
     def can(self, sampling: Sampling) -> frozenset[str]:
-        return frozenset({"continue", "logq", "score"})
+        return frozenset({"continue", "steps", "logq", "score"})
 
     def check(self, sampling: Sampling) -> None:
         """Any sampling parameters will do."""

@@ -11,6 +11,7 @@ A *target* is the mathematics, a *sampler* yields weighted *populations* for it,
 """
 
 from exptilt import answers, engines, rewards, testing
+from exptilt.blocks import Block
 from exptilt.core import Target
 from exptilt.draft import Chat, Draft, Turn
 from exptilt.engines.loading import load
@@ -52,6 +53,7 @@ __all__ = [
     "SMC",
     "AllWeightsZero",
     "AnswerError",
+    "Block",
     "Budget",
     "BudgetSpent",
     "Cancelled",

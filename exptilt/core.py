@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from exptilt.blocks import BlockSize
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import CapabilityError, RewardError, TargetError
 from exptilt.keys import Floats, Key
@@ -34,8 +35,8 @@ class Engine(Protocol):
     """The distribution p(y|x): a model with its sampling parameters, fixed at construction.
 
     Engines are blocking and safe to call from many threads. `can` is a subset of
-    "continue" (extend unfinished drafts), "logq" (drafts carry log-probabilities), "score" (rate given drafts under
-    this same distribution) and "certainty" (`exptilt.engines.certainty`).
+    "continue" (extend unfinished drafts), "steps" (extend by a step of text), "logq" (drafts carry log-probabilities), "score"
+    (rate given drafts under this same distribution) and "certainty" (`exptilt.engines.certainty`).
     """
 
     @property
@@ -77,8 +78,10 @@ class Engine(Protocol):
         """The empty draft of a prompt. Raises PromptError where the prompt is empty, too long, or a chat it cannot take."""
         ...
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         """Decide up to `tokens` more positions of each draft (None: to its end), one key per draft.
+
+        A `Block` decides up to the end of a step of text, where the engine can do "steps".
 
         Finished drafts come back unchanged; the order is kept.
         """
@@ -220,6 +223,7 @@ def check_capabilities(sampler: Sampler, target: Target) -> None:
 
 _CURES = {
     "continue": "a local model, or a server that continues raw text",
+    "steps": "a local model that writes from left to right; or blocks counted in tokens, such as block=32",
     "logq": "a local model, or a server that returns processed log-probabilities",
     "score": "a local model; for a target without proposal no scoring is needed",
     "certainty": "a local model, which sees whole distributions",

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from exptilt.blocks import Block
 from exptilt.core import Sampler
 from exptilt.draft import prompt_json
 from exptilt.errors import raised_at
@@ -178,10 +179,13 @@ def describe_sampler(sampler: Sampler) -> str:
 def _parameters(sampler: Sampler) -> Iterator[str]:
     for item in fields(sampler) if is_dataclass(sampler) else ():
         value = getattr(sampler, item.name)
-        if is_dataclass(value):
+        if isinstance(value, Block):
+            yield f"block {value.words}"
+        elif is_dataclass(value):
             yield f"of ({describe_sampler(value)})"  # type: ignore[arg-type]
         elif item.init and value != item.default:
-            yield f"{item.name.replace('_', ' ')} {value}"
+            shown = repr(value) if isinstance(value, str) and not value.isprintable() else value
+            yield f"{item.name.replace('_', ' ')} {shown}"
 
 
 def result_line(outcome: Outcome) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from exptilt.blocks import BlockSize
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.row import Measure
 from exptilt.keys import Key
@@ -48,8 +49,11 @@ class Layout(Protocol):
         """The empty draft of a prompt."""
         ...
 
-    def row(self, draft: Draft, prompt: tuple[int, ...], sampling: Any, key: Key, tokens: int | None) -> Any:
-        """The row that decides up to `tokens` more tokens of an unfinished draft, all it may have where None."""
+    def row(self, draft: Draft, prompt: tuple[int, ...], sampling: Any, key: Key, tokens: BlockSize | None) -> Any:
+        """The row that decides up to `tokens` more tokens of an unfinished draft, all it may have where None.
+
+        A `Block` comes only where the backend can do "steps".
+        """
         ...
 
     def response(self, row: Any, ends: frozenset[int]) -> Sequence[int]:

@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from exptilt.blocks import Block, BlockSize
 from exptilt.draft import MASK, Chat, Draft, Prompt, Turn, check_characters, check_filled
 from exptilt.engines.backend import Backend
 from exptilt.engines.certainty import Certainty
@@ -116,12 +117,12 @@ class LanguageEngine(Generic[B]):
         self.prompt_tokens(prompt)
         return self.backend.layout.start(prompt, self.sampling)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
-        """Decide up to `tokens` more tokens of each draft (None: to its end), one key per draft.
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
+        """Decide up to `tokens` more tokens of each draft, or a step of text (None: to its end), one key per draft.
 
         All randomness of a draft comes from its key's generator, in the order of its decisions.
         """
-        check_count(tokens)
+        self._check_extent(tokens)
         prompts = self._prompts([draft for draft in drafts if draft.finish is None])
         start = self.backend.layout.row
         rows = [
@@ -155,6 +156,19 @@ class LanguageEngine(Generic[B]):
         certainties = [Certainty(*np.ascontiguousarray(values.T)) for values in rated]
         check_certain(self.name, certainties)
         return certainties
+
+    def _check_extent(self, tokens: BlockSize | None) -> None:
+        """Refuse what cannot be drawn in one call."""
+        if not isinstance(tokens, Block):
+            check_count(tokens)
+            return
+        text = self.backend.text
+        if "steps" not in self.can or not isinstance(text, Text):
+            raise CapabilityError(f"{self.name} cannot end a step by its text: give the block as a number of tokens")
+        text.check_stop(tokens.texts, "block=")
+        size = self.backend.vocabulary
+        if size is not None and max(tokens.ids, default=0) >= size:
+            raise ValueError(f"the block ends at token {max(tokens.ids)}, but {self.name} has 0 to {size - 1}: give one of those")
 
     def _asked(self, prompt: Prompt) -> Prompt:
         """The prompt as the tokenizer gets it: a text as it is, or a chat with its system turn."""

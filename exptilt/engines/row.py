@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from exptilt.blocks import Block, BlockSize
 from exptilt.draft import MASK, Draft, Finish
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.text import Text
@@ -31,9 +32,11 @@ class Row:
     """One response that is being drawn: where it starts, its sampling parameters, its key, and how many tokens it may draw.
 
     prior_text: the text of the response before, where the draft carries it.
+    step: the step of text that it draws; None where it is drawn until it ends or has no room.
     tokens: those drawn so far.
     logq: their log-probabilities (nats) under the distribution drawn from; None where the backend cannot tell.
     finish: how the response ended.
+    paused: whether its step has ended, and the response has not.
     text: the whole response as text, where the backend tells it; None where it is to be decoded.
     cost: what it took.
     """
@@ -43,9 +46,11 @@ class Row:
     key: Key
     room: int
     prior_text: str = ""
+    step: Block | None = None
     tokens: list[int] = field(default_factory=list)
     logq: list[float] | None = field(default_factory=list)
     finish: Finish | None = None
+    paused: bool = False
     text: str | None = None
     cost: Work = field(default_factory=Work)
 
@@ -61,7 +66,7 @@ class Row:
 
     @property
     def done(self) -> bool:
-        return self.finish is not None or not self.left
+        return self.finish is not None or self.paused or not self.left
 
     @property
     def last(self) -> int:
@@ -90,10 +95,16 @@ class Row:
         self.cost.generated += 1
         self.tokens.append(token)
         self.logq.append(logq)
-        if token in text.ends or (self.sampling.stop and text.stops(self.response, self.sampling.stop)):
+        self.look(text)
+
+    def look(self, text: Text) -> None:
+        """See whether the latest token ends the response, or the step."""
+        if self.tokens[-1] in text.ends or (self.sampling.stop and text.stops(self.response, self.sampling.stop)):
             self.finish = "stop"
         elif len(self.context.tokens) - len(self.context.prompt) + len(self.tokens) >= self.sampling.max_tokens:
             self.finish = "length"
+        elif self.step is not None:
+            self.paused = text.ends_step(self.step, self.prior, self.tokens)
 
 
 @dataclass(eq=False)
@@ -122,10 +133,11 @@ class LeftToRight:
     def start(self, prompt: str, sampling: Sampling) -> Draft:
         return Draft(prompt)
 
-    def row(self, draft: Draft, prompt: tuple[int, ...], sampling: Sampling, key: Key, tokens: int | None) -> Row:
+    def row(self, draft: Draft, prompt: tuple[int, ...], sampling: Sampling, key: Key, tokens: BlockSize | None) -> Row:
         left = max(0, sampling.max_tokens - len(draft.tokens))
-        room = left if tokens is None else min(left, tokens)
-        return Row(_context(draft, prompt), sampling, key, room, draft.text, finish=None if left else "length")
+        step, most = (tokens, tokens.tokens) if isinstance(tokens, Block) else (None, tokens)
+        room = left if most is None else min(left, most)
+        return Row(_context(draft, prompt), sampling, key, room, draft.text, step, finish=None if left else "length")
 
     def response(self, row: Row, ends: frozenset[int]) -> list[int]:
         return row.response

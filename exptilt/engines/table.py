@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from exptilt.blocks import Block, BlockSize
 from exptilt.describe import describe
 from exptilt.draft import MASK, Draft, Prompt, check_filled
 from exptilt.engines.certainty import Certainty
+from exptilt.errors import CapabilityError
 from exptilt.keys import Floats, Key, Stream
 from exptilt.usage import Work
 
@@ -72,7 +74,7 @@ class TableEngine:
     work: Work = field(default_factory=Work, compare=False, repr=False)
     _known: dict[Tokens, Floats] = field(default_factory=dict, compare=False, repr=False)
 
-    can = _ALL | {"certainty"}
+    can = _ALL | {"steps", "certainty"}
 
     def __post_init__(self) -> None:
         _check(self)
@@ -106,7 +108,7 @@ class TableEngine:
     def start(self, prompt: Prompt) -> Draft:
         return _start(prompt)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         return [self._extend(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
@@ -149,11 +151,12 @@ class TableEngine:
             return "stop"
         return "length" if len(tokens) >= self.max_tokens else None
 
-    def _extend(self, draft: Draft, key: Key, count: int | None) -> Draft:
+    def _extend(self, draft: Draft, key: Key, extent: BlockSize | None) -> Draft:
         if draft.finish is not None:
             return draft
         stream, tokens, logq = key.stream(), draft.tokens, list(draft.logq or ())
-        room = self.max_tokens - len(tokens) if count is None else count
+        step, most = (extent, extent.tokens) if isinstance(extent, Block) else (None, extent)
+        room = self.max_tokens - len(tokens) if most is None else most
         finish = self._finish(tokens)  # a draft may be at its cap already, for example after a cut of a longer one
         while room > 0 and finish is None:
             law = self._next(tokens)
@@ -161,10 +164,15 @@ class TableEngine:
             tokens = (*tokens, token)
             logq.append(math.log(law[token]))
             finish, room = self._finish(tokens), room - 1
+            if step is not None and self._ends_step(step, draft.tokens, tokens):
+                break
         added = len(tokens) - len(draft.tokens)
         self.work.add(cached=len(draft.tokens), generated=added, forwards=added)
         text = _text(tokens[:-1] if finish == "stop" else tokens, self.symbols)
         return Draft(draft.prompt, tokens, tuple(logq), text, finish)
+
+    def _ends_step(self, step: Block, before: Tokens, now: Tokens) -> bool:
+        return now[-1] in step.ids or step.ends_in(_text(before, self.symbols), _text(now, self.symbols))
 
 
 Order = Literal["random", "left", "confidence"]
@@ -227,7 +235,7 @@ class MaskedTableEngine:
     def start(self, prompt: Prompt) -> Draft:
         return replace(_start(prompt), tokens=(MASK,) * self.length, order=())
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         return [self._extend(draft, key, tokens) for draft, key in zip(drafts, keys, strict=True)]
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
@@ -270,7 +278,9 @@ class MaskedTableEngine:
             return holes[:1]
         return [max(holes, key=lambda place: self._at(state, place).max())]
 
-    def _extend(self, draft: Draft, key: Key, count: int | None) -> Draft:
+    def _extend(self, draft: Draft, key: Key, count: BlockSize | None) -> Draft:
+        if isinstance(count, Block):
+            raise CapabilityError(f"{self.name} cannot end a step by its text: give the block as a number of tokens")
         if draft.finish is not None:
             return draft
         stream, state, order, logq = key.stream(), list(draft.tokens), list(draft.order or ()), list(draft.logq or ())

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any
 from weakref import WeakSet
 
+from exptilt.blocks import Block
 from exptilt.draft import Chat, Prompt
 from exptilt.errors import PromptError
 
@@ -125,12 +126,25 @@ class Text:
         [whole] = self.decode([tokens])
         return any(text in whole for text in stop)
 
-    def check_stop(self, stop: Sequence[str]) -> None:
-        """Refuse stop strings that no response can contain. Raises ValueError."""
-        self._special(tuple(stop))
+    def ends_step(self, block: Block, prior: Sequence[int], drawn: Sequence[int]) -> bool:
+        """Whether a step that drew these tokens after `prior` ends with the last of them, given that it did not before.
 
-    def _special(self, stop: tuple[str, ...]) -> frozenset[int]:
-        """The special tokens among stop strings. Raises ValueError for one with other text around it."""
+        Texts are decoded only where the last token can complete an end, as in `stops`.
+        """
+        if drawn[-1] in block.ids or drawn[-1] in self._special(block.texts):
+            return True
+        piece = self._piece(drawn[-1])
+        if not any(text[-1] in piece or text[-1] == " " for text in block.texts) and BROKEN not in piece:
+            return False
+        before, now = self.decode([prior, [*prior, *drawn]])
+        return block.ends_in(before, now)
+
+    def check_stop(self, stop: Sequence[str], what: str = "stop=") -> None:
+        """Refuse strings that no response can contain. what: what they are to the caller. Raises ValueError."""
+        self._special(tuple(stop), what)
+
+    def _special(self, stop: tuple[str, ...], what: str = "stop=") -> frozenset[int]:
+        """The special tokens among strings. Raises ValueError for one with other text around it."""
         if stop not in self._stop_tokens:
             with self._lock:
                 vocabulary = self.tokenizer.get_vocab() if stop else {}
@@ -140,7 +154,7 @@ class Text:
                 special = [token for token in named if self._piece(vocabulary[token]) == ""]
                 if special and text not in special:
                     raise ValueError(
-                        f"stop={text!r} has the special token {special[0]!r} with other text around it, which no response "
+                        f"{what}{text!r} has the special token {special[0]!r} with other text around it, which no response "
                         f"contains: give {special[0]!r} alone"
                     )
                 found |= {vocabulary[text]} if special else set()

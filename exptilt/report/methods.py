@@ -10,6 +10,7 @@ from typing import Any
 
 from exptilt import answers, samplers
 from exptilt.answers import Answer
+from exptilt.blocks import Block
 from exptilt.describe import describe
 from exptilt.draft import as_prompt, prompt_text
 from exptilt.running.store import read_store
@@ -98,9 +99,12 @@ def _label(sampler: Any) -> str:
 
 
 def _parameter(name: str, value: Any) -> str:
+    if isinstance(value, Mapping) and value.get("type") == "Block":
+        return f"block {Block(tuple(value['ends']), value['tokens'], value['steps']).words}"
     if isinstance(value, Mapping) and "type" in value:
         return f"of ({_label(value)})"
     shown = value.get("function", "function") if isinstance(value, Mapping) else value
+    shown = repr(shown) if isinstance(shown, str) and not shown.isprintable() else shown
     return f"{name.replace('_', ' ')} {shown}"
 
 

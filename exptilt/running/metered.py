@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from exptilt.blocks import BlockSize
 from exptilt.cancelling import Flag, cancelled_by
 from exptilt.core import Engine, Reward
 from exptilt.draft import Draft, Prompt
@@ -78,7 +79,7 @@ class MeteredEngine:
     def start(self, prompt: Prompt) -> Draft:
         return self.engine.start(prompt)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         if all(draft.finish is not None for draft in drafts):
             return list(drafts)  # nothing to decide, so nothing to refuse: what is finished may still be rated
         with self._counted() as engine:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from exptilt.blocks import Blocks, schedule
 from exptilt.core import Target
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import RewardError
@@ -23,16 +24,18 @@ Possible = Callable[[int, Draft, float], bool]
 
 
 def drawn_while(
-    target: Target, prompt: Prompt, drafts: Sequence[Draft], keys: Sequence[Key], block: int, possible: Possible
+    target: Target, prompt: Prompt, drafts: Sequence[Draft], keys: Sequence[Key], block: Blocks, possible: Possible
 ) -> tuple[list[Draft], Floats]:
-    """The drafts drawn to their ends, `block` decisions at a time; those given up come back unfinished.
+    """The drafts drawn to their ends, block by block; those given up come back unfinished.
 
     Also the lowest upper bound that the reward told of each, float64 [drafts], by which `check_bounds` holds it to its word.
     """
     current, lowest = list(drafts), np.full(len(drafts), math.inf)
     rows, step = [row for row, draft in enumerate(drafts) if draft.finish is None], 0
+    blocks = schedule(block, target.engine.max_tokens)
     while rows:
-        fresh = target.engine.extend([current[row] for row in rows], [keys[row].child("block", step) for row in rows], block)
+        extent = blocks[min(step, len(blocks) - 1)]  # an engine may decide fewer tokens than it was asked for
+        fresh = target.engine.extend([current[row] for row in rows], [keys[row].child("block", step) for row in rows], extent)
         for row, draft in zip(rows, fresh, strict=True):
             current[row] = draft
         rows = [row for row in rows if current[row].finish is None]

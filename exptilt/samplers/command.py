@@ -65,6 +65,8 @@ class Setting:
             return "{" + ",".join(map(str, self.choices)) + "}"
         if get_origin(self.kind) is tuple:
             return "X,X,.."
+        if self.kind == int | str:
+            return "N|TEXT"
         return {int: "N", float: "X", str: "TEXT", bool: "true|false"}.get(self.kind, "SPEC")
 
     def read(self, text: Any) -> Any:
@@ -81,6 +83,8 @@ class Setting:
             if text.lower() not in ("true", "false"):
                 raise UsageError(f"{text!r} is neither true nor false")
             return text.lower() == "true"
+        if self.kind == int | str:
+            return int(text) if text.isdecimal() else text.replace("\\n", "\n").replace("\\t", "\t")
         if self.kind in (int, float):
             return self._number(self.kind, text)
         return text if self.kind is str else self._object(text)
@@ -167,5 +171,7 @@ def _bare(annotation: Any) -> tuple[Any, bool]:
     if get_origin(annotation) not in (UnionType, Union):
         return annotation, False
     options = [option for option in get_args(annotation) if option is not NoneType]
+    if {int, str} <= {*options}:
+        return int | str, NoneType in get_args(annotation)  # a number where it is one, else a text
     widest = next((kind for kind in (str, float) if kind in options), Callable)
     return (options[0] if len(options) == 1 else widest), NoneType in get_args(annotation)

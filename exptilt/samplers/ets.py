@@ -17,7 +17,8 @@ excludes is never picked; where all are finished and excluded, the chain has wei
 Every rollout counts too: with W_i = Π_{s<i} 1/(M·P_s(j_s)), the rollouts of step i with weights W_i·exp(r/β)/(MK) are
 properly weighted too, so all rollouts of all steps, each step's weights times a fixed α_i with Σα = 1, are one properly
 weighted population.
-The number of steps is fixed beforehand, ceil(max_tokens/block): a chain that ends early counts with its finished
+The number of steps is fixed beforehand, ceil(max_tokens/block), or `max_tokens` for steps of text (each has one token at the
+least), of which the last goes to the end: a chain that ends early counts with its finished
 response at every step left. Populations are yielded after each step, once there is a weight above zero, and a last one
 with the response of a chain that ended early.
 
@@ -37,6 +38,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from exptilt.blocks import Blocks, BlockSize, as_block, schedule, step_needs
 from exptilt.core import Target
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import AllWeightsZero, TargetError
@@ -56,7 +58,7 @@ class ETS:
 
     candidates: how many candidates per step (M).
     rollouts: how many per unfinished candidate (K).
-    block: tokens decided per step; None for one step to the end.
+    block: tokens per step, or the text that ends a step, such as a newline (`exptilt.blocks`); None for one step to the end.
     returns: "rollouts" for the population of all rollouts of all steps; "chain" for the chain's response alone, which
         unweighted, and with a floor near 0, is the published algorithm.
     temper: scores are raised to this power; below 1 guards against a single lucky rollout.
@@ -70,7 +72,7 @@ class ETS:
 
     candidates: int
     rollouts: int = 1
-    block: int | None = None
+    block: Blocks | None = None
     returns: Literal["rollouts", "chain"] = "rollouts"
     temper: float = 1.0
     value: Value | None = None
@@ -85,7 +87,8 @@ class ETS:
     )
 
     def __post_init__(self) -> None:
-        at_least_one(self, "candidates", "rollouts", "block")
+        at_least_one(self, "candidates", "rollouts")
+        as_block("ETS", self.block)
         if self.returns not in ("rollouts", "chain"):
             raise ValueError(f'ETS(returns={self.returns!r}): give "rollouts" or "chain"')
         if not 0 <= self.temper < math.inf:
@@ -95,23 +98,25 @@ class ETS:
         check_floor(self, self.floor)
 
     def steps(self, max_tokens: int) -> int:
-        """How many guidance steps a response of up to `max_tokens` takes."""
-        return 1 if self.block is None else math.ceil(max_tokens / self.block)
+        """How many guidance steps a response of up to `max_tokens` takes at the most."""
+        return len(schedule(self.block, max_tokens))
 
     def needs(self, target: Target) -> frozenset[str]:
-        """ "continue" for more than one step; "score" where there is a proposal."""
+        """ "continue" for more than one step, "steps" for those of text; "score" where there is a proposal."""
         if target.proposal is None and self.propose_candidates:
             raise TargetError("ETS(propose_candidates=True) has no proposal to draw from: give the target one")
-        steps = len(self._alphas(target))
-        return frozenset(({"continue"} if steps > 1 else set()) | ({"score"} if target.proposal is not None else set()))
+        self._alphas(target)  # this refuses step weights of another number of steps
+        more = step_needs(self.block, target.engine.max_tokens)
+        return more if target.proposal is None else more | {"score"}
 
     def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         pool, tree, log_m = _Pool(), Tree(), math.log(self.candidates)
         chain, log_w = target.engine.start(prompt), 0.0
         shares = self._shares(target)
-        for step, (alpha, rest) in enumerate(shares):
+        blocks = schedule(self.block, target.engine.max_tokens)
+        for step, ((alpha, rest), block) in enumerate(zip(shares, blocks, strict=True)):
             here = key.child("step", step)
-            candidates, log_l = self._candidates(target, chain, here)
+            candidates, log_l = self._candidates(target, chain, block, here)
             ahead, log_e = self._energies(target, prompt, candidates, here)
             log_u = log_w + log_l[ahead.owner] + ahead.log_h + ahead.log_share - log_m
             first = pool.add(ahead.drafts, log_u, ahead.rewards, alpha)
@@ -148,7 +153,7 @@ class ETS:
         given = self.step_weights or tuple(1.0 / (step + 1) ** 2 for step in range(steps))
         if len(given) != steps:
             raise TargetError(
-                f"ETS has {len(given)} step_weights but takes {steps} steps of {self.block} tokens to the engine's "
+                f"ETS has {len(given)} step_weights but takes {steps} steps with block={self.block!r} to the engine's "
                 f"max_tokens={target.engine.max_tokens}: give {steps} of them"
             )
         return tuple(alpha / sum(given) for alpha in given)
@@ -161,11 +166,11 @@ class ETS:
         log_s[scored] = self.temper * (log_l + log_e)[scored] if self.temper else 0.0
         return log_picks(log_s, unfinished, self.floor)
 
-    def _candidates(self, target: Target, chain: Draft, key: Key) -> tuple[list[Draft], Floats]:
+    def _candidates(self, target: Target, chain: Draft, block: BlockSize | None, key: Key) -> tuple[list[Draft], Floats]:
         """M extensions of the chain by one block, and log l_m = log p/q of each (zero where p drew them)."""
         law = target.law if self.propose_candidates else target.engine
         keys = [key.child("candidate", number) for number in range(self.candidates)]
-        candidates = law.extend([chain] * self.candidates, keys, self.block)
+        candidates = law.extend([chain] * self.candidates, keys, block)
         if law is target.engine:
             return candidates, np.zeros(self.candidates)
         return candidates, log_ratio(target, candidates, [chain.decided] * self.candidates)

@@ -29,6 +29,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from exptilt.blocks import Blocks, as_block, step_needs
 from exptilt.core import Sampler, Target
 from exptilt.describe import LATER
 from exptilt.draft import Draft, Prompt, known_logq
@@ -115,33 +116,35 @@ class SuffixMCMC:
     chains: independent chains, advanced together.
     burn_in: leading states left out.
     power: exponent α of the power target p^α·exp(r/β); 1 for the ordinary target.
-    block: draw suffixes this many decisions at a time, and give one up as soon as a bound of the reward rules its acceptance out
-        (`exptilt.samplers.abort`): exp((bound - r)/β)·n/(decided so far) is below the uniform number that decides. To the end at
-        once where not given.
+    block: draw suffixes this many decisions, or a step of text (`exptilt.blocks`), at a time, and give one up as soon as a bound
+        of the reward rules its acceptance out (`exptilt.samplers.abort`): exp((bound - r)/β)·n/(decided so far) is below the
+        uniform number that decides. To the end at once where not given.
     """
 
     steps: int
     chains: int = 1
     burn_in: int = 0
     power: float = 1.0
-    block: int | None = field(default=None, metadata=LATER)
+    block: Blocks | None = field(default=None, metadata=LATER)
     weighted: ClassVar[bool] = False
     command: ClassVar[Command] = Command(
         "mcmc", "redraw a random suffix, accept by the reward (QAlign): few tokens per step", start={"steps": 32}
     )
 
     def __post_init__(self) -> None:
-        at_least_one(self, "steps", "chains", "block")
+        at_least_one(self, "steps", "chains")
+        as_block("SuffixMCMC", self.block)
         if not 0 <= self.burn_in <= self.steps:
             raise ValueError(f"SuffixMCMC(burn_in={self.burn_in}): leave out between 0 and steps={self.steps} states")
         if not 0 < self.power < math.inf:
             raise ValueError(f"SuffixMCMC(power={self.power}): give a positive power; 1 is the ordinary target")
 
     def needs(self, target: Target) -> frozenset[str]:
-        """ "continue"; "logq" for a power target."""
+        """ "continue"; "steps" for blocks of text, "logq" for a power target."""
         if target.proposal is not None:
             raise TargetError("SuffixMCMC redraws from the engine itself and takes no proposal: leave it out of the target")
-        return frozenset({"continue"} if self.power == 1 else {"continue", "logq"})
+        more = step_needs(self.block, target.engine.max_tokens) | {"continue"}
+        return more if self.power == 1 else more | {"logq"}
 
     def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         empty = [target.engine.start(prompt)] * self.chains
@@ -172,7 +175,7 @@ class SuffixMCMC:
         ]
 
     def _bounded_transition(
-        self, target: Target, prompt: Prompt, states: list[State], kept: list[Draft], keys: list[Key], block: int
+        self, target: Target, prompt: Prompt, states: list[State], kept: list[Draft], keys: list[Key], block: Blocks
     ) -> list[State]:
         """The same move with its suffix drawn in blocks: what is given up on the way is rejected."""
         coins = [key.child("accept").coin() for key in keys]

@@ -22,6 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from exptilt.blocks import Blocks, as_block, step_needs
 from exptilt.core import Target
 from exptilt.describe import LATER
 from exptilt.draft import Draft, Prompt
@@ -42,15 +43,15 @@ class Rejection:
     limit: how many draws from p are made at the most.
     reward_max: an upper bound of the reward, in its units; a reward above it is an error.
     batch: how many are drawn at once; the run ends between batches.
-    block: draw this many decisions at a time, and give a draft up as soon as a bound of the reward rules its acceptance out
-        (`exptilt.samplers.abort`); to the end at once where not given.
+    block: draw this many decisions, or a step of text (`exptilt.blocks`), at a time, and give a draft up as soon as a bound of
+        the reward rules its acceptance out (`exptilt.samplers.abort`); to the end at once where not given.
     """
 
     draws: int
     limit: int
     reward_max: float
     batch: int = 1
-    block: int | None = field(default=None, metadata=LATER)
+    block: Blocks | None = field(default=None, metadata=LATER)
     command: ClassVar[Command] = Command(
         "rejection",
         "exact draws from π, for rewards with a known upper bound",
@@ -59,18 +60,19 @@ class Rejection:
     weighted: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        at_least_one(self, "draws", "limit", "batch", "block")
+        at_least_one(self, "draws", "limit", "batch")
+        as_block("Rejection", self.block)
         if not math.isfinite(self.reward_max):
             raise ValueError(f"Rejection(reward_max={self.reward_max}): give a finite upper bound of the reward")
 
     def needs(self, target: Target) -> frozenset[str]:
-        """Nothing; "continue" to draw in blocks.
+        """Nothing; "continue" to draw in blocks, "steps" for those of text.
 
         Raises TargetError for a target with a proposal: acceptance would need a bound of p/q as well.
         """
         if target.proposal is not None:
             raise TargetError("Rejection draws from the engine itself and takes no proposal: leave it out of the target")
-        return frozenset() if self.block is None else frozenset({"continue"})
+        return step_needs(self.block, target.engine.max_tokens)
 
     def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         drafts: list[Draft] = []

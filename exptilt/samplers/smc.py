@@ -27,6 +27,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from exptilt.blocks import Blocks, as_block, schedule, step_needs
 from exptilt.core import Target, rate
 from exptilt.draft import Draft, Prompt
 from exptilt.keys import Floats, Key
@@ -42,7 +43,7 @@ class SMC:
     """N particles, resampled when few of them carry the weight.
 
     particles: how many particles (N).
-    block: tokens per step; None for one step to the end.
+    block: tokens per step, or the text that ends a step, such as a newline (`exptilt.blocks`); None for one step to the end.
     rollouts: how many look-ahead rollouts per particle (K).
     value: an estimate of the final reward of partial drafts, used instead of rollouts.
     threshold: resample when ESS < threshold·N; 0 never, 1 at every step.
@@ -51,7 +52,7 @@ class SMC:
     """
 
     particles: int
-    block: int | None = None
+    block: Blocks | None = None
     rollouts: int = 1
     value: Value | None = None
     threshold: float = 0.5
@@ -60,25 +61,25 @@ class SMC:
     command: ClassVar[Command] = Command("smc", "a particle filter over partial responses", start={"particles": 16, "block": 32})
 
     def __post_init__(self) -> None:
-        at_least_one(self, "particles", "block", "rollouts")
+        at_least_one(self, "particles", "rollouts")
+        as_block("SMC", self.block)
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"SMC(threshold={self.threshold}): give a share of the particles between 0 and 1")
         check_floor(self, self.floor)
 
     def needs(self, target: Target) -> frozenset[str]:
-        """ "continue" for more than one step; "score" where there is a proposal."""
-        more = {"continue"} if self.block is not None and self.block < target.engine.max_tokens else set()
-        return frozenset(more if target.proposal is None else more | {"score"})
+        """ "continue" for more than one step, "steps" for those of text; "score" where there is a proposal."""
+        more = step_needs(self.block, target.engine.max_tokens)
+        return more if target.proposal is None else more | {"score"}
 
     def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
-        steps = 1 if self.block is None else math.ceil(target.engine.max_tokens / self.block)
         drafts = [target.law.start(prompt)] * self.particles
         log_g, log_v = np.full(self.particles, -math.log(self.particles)), np.zeros(self.particles)
         rewards, parents, trace = np.zeros(self.particles), None, Generations()
-        for step in range(steps):
+        for step, block in enumerate(schedule(self.block, target.engine.max_tokens)):
             here = key.child("step", step)
             lengths = [draft.decided for draft in drafts]
-            drafts = target.law.extend(drafts, [here.child("extend", number) for number in range(self.particles)], self.block)
+            drafts = target.law.extend(drafts, [here.child("extend", number) for number in range(self.particles)], block)
             log_v, rewards = self._potentials(target, prompt, drafts, log_v, rewards, lengths, here)
             log_g = log_g + log_ratio(target, drafts, lengths)
             trace = trace.grown(drafts, parents, log_g + log_v, log_v)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from exptilt.blocks import Block
 from exptilt.draft import Draft
 from exptilt.engines.certainty import CertainEngine
 from exptilt.errors import CapabilityError
@@ -88,6 +89,25 @@ def _require_frequencies(case: EngineContract, stem: Draft, tokens: int) -> None
     for name, p in {**expected, (): 1 - sum(expected.values())}.items():
         share, slack = counts[name] / case.draws, 5 * math.sqrt(max(p * (1 - p), 1 / case.draws) / case.draws)
         require(abs(share - p) < slack, f"{name or 'the rest'} came with frequency {share:.4f}, but its score says {p:.4f}")
+
+
+@promise("steps")
+def a_step_of_text_ends_with_the_first_token_that_completes_its_end(case: EngineContract) -> None:
+    texts = "".join(draft.text for draft in case.alone)
+    require(bool(texts), "no response has any text: give other prompts")
+    step, stems = Block(Counter(texts).most_common(1)[0][0]), case.start(24)
+    for seed in (3, 4):
+        grown = case.engine.extend(stems, keys(24, seed), step)
+        for stem, draft in zip(stems, grown, strict=True):
+            counts = range(stem.decided + 1, draft.decided)
+            parts = case.engine.extend([draft.cut(count) for count in counts], keys(len(counts)), 0)
+            early = [part for part in parts if step.ends_in(stem.text, part.text)]
+            require(not early, f"a step of text that ends at {step.texts} went past {early[:1]}")
+            ended = stem.finish or draft.finish or step.ends_in(stem.text, draft.text)
+            require(bool(ended), f"a step of text that ends at {step.texts} ended with {draft.text!r}")
+        stems = grown
+    [short] = case.engine.extend(case.start(1), keys(1), Block("\0", tokens=2))
+    require(short.decided <= 2, f"a step of at most 2 tokens has {short.decided}")
 
 
 # ------------------------------------------------------------------------------------------ keys, batches and threads

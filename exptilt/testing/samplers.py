@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from exptilt.blocks import BlockSize
 from exptilt.core import Engine, Sampler, Target, check_capabilities
 from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, TargetError
@@ -151,7 +152,7 @@ class Recorder:
     def prompt_tokens(self, prompt: Any) -> tuple[int, ...]:
         return self.engine.prompt_tokens(prompt)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         for draft, key in zip(drafts, keys, strict=True):
             if draft.finish is None and tokens != 0:
                 name = (key.seed, *key.path)

@@ -92,7 +92,7 @@ def reference_law(logits: np.ndarray, temperature: float, top_k: int | None, top
 
 def test_it_is_an_engine(engine: LanguageEngine[Any]):
     assert isinstance(engine, Engine)
-    assert engine.can == {"continue", "logq", "score", "certainty"}
+    assert engine.can == {"continue", "steps", "logq", "score", "certainty"}
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def logq(draft: Draft) -> np.ndarray:
 
 def test_it_is_an_engine(tiny: LanguageEngine[Any]):
     assert isinstance(tiny, Engine)
-    assert tiny.can == {"continue", "logq", "score", "certainty"}
+    assert tiny.can == {"continue", "steps", "logq", "score", "certainty"}
     assert tiny.settings["engine"] == "llamacpp"
 
 

@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exptilt.blocks import Block
 from exptilt.core import Engine, Target
 from exptilt.draft import Draft
 from exptilt.engines.language import LanguageEngine
@@ -235,6 +237,21 @@ def test_stop_strings_end_a_response_also_across_calls(engine: LanguageEngine[An
             assert len(draft.logq) == len(draft.tokens)
             assert (draft.finish == "stop") == ("ba" in whole or draft.tokens[-1] == END)
         assert any("ba" in whole for whole in wholes)
+
+
+def test_steps_of_text_end_with_the_token_that_completes_their_end(engine: LanguageEngine[Any]) -> None:
+    """vLLM is asked for the rest of the response and stopped; the response itself goes on from there."""
+    drafts = [engine.start("Q?")] * 300
+    steps = Counter[int]()
+    for step in range(CAP):
+        grown = engine.extend(drafts, keys(300, step), Block("b"))
+        for draft, old in zip(grown, drafts, strict=True):
+            own = draft.text[len(old.text) :]
+            assert draft.finish or (own.count("b") == 1 and own.endswith("b"))
+            steps[draft.decided - old.decided] += 1
+        drafts = grown
+    assert all(draft.finish for draft in drafts)
+    assert min(steps[1], steps[2]) > 10
 
 
 def test_cut_finished_and_full_drafts(engine: LanguageEngine[Any], fake: Fake) -> None:

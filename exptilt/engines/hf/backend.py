@@ -106,7 +106,7 @@ class Weights:
         return {"engine": "hf", "model": self.name, "weights": self.digest, "dtype": self.dtype}
 
     def can(self, sampling: Sampling) -> frozenset[str]:
-        return frozenset({"continue", "logq", "score", "certainty"})
+        return frozenset({"continue", "steps", "logq", "score", "certainty"})
 
     def check(self, sampling: Sampling) -> None:
         """Raise ValueError for a stop string that no response can contain."""

@@ -99,7 +99,7 @@ class Weights:
         }
 
     def can(self, sampling: Sampling) -> frozenset[str]:
-        return frozenset({"continue", "logq", "score", "certainty"})
+        return frozenset({"continue", "steps", "logq", "score", "certainty"})
 
     def check(self, sampling: Sampling) -> None:
         self.text.check_stop(sampling.stop)

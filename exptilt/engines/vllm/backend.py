@@ -8,12 +8,13 @@ Ratings. vLLM rates the tokens that it reads by the model's own distribution alo
 request at temperature 1 without truncation, and else by one request for each token, which asks for that token's
 log-probability at the next position; prefixes come from the cache. Both are the distribution of `extend`.
 
-Ends. Stop strings are looked for here and not by vLLM, which would miss those that begin before the call.
+Ends. Stop strings and the ends of steps are looked for here and not by vLLM, which would miss those that begin before the call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class Model:
         self.scheduler: Scheduler[Request] = Scheduler(Batch(driver), max_rows=max_rows, name=name)
 
     def can(self, sampling: Sampling) -> frozenset[str]:
-        return frozenset({"continue", "logq", "score"})
+        return frozenset({"continue", "steps", "logq", "score"})
 
     def check(self, sampling: Sampling) -> None:
         self.text.check_stop(sampling.stop)
@@ -78,10 +79,7 @@ class Model:
         self._run(asked)
         for row, request in zip(rows, asked, strict=True):
             row.tokens, row.logq, row.cost = request.drawn, request.logq, request.cost
-            if request.stopped or row.tokens[-1] in self.text.ends:
-                row.finish = "stop"
-            elif len(row.prior) + len(row.tokens) >= row.sampling.max_tokens:
-                row.finish = "length"
+            row.look(self.text)
 
     def rate(self, rows: Sequence[Rated]) -> None:
         """Rate given tokens, the last one first."""
@@ -94,14 +92,21 @@ class Model:
 
     def _drawing(self, row: Row) -> Request:
         """The request that draws a row."""
-        text, prior, stop = self.text, row.prior, row.sampling.stop
         parameters = _distribution(row.sampling) | {
             "max_tokens": row.room,
             "seed": int(row.key.rng().integers(SEEDS)),
             "logprobs": 0,  # of the token drawn alone
-            "stop_token_ids": sorted(text.ends),
+            "stop_token_ids": sorted(self.text.ends),
         }
-        return Request(row.context.tokens, parameters, stops=(lambda drawn: text.stops((*prior, *drawn), stop)) if stop else None)
+        watched = row.sampling.stop or row.step is not None
+        return Request(row.context.tokens, parameters, stops=partial(self._stops, row) if watched else None)
+
+    def _stops(self, row: Row, drawn: Sequence[int]) -> bool:
+        """Whether the tokens drawn for a row so far end with a stop string, or end its step."""
+        stop = row.sampling.stop
+        if stop and self.text.stops((*row.prior, *drawn), stop):
+            return True
+        return row.step is not None and self.text.ends_step(row.step, row.prior, drawn)
 
     def _run(self, requests: Sequence[Request]) -> None:
         """Have requests answered. Raises ModelError where vLLM fails or gives up on one."""

@@ -39,7 +39,7 @@ class Request:
     """What vLLM is to do after reading `tokens`, and its answer so far.
 
     parameters: fields of vLLM's SamplingParams.
-    stops: whether the tokens drawn so far end with a stop string, asked after every token; None where there are none.
+    stops: whether the request is done with the tokens drawn so far, asked after every token; None where vLLM alone knows.
     rates: how many tokens it is to rate; 0 where it draws.
     drawn, logq: tokens drawn and their log-probabilities (nats) under the distribution drawn from.
     after: log-probabilities of further tokens at the position of the last one drawn.
@@ -57,7 +57,6 @@ class Request:
     after: Mapping[int, float] = field(default_factory=dict)
     before: Sequence[float] = ()
     cached: int = 0
-    stopped: bool = False
     trouble: str | None = None
 
     @property
@@ -79,7 +78,6 @@ class Request:
             self.drawn.append(token)
             self.logq.append(self.after[token])
             if self.stops is not None and self.stops(self.drawn):
-                self.stopped = True
                 return True
         if output.finished and answer.finish_reason not in ("stop", "length"):
             self.trouble = f"vLLM ended a request with {answer.finish_reason!r}"
