@@ -106,7 +106,7 @@ def test_drafts_of_unlike_lengths_have_the_plain_models_log_probabilities(kind: 
 def test_a_model_that_is_read_whole_says_so_and_counts_it(tokenizer: Any, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING, "exptilt"):
         engine = engine_of(small("openai-gpt"), tokenizer)
-    assert "read whole for every token, which is slow" in caplog.text
+    assert "reads the whole text again for every token, which is slow" in caplog.text
     work = Work()
     law = engine.metered(work)
     [draft] = law.extend([law.start("Hi")], [Key(0)])
@@ -200,7 +200,7 @@ def test_a_border_that_cannot_be_crossed_is_the_end_of_the_context(
     with caplog.at_level(logging.WARNING, "exptilt"):
         engine = engine_of(longrope(), tokenizer)
     assert engine.backend.context == BORDER
-    assert f"takes {BORDER} tokens and no more" in caplog.text
+    assert f"ends at {BORDER} tokens" in caplog.text
     with pytest.raises(PromptError, match=f"has {BORDER}"):
         engine.start("x" * BORDER)
 

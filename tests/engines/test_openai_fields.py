@@ -172,12 +172,12 @@ def told(**fields: Any) -> Habit:
 
 
 LOGPROBS = {
-    "nan": (lambda values: [float("nan")] * len(values), "log-probability nan of token 0"),
-    "minus infinity": (lambda values: [float("-inf")] * len(values), "log-probability -inf of token 0"),
-    "what stands for it": (lambda values: [-9999.0] * len(values), "log-probability -inf of token 0"),
-    "positive": (lambda values: [0.5] * len(values), r"log-probability 0\.5 of token 0"),
-    "null": (lambda values: [None] * len(values), "log-probability nan of token 0"),
-    "text": (lambda values: ["-0.1"] * len(values), "log-probability nan of token 0"),
+    "nan": (lambda values: [float("nan")] * len(values), "token 0 the log-probability nan"),
+    "minus infinity": (lambda values: [float("-inf")] * len(values), "token 0 the log-probability -inf"),
+    "what stands for it": (lambda values: [-9999.0] * len(values), "token 0 the log-probability -inf"),
+    "positive": (lambda values: [0.5] * len(values), r"token 0 the log-probability 0\.5"),
+    "null": (lambda values: [None] * len(values), "token 0 the log-probability nan"),
+    "text": (lambda values: ["-0.1"] * len(values), "token 0 the log-probability nan"),
     "too few": (lambda values: values[:-1], r"\d token_logprobs for \d token ids"),
     "too many": (lambda values: [*values, -1.0], r"\d token_logprobs for \d token ids"),
     "none": (None, "0 token_logprobs for"),

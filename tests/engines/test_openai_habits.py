@@ -167,7 +167,7 @@ def test_other_ways_of_saying_it_are_read(kind: str) -> None:
     ids=str,
 )  # fmt: skip
 def test_without_usage_the_tokens_told_are_counted(usage: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A server that tells no usage could not be used at all."""
+    """A server that reports no usage could not be used at all."""
     work = Work()
     with serving(Fake(table(), make="llamacpp", habit=lambda *seen: (200, {}, seen[2] | {"usage": usage}))) as url:
         engine = load_from(url).metered(work)
@@ -176,7 +176,7 @@ def test_without_usage_the_tokens_told_are_counted(usage: Any, caplog: pytest.Lo
     known = isinstance(usage, dict) and usage.get("prompt_tokens") in (2, 2.0)
     assert work.generated == sum(len(draft.tokens) for draft in drafts)
     assert work.prompt == (2 * 5 if known else 0)
-    assert sum("tells no usage" in record.getMessage() for record in caplog.records) == (0 if known else 1)
+    assert sum("reports no usage" in record.getMessage() for record in caplog.records) == (0 if known else 1)
 
 
 # ------------------------------------------------------------------------------------------------- what ends a run

@@ -55,7 +55,7 @@ def converted(file: Path) -> Path:
     folder = cache_folder() / "gguf" / f"{file.stem}-{file_digest(file)}"
     if folder.is_dir():
         return folder
-    logger.warning("converting %s for transformers: this takes a minute or so and happens once (kept in %s)", file, folder)
+    logger.warning("converting %s for transformers: this takes about a minute, only once (kept in %s)", file, folder)
     began = time.monotonic()
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))

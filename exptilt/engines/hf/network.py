@@ -103,7 +103,7 @@ class Network:
         model = beyond_border(self.model, name, read, texts, self.border, self.context)
         if model is None:
             self.why["context"] = f"how positions are scaled changes at {self.border} tokens, for the whole text"
-            logger.warning("%s takes %d tokens and no more: %s", name, self.border, self.why["context"])
+            logger.warning("the context of %s ends at %d tokens: %s", name, self.border, self.why["context"])
             self.context = self.border
         else:
             self.beyond = Network(model, self.prefixes.memory, name=name, fast=fast, scales=False)
@@ -120,7 +120,7 @@ class Network:
         if self.caches and not self.shares:
             self._try_caching(texts)
         if not self.caches:
-            logger.warning("%s is read whole for every token, which is slow: %s", name, self.why["caches"])
+            logger.warning("%s reads the whole text again for every token, which is slow: %s", name, self.why["caches"])
 
     def _try_sharing(self, texts: Texts) -> None:
         self.shares = True

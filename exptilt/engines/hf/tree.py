@@ -32,7 +32,7 @@ def own_tree(model: Any, name: str) -> Any:
 
 
 class Watch:
-    """Tells whether somebody has written to the parameters of a model since, by torch's own count for each tensor."""
+    """Detects later writes to the parameters of a model, by torch's own count for each tensor."""
 
     def __init__(self, model: Any) -> None:
         self._seen = [(weakref.ref(each), writes(each)) for each in model.parameters() if not each.is_inference()]

@@ -110,7 +110,7 @@ def count_layers(model: Any, ids: Sequence[int]) -> tuple[int, int] | str:
     kept: list[Tensor | None] = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
     states = [each for each in kept if each is not None and each.shape[-2] == len(ids)]
     if not kept or len(states) < len(kept):
-        return "it keeps no key-values, or a state besides them"
+        return "it keeps no key-values, or keeps another state as well"
     return len(layers), sum(each.nbytes for each in states) // len(ids)
 
 

@@ -2,7 +2,7 @@
 
 load → connect → probe     what the server can do
 OpenAIBackend → wire       requests and answers
-              → text       prompts to tokens and back; pieces: identities of tokens where only text is told
+              → text       prompts to tokens and back; pieces: identities of tokens where only text is returned
               → engines.transport   connections, retries, limits, errors
 """
 

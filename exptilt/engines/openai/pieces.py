@@ -37,7 +37,7 @@ class Pieces:
                 if self._strings.setdefault(name, string) != string:
                     raise ModelError(
                         f"the strings {string!r} and {self._strings[name]!r} have the same digest, so drafts cannot be told "
-                        "apart: use a server that tells token ids"
+                        "apart: use a server that returns token ids"
                     )
         return names
 
@@ -48,7 +48,7 @@ class Pieces:
             if unknown:
                 raise ValueError(
                     f"the token {unknown[0]} was not drawn by this engine in this process, so its text is not known: a server "
-                    "that tells no token ids can only continue drafts of its own"
+                    "that returns no token ids can only continue its own drafts"
                 )
             return "".join(self._strings[token] for token in ids)
 

@@ -2,13 +2,13 @@
 
 Three modes follow from it:
 
-"ids"   `/completions` takes and tells token ids (vLLM). Drafts have the model's own tokens, prefixes are continued
+"ids"   `/completions` takes and returns token ids (vLLM). Drafts have the model's own tokens, prefixes are continued
         exactly as they were drawn, and log-probabilities and scores are the model's, where they are of the distribution drawn.
 "text"  `/completions` takes and tells text (llama.cpp's server, some hosted ones). See `pieces`.
 "chat"  only `/chat/completions`: whole answers, nothing to continue.
 
-Whether a server takes a seed and gives several responses to one request is tried along with it: some refuse the fields,
-some ignore them. So is how it calls the cap on tokens, and how low a cap it takes.
+The same requests find out whether a server takes a seed and gives several responses to one request (some refuse the
+fields, some ignore them), how it names the cap on tokens, and how low a cap it takes.
 
 Whether log-probabilities are those of the distribution drawn is measured by one token at temperature 1/2 and top_k 2: then the
 gap between the two likeliest doubles and their probabilities sum to one. Raw ones, vLLM's default, do neither.
@@ -48,11 +48,11 @@ SPECIMEN = "Each of 12,345 möbius strips costs $6.78!\n\n\tdef f(x):\n        r
 class Abilities:
     """What a server offers for a model.
 
-    logq: it tells the log-probability of every token drawn.
+    logq: it returns the log-probability of every token drawn.
     processed: taken after temperature and truncation (by measurement, or because the user says so).
     score: it rates given tokens.
     context: tokens of prompt and response, where told.
-    cap: how the field for the most tokens is called.
+    cap: the name of the field for the most tokens.
     alphabet: see `core.Engine`.
     seed: it takes a seed.
     copies: it gives as many responses to one request as are asked for.
@@ -111,7 +111,7 @@ class Probe:
             return ModelError(
                 f"{self.url} has no model {self.model!r}: it offers {some}. Load 'openai:' with one of these names."
             )
-        hint = "" if self.url.endswith("/v1") else f" As a rule base_url ends in /v1: try {self.url}/v1."
+        hint = "" if self.url.endswith("/v1") else f" base_url usually ends in /v1: try {self.url}/v1."
         return ModelError(f"{self.url} cannot serve {self.model!r} as asked: {problem}{hint}")
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -132,7 +132,7 @@ class Probe:
             return True, True
         seed, copies = self._grants(path, body, SEEDED), self._grants(path, body, COPIES)
         if not seed:
-            LOGGER.warning("%s refuses seeds for %s: drafts are drawn without, and no run can be repeated", self.url, self.model)
+            LOGGER.warning("%s refuses seeds for %s: drafts are drawn without, so runs cannot be repeated", self.url, self.model)
         return seed, copies
 
     def _ids(self, make: Make, processed: bool | None, context: int | None) -> Abilities | None:
@@ -172,7 +172,7 @@ class Probe:
         if answer is None:
             return 'it has no /completions for this model. Give mode="chat" and leave template as it is.'
         if choices(answer, 1)[0].pieces is None:
-            return 'its /completions tells no token strings, so drafts cannot be cut and continued. Give mode="chat".'
+            return 'its /completions returns no token strings, so drafts cannot be cut and continued. Give mode="chat".'
         if self.template and self._ask("/apply-template", {"messages": [{"role": "user", "content": PROBE}]}) is None:
             return 'it has no /apply-template. Give template=False, or mode="chat".'
         seed, copies = self._drawing("completions", fields)

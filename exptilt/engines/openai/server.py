@@ -36,7 +36,7 @@ class Server:
         return self._transport.each([partial(self.private, job) for job in jobs])
 
     def private(self, job: Callable[[], T]) -> T:
-        """Do what may quote an answer, which may quote the key."""
+        """Run code whose errors may quote an answer, which may quote the key."""
         try:
             return job()
         except (AnswerError, PromptError) as error:
@@ -51,7 +51,7 @@ class Server:
         """
         if told.prompt is None and not self._untold:
             self._untold = True
-            LOGGER.warning("the server of %s tells no usage: what a prompt costs is not counted", self.model)
+            LOGGER.warning("the server of %s reports no usage: prompt tokens are not counted", self.model)
         prompt, generated = told.prompt or 0, drawn if told.generated is None else told.generated
         return Work(max(0, prompt - told.cached - scored), told.cached, generated=generated, forwards=generated)
 

@@ -1,6 +1,6 @@
 """Prompts to tokens and tokens to text, as a server does both (`exptilt.engines.backend.Texts`).
 
-A server that tells token ids encodes and decodes by its own tokenizer. Elsewhere strings are tokens (`pieces`), and so is a
+A server that returns token ids encodes and decodes by its own tokenizer. Elsewhere strings are tokens (`pieces`), and so is a
 prompt: the text that a template made of it, or its messages where the server applies the template itself.
 
 A prefill is tested: the text that the server makes of a chat must end with it, character by character. Of a chat server only
@@ -74,8 +74,8 @@ class ServedText:
             assert isinstance(prompt, Chat)
             if prompt.prefill is not None and not self._chat_continues():
                 raise PromptError(
-                    f"{self.server.model} is behind a chat server that does not continue the assistant's last message, as far as "
-                    f"the numbers of tokens tell that it counts: {CURE}"
+                    f"{self.server.model} is behind a chat server that does not continue the assistant's last message, judging "
+                    f"by its token counts: {CURE}"
                 )
             return self.pieces.ids([json.dumps(prompt.messages)])
         if isinstance(prompt, str):
@@ -139,7 +139,7 @@ def _check_continued(chat: Chat, written: str) -> None:
     """Refuse what a template made of a chat with a prefill where it does not end with it."""
     if chat.prefill is not None and not written.endswith(chat.prefill):
         raise PromptError(
-            f"the server does not continue the assistant's last message {chat.prefill[:80]!r}: its template makes a prompt of it "
+            f"the server does not continue the assistant's last message {chat.prefill[:80]!r}: its template makes it a prompt "
             f"that ends in {written[-40:]!r}. {CURE[0].upper()}{CURE[1:]}."
         )
 

@@ -120,8 +120,8 @@ def checked_logq(values: Iterable[float], field: str, server: str, *, drawn: boo
     for place, value in enumerate(found):
         if not (value <= ROUNDING and (value > -math.inf or not drawn)):  # NaN too
             raise AnswerError(
-                f"{server} tells the log-probability {value} of token {place} ({field}): a token that was drawn has a finite "
-                "one of 0 at most. Without log-probabilities the server may still serve samplers that need none."
+                f"{server} gives token {place} the log-probability {value} ({field}): that of a drawn token must be finite and "
+                "at most 0. The server can still be used with samplers that need no log-probabilities."
             )
     return tuple(min(value, 0.0) for value in found)
 
@@ -141,7 +141,7 @@ def _choice(found: Mapping[str, Any]) -> Choice:
     message = found.get("message")
     text = found.get("text") if message is None else _message_text(message)
     if not isinstance(text, str):
-        raise ValueError(f"text is {text!r:.40} instead of a string")
+        raise ValueError(f"text is {text!r:.40} and not a string")
     told = found.get("logprobs")
     told = told if isinstance(told, Mapping) else {}
     pieces, logq = told.get("tokens"), told.get("token_logprobs")
@@ -166,7 +166,7 @@ def _finish(reason: Any, error: Any) -> Literal["stop", "length"]:
         return "stop"
     if name in _CUT:
         return "length"
-    raise ValueError(f"finish_reason={reason!r}, of which it is not known how the answer ended" + (f"; {error}" if error else ""))
+    raise ValueError(f"finish_reason={reason!r} does not say how the answer ended" + (f"; {error}" if error else ""))
 
 
 def _message_text(message: Mapping[str, Any]) -> str:
@@ -175,7 +175,7 @@ def _message_text(message: Mapping[str, Any]) -> str:
     if isinstance(content, list):
         return "".join(_chunk_text(chunk) for chunk in content)
     if content is None and message.get("tool_calls"):
-        raise ValueError("the answer is a call of a tool, and none was offered")
+        raise ValueError("the answer calls a tool, but none was offered")
     return message.get("refusal") or "" if content is None else content
 
 
@@ -202,7 +202,7 @@ def _nats(value: Any) -> float:
 
 def _piece(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"logprobs tells the token {value!r:.40} instead of a string")
+        raise ValueError(f"logprobs gives the token {value!r:.40} instead of a string")
     return _proper(value)
 
 

@@ -1,8 +1,8 @@
 """What makes a model faster without changing what it computes, all behind one switch (`load(..., fast=False)`).
 
-linear.py lays weights out for the processor's matrix products; trunks.py holds what several rows begin with once, and
-attention.py reads it once for all of them; parts.py parts rows of different size before they are padded. private.py holds
-the names of torch and transformers that these rely on and that no release has to keep.
+linear.py lays weights out for the processor's matrix products. trunks.py stores the prefixes that several rows share, and
+attention.py reads each once for all of them. parts.py splits rows of different size before they are padded. private.py
+holds the names of torch and transformers that these rely on and that a release may remove.
 """
 
 from __future__ import annotations

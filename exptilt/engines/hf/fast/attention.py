@@ -95,9 +95,9 @@ def attend(
     if shared is None:
         return ordinary_attention(module, query, key, value, attention_mask, scaling=scaling, **options)
     if attention_mask is None:
-        raise ModelError(f"{type(module).__name__} was not handed the attention mask: rows would see each other's padding")
+        raise ModelError(f"{type(module).__name__} did not receive the attention mask: rows would see each other's padding")
     if not CHANGES.isdisjoint(options) and (unknown := [name for name in CHANGES if options.get(name) is not None]):
-        raise ModelError(f"{type(module).__name__} attends with {', '.join(unknown)}, which attention over trunks does not have")
+        raise ModelError(f"{type(module).__name__} attends with {', '.join(unknown)}, which attention over trunks lacks")
     rows, heads, _, size = query.shape
     kept = key.shape[1]
     queries = (query * (scaling or size**-0.5)).view(rows, kept, heads // kept, size)

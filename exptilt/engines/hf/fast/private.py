@@ -1,6 +1,6 @@
 """Every name of torch and transformers that the fast paths rely on and that a release may remove, in one place.
 
-The versions between which they are known to mean what they mean here stand in `KNOWN`, as in pyproject.toml.
+`KNOWN` holds the versions with which they are known to work, as pyproject.toml does.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 KNOWN: Mapping[str, tuple[str, str]] = {"torch": ("2.6", "3"), "transformers": ("5.0", "5.40")}
-"""For each package the first version that is known to do, and the first that is not known."""
+"""For each package the first version that is known to work, and the first later one that is not."""
 
 ordinary_attention = sdpa_attention_forward
 
 
 def untested() -> str | None:
-    """Why the packages that are installed are not known to do, or None."""
+    """Why the installed packages are not known to work, or None."""
     for package, (first, beyond) in KNOWN.items():
         installed = (torch if package == "torch" else transformers).__version__
         if not _numbers(first) <= _numbers(installed) < _numbers(beyond):
-            return f"{package} {installed} is installed, and they are known to work from {first} on and before {beyond}"
+            return f"{package} {installed} is installed, and they are known to work from {first} on, but not from {beyond} on"
     return None
 
 

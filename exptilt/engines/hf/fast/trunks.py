@@ -1,7 +1,7 @@
 """Trunks: prefixes that several rows in flight share, held once for all of them.
 
     system text and examples          a root: what the prompts in flight have in common
-         ├── question 1, chosen steps       a trunk upon it, with the rows of a prompt
+         ├── question 1, chosen steps       a trunk on top of it, with the rows of a prompt
          └── question 2, chosen steps       another
 
 A row stands on one trunk, or on a trunk and the root below it, and its own columns begin where the trunk ends.
@@ -58,7 +58,7 @@ class Trunks:
         return max(fitting, key=self.length, default=None)
 
     def add(self, tokens: tuple[int, ...], known: KeyValues, root: int | None = None) -> int:
-        """A new trunk upon a root; `known` begins with its key-values. Returns its slot."""
+        """A new trunk on top of a root; `known` begins with its key-values. Returns its slot."""
         trunk = Trunk(tokens, root, self.length(root))
         if None not in self.held:
             self.held.append(None)
