@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 _LOCK = threading.Lock()  # one for all: it is held for five additions
@@ -46,6 +47,19 @@ class Usage:
     reused: int = 0
     seconds: float = 0.0
 
+    @classmethod
+    def total(cls, parts: Sequence[Usage]) -> Usage:
+        """What several runs cost together."""
+        whole = cls()
+        for part in parts:
+            whole.reference.add(**vars(part.reference))
+            whole.proposal.add(**vars(part.proposal))
+            whole.reward_calls += part.reward_calls
+            whole.rated += part.rated
+            whole.reused += part.reused
+            whole.seconds += part.seconds
+        return whole
+
     @property
     def tokens(self) -> int:
         """Tokens generated and scored by both models: what a token budget counts."""
@@ -58,19 +72,23 @@ class Usage:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one prompt's run. They are checked before each engine or reward call: a call under way completes.
+    """Limits of one prompt's run, and of a whole run. They are checked before each engine or reward call: a call under way
+    completes.
 
     tokens: generated and scored, both models together; drafts that are paid for are still rated.
     seconds: wall clock.
     reward_calls: calls of the reward.
+    total_tokens: generated and scored for all prompts of a run, which `run(allocate=...)` shares out among them. Rounds are
+        planned by what a prompt's runs cost so far, so the last one may end a little above it or below.
     """
 
     tokens: int | None = None
     seconds: float | None = None
     reward_calls: int | None = None
+    total_tokens: int | None = field(default=None, metadata={"came later": True})  # as `exptilt.describe.LATER`
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "seconds", "reward_calls"):
+        for name in ("tokens", "seconds", "reward_calls", "total_tokens"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"budget {name}={value} must be positive, or None for no limit")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
 
 from rich.console import Console
 
 from exptilt.cli import groups
 from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_summary, status
-from exptilt.cli.values import real, whole
+from exptilt.cli.values import one_of, real, whole
 from exptilt.errors import ExptiltError
+from exptilt.running.allocation import Gain
 from exptilt.running.cluster import Cluster
 from exptilt.running.examples import read_prompts
 from exptilt.running.lines import encode
 from exptilt.running.result import Failure, Outcome
 from exptilt.running.run import run
+from exptilt.usage import Budget
 
 ABOUT = """Answer every prompt of a file, and write a JSON line for each as it finishes.
 The same command resumes a stopped run where it left off."""
@@ -30,9 +34,21 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
     groups.add_model(parser)
     parser.add_argument("prompts", metavar="PROMPTS", help=PROMPTS)
     asked = groups.add_request(parser, argv)
+    _add_allocation(parser)
     _add_store(parser)
     _add_cluster(parser)
     return asked
+
+
+def _add_allocation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sharing out")
+    group.add_argument(
+        "--allocate",
+        **one_of(*get_args(Gain)),
+        help="give more runs of the sampler to the prompts that gain the most from them: accuracy, of --select vote, majority or "
+        "best; or log_z, the error of log Ẑ. Results then depend on the other prompts of the file",
+    )
+    group.add_argument("--total-tokens", type=whole, metavar="N", help="tokens of the whole run, which --allocate shares out")
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +78,11 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    groups.at_least_one(args, "concurrency")
+    groups.at_least_one(args, "concurrency", "total_tokens")
     with groups.checked(args):
         sampler, select, until, budget = groups.request_of(args)
+        if args.total_tokens is not None:
+            budget = replace(budget or Budget(), total_tokens=args.total_tokens)
         build = groups.target_of(args)
         prompts = read_prompts(args.prompts)
         cluster = None if args.ray is None else Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
@@ -85,6 +103,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
                 concurrency=args.concurrency, budget=budget, progress=hear, retry=args.retry,
                 on_error="stop" if args.stop_on_error else "record",
                 reward_timeout=args.reward_timeout, store_population=not args.no_population, cluster=cluster,
+                allocate=args.allocate,
             )  # fmt: skip
     except KeyboardInterrupt:
         show_note(console, f"stopped; {len(heard)} more prompts are in {args.out}. Run the same command again to resume.")

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+from exptilt.keys import Floats
 from exptilt.populations.population import Population
+
+
+def leading(population: Population, answer: Callable[[str], str | None], draws: Floats) -> tuple[str | None, float, float]:
+    """The leading answer, and how many draws it and the next one count for; None where no draft has an answer.
+
+    draws: how many independent draws each row counts for, float64 [n].
+    """
+    counts: dict[str, float] = {}
+    for row, share in enumerate(draws.tolist()):
+        if share > 0 and (found := answer(population.drafts[row].text)) is not None:
+            counts[found] = counts.get(found, 0.0) + share
+    if not counts:
+        return None, 0.0, 0.0
+    leader = max(counts, key=lambda name: counts[name])
+    return leader, counts[leader], max((count for name, count in counts.items() if name != leader), default=0.0)
 
 
 def leads(first: float, second: float) -> float:

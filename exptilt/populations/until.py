@@ -26,9 +26,8 @@ import numpy as np
 
 from exptilt.draft import check_text
 from exptilt.errors import TargetError
-from exptilt.keys import Floats
 from exptilt.populations.certificate import certified
-from exptilt.populations.leading import different_draws, independent_draws, leads
+from exptilt.populations.leading import different_draws, independent_draws, leading, leads
 from exptilt.populations.population import Population
 
 Until = Callable[[Population], bool]
@@ -97,32 +96,20 @@ class Sure:
             raise ValueError(f"until.sure(level={self.level}): give a probability above 0.5 and below 1, such as 0.95")
 
     def __call__(self, population: Population) -> bool:
-        return self._leading(population)[-1] >= self.level
+        return leads(*self._leading(population)[1:]) >= self.level
 
     def why(self, population: Population) -> str:
         """The two leading counts, and how sure the first of them is."""
-        leader, first, second, level = self._leading(population)
+        leader, first, second = self._leading(population)
+        level = leads(first, second)
         return f"sure at {self.level:g}: {leader!r:.40} leads by {first:.3g} draws to {second:.3g}, probability {level:.3g}"
 
-    def _leading(self, population: Population) -> tuple[str | None, float, float, float]:
-        """The leading answer, how many draws it and the next one count for, and the posterior probability that it leads."""
+    def _leading(self, population: Population) -> tuple[str | None, float, float]:
         check_text("until.sure", population.drafts)
-        counts: dict[str, float] = {}
-        for row, share in enumerate(self._draws(population).tolist()):
-            if share > 0 and (found := self.answer(population.drafts[row].text)) is not None:
-                counts[found] = counts.get(found, 0.0) + share
-        if not counts:
-            return None, 0.0, 0.0, 0.5
-        leader = max(counts, key=lambda name: counts[name])
-        second = max((count for name, count in counts.items() if name != leader), default=0.0)
-        return leader, counts[leader], second, leads(counts[leader], second)
-
-    def _draws(self, population: Population) -> Floats:
-        """How many independent draws each row counts for, float64 [n]."""
-        held = (population.log_w > -math.inf).astype(np.float64)
         if self.weighted:
-            return population.weights * independent_draws(population)
-        return held * min(1.0, different_draws(population) / held.sum())
+            return leading(population, self.answer, population.weights * independent_draws(population))
+        held = (population.log_w > -math.inf).astype(np.float64)
+        return leading(population, self.answer, held * min(1.0, different_draws(population) / held.sum()))
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ _RESULT = {
     "warnings": ["text"], "posterior": (["pair"], "none"), "usage": _USAGE, "trace": [_ENTRY], "draft": _DRAFT,
     "how?": ("none", {}), "proved?": ("text", "none"), "population?": _POPULATION,
 }  # fmt: skip
-_FAILURE = {"prompt": "prompt", "error": "text", "message": "text"}
+_FAILURE = {"prompt": "prompt", "error": "text", "message": "text", "usage?": _USAGE}
 _SETTINGS = {
     "engine": "any",
     "proposal": "any",

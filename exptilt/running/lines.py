@@ -52,7 +52,8 @@ _OF_TARGET = ("beta", "reward_max", "own_logq")  # what a population knows of it
 def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str, Any]:
     """An outcome as the values of its line; without `population` only the chosen draft is kept of it."""
     if isinstance(outcome, Failure):
-        return {"id": name, "prompt": prompt_json(outcome.prompt), "error": outcome.error, "message": outcome.message}
+        failed = {"id": name, "prompt": prompt_json(outcome.prompt), "error": outcome.error, "message": outcome.message}
+        return failed if outcome.usage is None else failed | {"usage": asdict(outcome.usage)}
     line = {
         "id": name,
         "prompt": prompt_json(outcome.prompt),
@@ -77,7 +78,7 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
     """The outcome in a line. Without its population, the chosen draft stands for it alone."""
     prompt = as_prompt(line["prompt"])
     if "error" in line:
-        return Failure(prompt, line["error"], line["message"])
+        return Failure(prompt, line["error"], line["message"], stored_usage(line) if "usage" in line else None)
     draft = _draft(prompt, line["draft"])
     trace = stored_trace(line, describe(sampler))
     return Result(

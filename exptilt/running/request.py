@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -38,9 +38,10 @@ from exptilt.populations.warnings import warnings
 from exptilt.proposals import cover_warning
 from exptilt.rating import reward_name
 from exptilt.rewards.rules import Zero
+from exptilt.running.allocation import Allocation
 from exptilt.running.result import Failure, Outcome, Partial, Posterior, Result
 from exptilt.running.session import Session
-from exptilt.usage import Budget
+from exptilt.usage import Budget, Usage
 
 Select = Callable[[Population, Key], Draft]
 """Picks the answer from a population."""
@@ -51,14 +52,24 @@ _OF_ONE_PROMPT = (PromptError, AnswerError, RewardError, SelectError, AllWeights
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt, and how many equal ones come before it."""
+    """A prompt, how many equal ones come before it, and how many other runs of the sampler it had before this one."""
 
     prompt: Prompt
     occurrence: int
+    part: int = 0
 
     @property
     def name(self) -> str:
-        return f"{prompt_digest(self.prompt)}-{self.occurrence}"
+        return f"{prompt_digest(self.prompt)}-{self.occurrence}" + (f"+{self.part}" if self.part else "")
+
+    def key(self, seed: int) -> Key:
+        """The key of all that is drawn for it, apart from the sampler's own draws."""
+        return Key(seed, prompt_digest(self.prompt), self.occurrence)
+
+    def sampler_key(self, seed: int) -> Key:
+        """The key of the sampler's draws: each part has streams of its own."""
+        key = self.key(seed)
+        return key.child("part", self.part, "sampler") if self.part else key.child("sampler")
 
 
 def number_jobs(prompts: Sequence[Any]) -> list[Job]:
@@ -82,6 +93,7 @@ class Request:
     """What `sample`, `stream` and `run` share: everything but the prompts. Checked when it is made.
 
     until: a stop rule, asked after every population; None to let the sampler come to its end.
+    allocation: how the tokens of a whole run are shared out among its prompts; None where each prompt is on its own.
     reward_timeout: seconds that one call of the reward may take. It does not change what is drawn, so it is not a setting: a run
         that hung can be resumed from its file with a limit.
     """
@@ -93,6 +105,7 @@ class Request:
     budget: Budget | None
     reward_timeout: float | None = None
     until: Until | None = None
+    allocation: Allocation | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.sampler, type):
@@ -105,6 +118,11 @@ class Request:
             )
         if self.reward_timeout is not None and not 0 < self.reward_timeout < math.inf:
             raise TargetError(f"reward_timeout={self.reward_timeout} must be a positive number of seconds, or None for no limit")
+        if self.budget is not None and self.budget.total_tokens is not None and self.allocation is None:
+            raise TargetError(
+                f"total_tokens={self.budget.total_tokens} is for a whole run and needs allocate=..., which shares it out: give "
+                "that to run, or tokens=... as the limit of each prompt"
+            )
         check_capabilities(self.sampler, self.target)
         if isinstance(self.until, Checked):
             self.until.check(self.sampler, self.target)
@@ -113,7 +131,7 @@ class Request:
     def settings(self) -> Mapping[str, Any]:
         """Everything that decides what is drawn, as JSON values."""
         target = self.target
-        rule = {} if self.until is None else {"until": describe(self.until)}  # files from before stop rules have no such line
+        later = {"until": self.until, "allocation": self.allocation}  # files from before have no such lines
         return {
             "engine": describe(target.engine),
             "proposal": describe(target.proposal),
@@ -123,41 +141,49 @@ class Request:
             "select": describe(self.select),
             "seed": self.seed,
             "budget": describe(self.budget),
-            **rule,
+            **{name: describe(value) for name, value in later.items() if value is not None},
         }
 
-    def partials(self, prompt: Prompt, occurrence: int, cancel: Flag | None = None) -> Generator[Partial, None, Result]:
-        """What is known after each population, and then the result. `cancel` ends it within a step, with `Cancelled`."""
-        key = Key(self.seed, prompt_digest(prompt), occurrence)
-        session = Session(self.target, prompt, key, self.budget, cancel, self.reward_timeout)
+    def partials(self, job: Job, cancel: Flag | None = None, usage: Usage | None = None) -> Generator[Partial, None, Result]:
+        """What is known after each population, and then the result. `cancel` ends it within a step, with `Cancelled`.
+
+        usage: gets what is spent, also where an error ends it.
+        """
+        key = job.key(self.seed)
+        session = Session(self.target, job.prompt, key, self.budget, cancel, self.reward_timeout, usage)
         population: Population | None = None
-        for population in session.populations(self.sampler, key.child("sampler"), self.until):
+        for population in session.populations(self.sampler, job.sampler_key(self.seed), self.until):
             select = partial(self._selected, population, key.child("select"))
-            yield Partial(prompt, population, session.usage.copy(), session.trace, select)
+            yield Partial(job.prompt, population, session.usage.copy(), session.trace, select)
         assert population is not None  # without one the session raises
-        draft, posterior = self._selected(population, key.child("select"))
+        result = self.result(job, population, session.usage, session.trace, self._of_rule(session))
+        return replace(result, stopped=session.stopped, limit=session.limit)
+
+    def result(
+        self, job: Job, population: Population, usage: Usage, trace: tuple[Mapping[str, Any], ...], labels: Sequence[str]
+    ) -> Result:
+        """The result that a population makes. labels: what else is to be said of it, among its warnings."""
+        draft, posterior = self._selected(population, job.key(self.seed).child("select"))
         return Result(
-            prompt=prompt,
+            prompt=job.prompt,
             draft=draft,
             population=population,
-            usage=session.usage,
-            trace=session.trace,
+            usage=usage,
+            trace=trace,
             sampler=self.sampler,
             seed=self.seed,
-            stopped=session.stopped,
-            limit=session.limit,
             warnings=(
                 *self._of_target(),
-                *self._of_rule(session),
+                *labels,
                 *warnings(population, self.target.beta, has_reward=not isinstance(self.target.reward, Zero)),
             ),
             posterior=posterior,
-            proved=self._proved(population),
+            proved=self.proved(population),
         )
 
-    def answer(self, prompt: Prompt, occurrence: int, cancel: Flag | None = None) -> Result:
-        """The result of one prompt; raises what went wrong."""
-        partials = self.partials(prompt, occurrence, cancel)
+    def answer(self, job: Job, cancel: Flag | None = None, usage: Usage | None = None) -> Result:
+        """The result of one job; raises what went wrong."""
+        partials = self.partials(job, cancel, usage)
         while True:
             try:
                 next(partials)
@@ -188,7 +214,7 @@ class Request:
             ]
         return []
 
-    def _proved(self, population: Population) -> str | None:
+    def proved(self, population: Population) -> str | None:
         """The proved answer of a vote, where proofs are possible. Raises RewardError for a reward above its own bound."""
         select, told = self.select, (population.beta, population.reward_max)
         provable = population.own_logq and all(draft.logq is not None and draft.order is None for draft in population.drafts)
@@ -220,7 +246,8 @@ class Request:
 
     def outcome(self, job: Job, cancel: Flag | None = None) -> Outcome:
         """The result, or what was wrong with this one prompt."""
+        usage = Usage()
         try:
-            return self.answer(job.prompt, job.occurrence, cancel)
+            return self.answer(job, cancel, usage)
         except _OF_ONE_PROMPT as error:
-            return Failure(job.prompt, type(error).__name__, str(error))
+            return Failure(job.prompt, type(error).__name__, str(error), usage)

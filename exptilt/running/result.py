@@ -124,11 +124,17 @@ def reward_of(chosen: Draft, population: Population) -> float | None:
 
 @dataclass(frozen=True)
 class Failure:
-    """A prompt that has no result. error: the name of the exception, such as "RewardError"; message: its text."""
+    """A prompt that has no result.
+
+    error: the name of the exception, such as "RewardError".
+    message: its text.
+    usage: what was spent on it, where that is known: not in older results files, and not where a worker died.
+    """
 
     prompt: Prompt
     error: str
     message: str
+    usage: Usage | None = None
 
 
 Outcome = Result | Failure

@@ -10,24 +10,27 @@ and `sample(target, prompt, ...)` gives what `run(target, [..., prompt, ...], ..
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from exptilt.cancelling import Flag
 from exptilt.core import Sampler, Target
-from exptilt.draft import Prompt, as_prompt, prompt_text
-from exptilt.errors import TargetError, error_named
+from exptilt.draft import Prompt, as_prompt
+from exptilt.errors import TargetError
+from exptilt.keys import digest
 from exptilt.populations.select import draw
 from exptilt.populations.until import Until
+from exptilt.running.allocation import Allocation, Gain, check_allocation
 from exptilt.running.cluster import Cluster
-from exptilt.running.lines import from_line, to_line
-from exptilt.running.places import Build, Place, open_place
+from exptilt.running.ledger import Outcomes, finish, known_lines
+from exptilt.running.lines import from_line
+from exptilt.running.places import Build, Threads, open_place
 from exptilt.running.request import Job, Request, Select, number_jobs
-from exptilt.running.result import Failure, Outcome, Result
+from exptilt.running.result import Outcome, Result
+from exptilt.running.rounds import in_rounds
 from exptilt.running.store import Store
 from exptilt.running.stream import Stream
 from exptilt.usage import Budget
@@ -36,9 +39,6 @@ Messages = Sequence[Mapping[str, Any]]
 """A prompt as a list of messages {"role", "content"}."""
 
 OnError = Literal["record", "stop"]
-
-ALIKE = 10  # if as many first prompts of a run fail with the same one of these errors, the set-up is at fault, not the prompts
-_OF_THE_SET_UP = ("AnswerError", "RewardError", "SelectError")
 
 Progress = Callable[[int, int, Outcome], None]
 """Called for each prompt that finishes: how many are done (those of the results file included), of how many, and the outcome."""
@@ -129,7 +129,7 @@ def stream(
     asked = as_prompt(prompt)
     if cancel is not None and not isinstance(cancel, Flag):
         raise TargetError(f"cancel={cancel!r} cannot be set by another thread: give a threading.Event")
-    return Stream(lambda flag: request.partials(asked, occurrence, flag), cancel)
+    return Stream(lambda flag: request.partials(Job(asked, occurrence), flag), cancel)
 
 
 def run(
@@ -149,6 +149,7 @@ def run(
     reward_timeout: float | None = None,
     store_population: bool = True,
     cluster: Cluster | None = None,
+    allocate: Gain | None = None,
 ) -> list[Outcome]:
     """Answer many prompts, up to `concurrency` at a time: one Result or Failure for each, in their order.
 
@@ -167,6 +168,10 @@ def run(
         if not, a result that is read back has the chosen draft alone as its population.
     cluster: machines to spread the prompts over, up to `concurrency` at a time on each worker (`exptilt.running.cluster`). The
         target must then be a function, which every worker calls once. Answers and results file are those of one machine.
+    allocate: share the tokens of the whole run, `Budget(total_tokens=...)`, out among the prompts, where more runs of the sampler
+        are expected to gain the most: "accuracy" of a vote or of `best`, or the error of "log_z" (`exptilt.running.allocation`).
+        Results then depend on the other prompts, which must be the same when the run is resumed. The runs that each prompt got
+        are kept in a file beside the store, NAME.parts.jsonl.
 
     Raises, besides what `sample` raises of the whole request, StoreError for a file that cannot be used, ModelError
     for an engine that fails and ClusterError for a cluster that does. On KeyboardInterrupt the calls under way are given
@@ -176,90 +181,26 @@ def run(
         raise ValueError(f"concurrency={concurrency} must be at least 1: it is the number of prompts under way at once")
     if on_error not in get_args(OnError):
         raise ValueError(f'on_error={on_error!r}: give "record" to go on after a failure, or "stop"')
-    jobs = number_jobs(prompts)
+    jobs, stop = number_jobs(prompts), on_error == "stop"
+    allocation = None
+    if allocate is not None:
+        tokens = check_allocation(allocate, budget, select, until, cluster, retry)
+        allocation = Allocation(allocate, tokens, digest(" ".join(job.name for job in jobs)))
     request = partial(
-        Request, sampler=sampler, select=select, seed=seed, budget=budget, reward_timeout=reward_timeout, until=until
-    )
+        Request, sampler=sampler, select=select, seed=seed, budget=budget, reward_timeout=reward_timeout, until=until,
+        allocation=allocation,
+    )  # fmt: skip
     with (
         open_place(target, request, concurrency, cluster) as place,
         Store(store, place.settings) if store is not None else nullcontext() as file,
     ):
-        read = {} if file is None else _lines(file, jobs, retry)
-        known = {name: from_line(line, sampler, seed) for name, line in read.items()}
-        ledger = _Outcomes(known, file, store_population)
-        with closing(_finish(jobs, place, ledger, stop=on_error == "stop")) as finished:
+        read = {} if file is None else known_lines(file, jobs, retry)
+        ledger = Outcomes({name: from_line(line, sampler, seed) for name, line in read.items()}, file, store_population)
+        if allocation is not None and len(read) < len(jobs):
+            assert isinstance(place, Threads)  # a cluster is refused above
+            place = in_rounds(jobs, place, store, stop=stop)
+        with closing(finish(jobs, place, ledger, stop=stop)) as finished:
             for count, outcome in finished:
                 if progress is not None:
                     progress(count, len(jobs), outcome)
     return [ledger.known[job.name] for job in jobs]
-
-
-def _lines(file: Store, jobs: Sequence[Job], retry: bool) -> dict[str, Mapping[str, Any]]:
-    """The lines that the file has of these jobs, but for failures that are to be tried again."""
-    names = {job.name for job in jobs}
-    return {name: line for name, line in file.lines.items() if name in names and not (retry and "error" in line)}
-
-
-@dataclass
-class _Outcomes:
-    """The outcomes of a run by the names of their jobs: those of its results file, if it has one, and new ones as they come."""
-
-    known: dict[str, Outcome]
-    file: Store | None
-    population: bool
-
-    def add(self, job: Job, outcome: Outcome) -> None:
-        self.known[job.name] = outcome
-        if self.file is not None:
-            self.file.append(to_line(job.name, outcome, population=self.population))
-
-
-def _finish(jobs: Sequence[Job], place: Place, ledger: _Outcomes, *, stop: bool) -> Generator[tuple[int, Outcome]]:
-    """Do the jobs whose outcome is not known yet; the outcomes as they come, each with how many are known by then.
-
-    stop: raise the error of a failure, one that is known already or the first that comes.
-    """
-    missing = [job for job in jobs if job.name not in ledger.known]
-    if stop:
-        _raise_failure(ledger)
-    beginning = _Beginning(over=any(isinstance(outcome, Result) for outcome in ledger.known.values()))
-    with closing(place.finish(missing, stop=stop)) as finished:
-        for count, (job, outcome) in enumerate(finished, len(jobs) - len(missing) + 1):
-            ledger.add(job, outcome)
-            yield count, outcome
-            beginning.check(outcome)
-    if stop:
-        _raise_failure(ledger)
-
-
-def _raise_failure(ledger: _Outcomes) -> None:
-    """Raise the error of the first failure among the outcomes, if there is one."""
-    file = ledger.file
-    where = "" if file is None else f" This is recorded in {file.path}: retry=True (--retry) runs the prompt again."
-    for outcome in ledger.known.values():
-        if isinstance(outcome, Failure):
-            raise error_named(
-                outcome.error, f"the run stopped at the prompt {prompt_text(outcome.prompt)[:60]!r}: {outcome.message}{where}"
-            )
-
-
-@dataclass
-class _Beginning:
-    """The first prompts of a run, which tell whether its set-up works. over: one prompt has shown that it does."""
-
-    over: bool = False
-    failures: int = 0
-    error: str = ""
-
-    def check(self, outcome: Outcome) -> None:
-        """Raise the error of the first prompts if ALIKE or more of them, and all so far, failed with the same one."""
-        if self.over or not isinstance(outcome, Failure) or self.error not in ("", outcome.error):
-            self.over = True
-            return
-        self.failures, self.error = self.failures + 1, outcome.error
-        if outcome.error in _OF_THE_SET_UP and self.failures == ALIKE:
-            raise error_named(
-                outcome.error,
-                f"the first {ALIKE} prompts all failed, so the run was ended before the others do. The last one: "
-                f"{outcome.message} Once that is fixed, retry=True (--retry) runs failed prompts of a results file again.",
-            )

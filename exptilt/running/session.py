@@ -38,6 +38,7 @@ class Session:
     stopped: what ended the run: "done" if the sampler came to its own end, "budget", or "until" for the stop rule.
     limit: which limit or rule it was, in words, such as "tokens: 1210 of 1000".
     reward_timeout: seconds that one call of the reward may take; binding it, which may draw a pilot, has no such limit.
+    usage: given where it is wanted after an error too.
 
     The budget is checked before each engine call, and before each reward call for all but its tokens: what has been generated and
     paid for may still be rated. Once `cancel` is set, the call under way ends as soon as it can, and the run with it, with
@@ -55,9 +56,10 @@ class Session:
         budget: Budget | None = None,
         cancel: Flag | None = None,
         reward_timeout: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
         self.prompt = prompt
-        self.usage = Usage()
+        self.usage = Usage() if usage is None else usage
         self.trace: tuple[dict[str, Any], ...] = ()
         self._drafts: Sequence[Draft] = ()  # of the last population
         self.stopped: Stopped = "done"

@@ -227,6 +227,21 @@ def test_runs_write_their_file_and_resume(run: Run) -> None:
     assert "seed: 0 → 1" in " ".join(err.split())
 
 
+def test_runs_share_their_tokens_out(run: Run) -> None:
+    Path("prompts.txt").write_text("".join(f"prompt {number}\n" for number in range(8)))
+    words = ("--n", "2", "--select", "best", "--allocate", "accuracy", "--total-tokens", "200")
+    code, _, err = run(*many(*words))
+    assert (code, "8 prompts answered" in err) == (0, True)
+    lines = [json.loads(line) for line in Path("runs/a.jsonl").read_text().splitlines()]
+    assert lines[0]["settings"]["allocation"]["by"] == "accuracy"
+    assert len({len(line["population"]["rows"]) for line in lines[1:]}) > 1
+    assert "all of them before" in run(*many(*words))[2]
+    code, _, err = run(*many(*words[:-2]))
+    assert (code, "give budget=Budget(total_tokens=...)" in " ".join(err.split())) == (2, True)
+    code, _, err = run(*many("--allocate", "accurate"))
+    assert (code, "did you mean accuracy" in " ".join(err.lower().split())) == (2, True)
+
+
 def test_runs_go_on_where_one_prompt_fails(run: Run) -> None:
     Path("prompts.jsonl").write_text('{"prompt": "one", "id": 7}\n"bad"\n')
     code, _, err = run(*many(prompts="prompts.jsonl", reward="mine.py:moody"))

@@ -16,7 +16,7 @@ from exptilt.draft import Draft
 from exptilt.errors import SelectError, TargetError
 from exptilt.populations.leading import independent_draws, leads
 from exptilt.populations.population import Population
-from exptilt.running.request import Request
+from exptilt.running.request import Job, Request
 from exptilt.testing.toys import autoregressive, reward_of
 from tests.pages import run_page
 
@@ -239,7 +239,7 @@ def test_the_estimate_that_a_stopped_result_does_not_give_is_biased() -> None:
     request = Request(TOY.target, xt.Independent(32, batch=1), xt.draw, 0, None, None, rule)
     sums = []
     for occurrence in range(4000):
-        result = request.answer("x", occurrence)
+        result = request.answer(Job("x", occurrence))
         sums.append(np.exp(result.population.log_w).sum())
     error = np.std(sums) / math.sqrt(len(sums))
     assert np.mean(sums) - TOY.z > 5 * error

@@ -16,8 +16,8 @@ import exptilt as xt
 from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.errors import AnswerError, PromptError, RewardError, SelectError
+from exptilt.running.ledger import ALIKE
 from exptilt.running.result import Failure
-from exptilt.running.run import ALIKE
 from exptilt.testing.toys import random_table
 
 TABLE = xt.engines.TableEngine(random_table(3, 4), 5, 3)
