@@ -13,6 +13,7 @@ from exptilt.describe import describe
 from exptilt.engines.language import LanguageEngine
 from exptilt.running.result import Result
 from exptilt.serve.asked import Asked
+from exptilt.serve.recipes import Recipe
 from exptilt.usage import Usage, Work
 
 
@@ -72,6 +73,9 @@ class Head:
     id: str
     created: int
     asked: Asked
+    recipe: Recipe
+    seed: int
+    prompt_tokens: int
 
     def found(self, answers: Sequence[Answer]) -> dict[str, Any]:
         """What exptilt found, for the whole request: the cost of all its answers, and of one alone everything."""

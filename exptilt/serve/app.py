@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import takewhile
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
@@ -17,8 +16,11 @@ from starlette.exceptions import HTTPException
 from exptilt import __version__
 from exptilt.errors import did_you_mean
 from exptilt.serve.desk import Desk
+from exptilt.serve.growth import GrowthProtocol
 from exptilt.serve.guard import RECORD, Guard, answer_of_refusal, too_large
 from exptilt.serve.protocol_chat import ChatProtocol, ChatRequest
+from exptilt.serve.protocol_completions import CompletionProtocol, CompletionRequest
+from exptilt.serve.protocol_responses import ResponseProtocol, ResponseRequest
 from exptilt.serve.refusals import Refusal, refusal
 from exptilt.serve.runs import Stop
 
@@ -53,12 +55,16 @@ _STATUSES = {
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text} for status, text in _STATUSES.items()
 }
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer, or with stream=true its events",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+_EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+_EVENTS: dict[str, Any] = {"text/event-stream": {"schema": _EVENT}}
+
+
+def _answers(*fields: str) -> dict[int | str, dict[str, Any]]:
+    """The responses of a path that answers, as its description has them. fields: those of a whole answer."""
+    whole = {
+        "application/json": {"schema": {"type": "object", "required": ["id", "object", "model", "usage", "exptilt", *fields]}}
     }
-}
+    return {**REFUSALS, 200: {"description": "The answer, or with stream=true its events", "content": {**whole, **_EVENTS}}}
 
 
 class ModelEntry(BaseModel):
@@ -109,12 +115,25 @@ def create_app(desk: Desk, began: int = 0) -> Guard:
 
 
 def _add_answers(app: FastAPI, desk: Desk) -> None:
-    responses = {**REFUSALS, **_STREAM}
-
-    @app.post("/v1/chat/completions", responses=responses, tags=["answers"])
+    @app.post("/v1/chat/completions", responses=_answers("created", "choices"), tags=["answers"])
     async def chat(body: ChatRequest, request: Request, stop: StopFlag) -> Response:
         """Continue a conversation."""
         return await _answered(desk, request, ChatProtocol(), body, stop)
+
+    @app.post("/v1/completions", responses=_answers("created", "choices"), tags=["answers"])
+    async def completions(body: CompletionRequest, request: Request, stop: StopFlag) -> Response:
+        """Continue a text."""
+        return await _answered(desk, request, CompletionProtocol(), body, stop)
+
+    @app.post("/v1/responses", responses=_answers("created_at", "output"), tags=["answers"])
+    async def create_response(body: ResponseRequest, request: Request, stop: StopFlag) -> Response:
+        """Answer a text or a conversation."""
+        return await _answered(desk, request, ResponseProtocol(body), body, stop)
+
+    @app.post("/events", responses={**REFUSALS, 200: {"description": "Events", "content": _EVENTS}}, tags=["answers"])
+    async def events(body: ChatRequest, request: Request, stop: StopFlag) -> Response:
+        """Watch how the answer to a conversation comes about."""
+        return await _answered(desk, request, GrowthProtocol(), body.model_copy(update={"stream": True}), stop)
 
 
 async def _answered(desk: Desk, request: Request, wire: Any, body: Any, stop: Stop) -> Response:
@@ -183,8 +202,8 @@ _BRANCH = re.compile(r"list\[.*\]|(?:constrained-)?str")  # what pydantic calls 
 
 
 def _field_refusal(errors: Sequence[Mapping[str, Any]], request: Request) -> Refusal:
-    first = max(errors, key=lambda each: each["type"] == "extra_forbidden")
-    where = [*takewhile(lambda part: not _BRANCH.fullmatch(part), (str(part) for part in first["loc"] if part != "body"))]
+    first = max(errors, key=lambda each: (each["type"] == "extra_forbidden", len(each["loc"])))
+    where = [part for part in map(str, first["loc"]) if part != "body" and not _BRANCH.fullmatch(part)]
     param = ".".join(where)[:200] or None
     if first["type"] == "json_invalid":
         return Refusal("the body is not JSON: send one JSON object", code="invalid_json")

@@ -48,6 +48,7 @@ class Limits:
     count: the most for every other whole number among a sampler's settings.
     body: bytes of a request.
     tokens, seconds, reward_calls: the budget of an answer, as `exptilt.Budget`; a request may only lower it.
+    keep_alive: seconds without an event after which a stream has a comment, so that nothing between here and the client ends it.
     grace: seconds that answers under way have to come to their end once the server is told to stop.
     """
 
@@ -63,6 +64,7 @@ class Limits:
     tokens: int | None = None
     seconds: float | None = None
     reward_calls: int | None = None
+    keep_alive: float = 5.0
     grace: float = 20.0
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ from exptilt.serve.refusals import refusal
 from exptilt.serve.runs import Stop, Work, client_gone, too_late
 from exptilt.serve.streaming import Wire, written
 
+_UNBUFFERED = {"cache-control": "no-store", "x-accel-buffering": "no"}  # for what stands between the server and the client
 FIRST = 1.0  # seconds that a stream waits for an answer or an error, which then has a status of its own
 
 
@@ -72,7 +73,8 @@ class Desk:
         work = Work(made, stop, self._left)
         self._works.add(work)
         work.start()
-        head = Head(f"{wire.prefix}-{secrets.token_hex(12)}", int(time.time()), asked)
+        name = f"{wire.prefix}{'_' if wire.prefix == 'resp' else '-'}{secrets.token_hex(12)}"
+        head = Head(name, int(time.time()), asked, made.recipe, made.seed, made.prompt_tokens)
 
         def ended(found: Sequence[Answer] | BaseException) -> None:
             if isinstance(found, BaseException):
@@ -84,7 +86,8 @@ class Desk:
             await work.wait(FIRST)
             work.done  # noqa: B018 - raises what went wrong by now
             return EventSourceResponse(
-                written(work, wire, head, ended), headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+                written(work, wire, head, ended, limits.keep_alive),
+                headers={"cache-control": "no-store", "x-accel-buffering": "no"},
             )
         await work.finish()
         engine = made.target.engine

@@ -10,7 +10,7 @@ from typing import Any
 
 from exptilt.cancelling import Flag
 from exptilt.core import Sampler, Target
-from exptilt.draft import check_characters
+from exptilt.draft import check_characters, check_filled
 from exptilt.errors import ExptiltError, ModelError, PromptError, TargetError
 from exptilt.populations.until import Until
 from exptilt.running.request import Select
@@ -28,7 +28,11 @@ HEADER = "x-exptilt-budget"
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be run for a request. memory: key-values that each answer may hold, in tokens."""
+    """What will be run for a request.
+
+    memory: key-values that each answer may hold, in tokens.
+    prompt_tokens: how many tokens the longest of its prompts has.
+    """
 
     asked: Asked
     recipe: Recipe
@@ -39,7 +43,8 @@ class Plan:
     seed: int
     budget: Budget | None
     reward_timeout: float
-    memory: int
+    memory: int = 0
+    prompt_tokens: int = 0
 
     @property
     def answers(self) -> int:
@@ -75,11 +80,12 @@ def plan(asked: Asked, header: str | None, catalogue: Catalogue, limits: Limits)
     seed = secrets.randbits(48) if asked.seed is None else asked.seed
     made = Plan(
         asked, recipe, target, sampler, select, until, seed, _budget(asked, header, limits),
-        min(limits.reward_timeout, limits.deadline), 0,
+        min(limits.reward_timeout, limits.deadline),
     )  # fmt: skip
     longest = 0
     try:
         for prompt in asked.prompts:
+            check_filled(prompt)
             check_characters(prompt)
         for number in range(0, made.answers, asked.n):
             made.begin(number, _NEVER)  # the parts are checked against each other
@@ -88,7 +94,7 @@ def plan(asked: Asked, header: str | None, catalogue: Catalogue, limits: Limits)
         raise
     except ExptiltError as error:
         raise _at(error, asked) from error
-    return replace(made, memory=rows(sampler) * (longest + target.engine.max_tokens))
+    return replace(made, memory=rows(sampler) * (longest + target.engine.max_tokens), prompt_tokens=longest)
 
 
 class _Never:

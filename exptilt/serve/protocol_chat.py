@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from exptilt.draft import Chat
+from exptilt.running.result import Partial
 from exptilt.serve import asked
 from exptilt.serve.answers import Answer, Event, Head, data, tokens_used
 from exptilt.serve.asked import STRICT, Asked, Changes, StreamOptions, only
@@ -102,6 +103,7 @@ class ChatProtocol:
     """Answers as chat completions."""
 
     prefix = "chatcmpl"
+    grows = False
 
     def answer(self, head: Head, answers: Sequence[Answer]) -> dict[str, Any]:
         choices = [
@@ -126,6 +128,9 @@ class ChatProtocol:
 
     def delta(self, head: Head, index: int, text: str) -> list[Event]:
         return [data(self._chunk(head, index, {"content": text}))]
+
+    def partial(self, head: Head, index: int, partial: Partial) -> list[Event]:
+        return []
 
     def finish(self, head: Head, answer: Answer, rest: str) -> list[Event]:
         """The end of one choice. rest: what was not sent yet of its text."""

@@ -70,6 +70,7 @@ class Run:
         self._ended = ended
         self._stops = tuple(plan.target.engine.settings.get("stop") or ())
         self._settled = ""
+        self._taken: Partial | None = None
         self._rows: Rows | None = None
         self._before = 0  # tokens of the calls before the one under way
 
@@ -92,6 +93,14 @@ class Run:
     def generated(self) -> int:
         """Tokens drawn so far."""
         return self._before + (0 if self._rows is None else self._rows.generated())
+
+    def fresh(self) -> Partial | None:
+        """The latest partial result, where it was not taken before."""
+        latest = self.partial  # another may come meanwhile
+        if latest is self._taken:
+            return None
+        self._taken = latest
+        return latest
 
     def settled(self) -> str:
         """The beginning of the answer, as far as it will stay whatever follows."""

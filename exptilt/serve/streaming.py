@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 
+from exptilt.running.result import Partial
 from exptilt.serve.answers import Answer, Event, Head, answer_of, encode
 from exptilt.serve.refusals import Refusal, refusal
 from exptilt.serve.runs import Run, Work
 
-KEEP_ALIVE = 5.0  # seconds without an event, after which a comment is sent
 _LOOK = 0.05  # seconds between two looks at an answer that is being written
 
 
@@ -28,6 +28,11 @@ class Wire(Protocol):
         """What ids of answers begin with."""
         ...
 
+    @property
+    def grows(self) -> bool:
+        """Whether partial results are written too."""
+        ...
+
     def answer(self, head: Head, answers: Sequence[Answer]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         ...
@@ -35,6 +40,10 @@ class Wire(Protocol):
     def begin(self, head: Head, index: int) -> list[Event]: ...
 
     def delta(self, head: Head, index: int, text: str) -> list[Event]: ...
+
+    def partial(self, head: Head, index: int, partial: Partial) -> list[Event]:
+        """A partial result, where those are written."""
+        ...
 
     def finish(self, head: Head, answer: Answer, rest: str) -> list[Event]:
         """The end of one answer. rest: what was not sent yet of its text."""
@@ -50,7 +59,7 @@ def encoded(event: Event) -> bytes:
 
 
 async def written(
-    work: Work, wire: Wire, head: Head, ended: Callable[[list[Answer] | BaseException], None], keep_alive: float = KEEP_ALIVE
+    work: Work, wire: Wire, head: Head, ended: Callable[[list[Answer] | BaseException], None], keep_alive: float
 ) -> AsyncIterator[bytes]:
     """The stream of a request's answers, as bytes. ended: called with the answers, or with the error."""
     try:
@@ -95,11 +104,14 @@ async def _news(run: Run, wire: Wire, head: Head, sent: str, answers: dict[int, 
     if run.result is None:
         text = await run_in_threadpool(run.settled)
         more = _rest(text, sent) if len(text) > len(sent) else ""
-        return (wire.delta(head, run.number, more) if more else []), more
+        events = wire.delta(head, run.number, more) if more else []
+        if wire.grows and (partial := run.fresh()) is not None:
+            events += await run_in_threadpool(wire.partial, head, run.number, partial)
+        return events, more
     answer = await run_in_threadpool(answer_of, run.result, run.number, run.plan.target.engine, head.asked.logprobs)
     answers[run.number] = answer
     rest = _rest(answer.text, sent)
-    return wire.finish(head, answer, rest), rest
+    return await run_in_threadpool(wire.finish, head, answer, rest), rest
 
 
 def _rest(text: str, sent: str) -> str:

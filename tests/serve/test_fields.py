@@ -56,7 +56,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an empty message": (message(role="user", content=" "), "messages"),
     "an unknown role": (message(role="king", content="hi"), "messages.0.role"),
     "a message without content": (message(role="user"), "messages.0.content"),
-    "an image": (message(role="user", content=[{"type": "image_url", "image_url": {"url": "x"}}]), "messages.0.content"),
+    "an image": (
+        message(role="user", content=[{"type": "image_url", "image_url": {}}]),
+        "messages.0.content.0.image_url",
+    ),
     "a field of a message": (message(role="user", content="hi", tool_calls=[]), "messages.0.tool_calls"),
     "an unknown sampler": ({"exptilt": {"sampler": "etz"}}, "exptilt.sampler"),
     "a sampler of a file": ({"exptilt": {"sampler": "/tmp/x.py:S"}}, "exptilt.sampler"),
