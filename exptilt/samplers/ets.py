@@ -59,15 +59,15 @@ class ETS:
     candidates: how many candidates per step (M).
     rollouts: how many per unfinished candidate (K).
     block: tokens per step, or the text that ends a step, such as a newline (`exptilt.blocks`); None for one step to the end.
-    returns: "rollouts" for the population of all rollouts of all steps; "chain" for the chain's response alone, which
-        unweighted, and with a floor near 0, is the published algorithm.
+    returns: "rollouts" puts all rollouts of all steps into the population; "chain" only the chain's response, which without
+        its weight, and with a floor near 0, is the published algorithm.
     temper: scores are raised to this power; below 1 guards against a single lucky rollout.
     value: scores partial candidates instead of rollouts; then only the last step's candidates form the population.
     propose_candidates: draw candidates, not only rollouts, from the target's proposal.
-    step_weights: the share α_i of each step, non-negative; proportional to 1/i² where not given, which was the best of five
-        rules (`reproduce/step_weights.py`): late steps are guided, but their weights have gathered noise.
-    floor: the share δ of a pick that unfinished candidates have whatever their scores, above 0 and below 1. It keeps weights
-        proper under hard constraints; the default is near the best by measured variance (`reproduce/floors.py`).
+    step_weights: the share α_i of each step, non-negative; by default proportional to 1/i², the best of five rules
+        (`reproduce/step_weights.py`): later steps are guided better, but their weights are noisier.
+    floor: the share δ of each pick that unfinished candidates keep whatever their scores, above 0 and below 1. It keeps
+        weights proper under hard constraints; the default is near the best by measured variance (`reproduce/floors.py`).
     """
 
     candidates: int

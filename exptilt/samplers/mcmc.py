@@ -114,7 +114,7 @@ class SuffixMCMC:
 
     steps: moves of each chain.
     chains: independent chains, advanced together.
-    burn_in: leading states left out.
+    burn_in: leading states to leave out of the population.
     power: exponent α of the power target p^α·exp(r/β); 1 for the ordinary target.
     block: draw suffixes this many decisions, or a step of text (`exptilt.blocks`), at a time, and give one up as soon as a bound
         of the reward rules its acceptance out (`exptilt.samplers.abort`): exp((bound - r)/β)·n/(decided so far) is below the
@@ -216,7 +216,7 @@ class Metropolised:
     """Independent runs of `sampler` as proposals of a Markov chain on π (PIMH).
 
     sampler: any sampler with proper weights, whose runs are the chain's proposals.
-    steps: moves after the first run; `steps` + 1 runs are paid for.
+    steps: moves after the first run, so `steps` + 1 runs are made.
     """
 
     sampler: Sampler
