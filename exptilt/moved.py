@@ -18,6 +18,7 @@ MOVED = {
     "harness": "evaluation.lm_eval_model",
     "word_problems": "evaluation.tasks.word_problems",
     "samplers.rollout": "samplers.common",
+    "answers.places": "answers.passages",
 }
 """Where each module went; both sides within the package."""
 

@@ -8,14 +8,14 @@
     exact       the whole text
 
 Each is `(text) -> str | None`, None where the text holds no such answer; so is any function of your own. Votes,
-agreement rewards and matching rules take one as their argument. Reading is by marker: what a response says after
-"####", in \\boxed{...} or after "the answer is" goes before whatever else stands in it.
+agreement rewards and matching rules take one as their argument. Marks come first: what a response says after "####",
+in \\boxed{...} or after "the answer is" goes before anything else in it.
 """
 
 from exptilt.answers.choices import choice
 from exptilt.answers.maths import expression, latex
 from exptilt.answers.numeric import number
-from exptilt.answers.places import boxed
+from exptilt.answers.passages import boxed
 from exptilt.answers.programs import code
 from exptilt.answers.quantities import quantity
 from exptilt.answers.references import reference

@@ -1,4 +1,4 @@
-"""All numbers that begin in a line, those that are only a part of something too."""
+"""All numbers that begin in a line, including those that are only a part of something."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 
 from exptilt.answers.lexer import Token, token_at
 from exptilt.answers.numerals import is_currency
-from exptilt.answers.places import Unreadable
+from exptilt.answers.passages import Unreadable
 from exptilt.answers.surroundings import check_after, check_before
 
 Found = tuple[str, int]
 Reading = Callable[[Sequence[Token], int], Found | None]
-"""Gives the form of what begins at a token and the position after it, None where nothing of its kind does; raises Unreadable."""
+"""Returns the form of what begins at a token and the position after it; None where nothing does. Raises Unreadable."""
 
 Candidate = tuple[int, int, str | None]
-"""Where it begins, the position after it, and its form; None for the form where it is not a number of its own."""
+"""Where a number begins, the position after it, and its form, which is None where it is only a part of something."""
 
 
 def candidates_of(found: Sequence[Token], read: Reading, *, words: bool = False) -> list[Candidate]:
-    """All that begin in a line."""
+    """The candidates of a line; `words` says whether number words begin one too."""
     candidates: list[Candidate] = []
     at = 0
     while at < len(found):
@@ -37,7 +37,7 @@ def _is_over(found: Sequence[Token], at: int) -> bool:
 
 
 def _signed(found: Sequence[Token], at: int, least: int) -> int:
-    """Where a number begins whose digits begin at a token: before its signs."""
+    """Where the number whose digits begin at a token begins: before its signs."""
     while at > least:
         token, before = found[at - 1], token_at(found, at - 2)
         if token.text in ("-", "+"):

@@ -6,7 +6,7 @@ import re
 
 from exptilt.answers.clean import answering, clean
 from exptilt.answers.lexer import plain
-from exptilt.answers.places import Passage, Unreadable, final
+from exptilt.answers.passages import Passage, Unreadable, final
 
 _LONGEST_LINE = 1000  # characters of a line that may be only an option
 _OPEN = r"(?:[\"'`*_$({\[<⟨⟪ ]|\\\(){0,12}"
@@ -51,10 +51,10 @@ _BRACKETED = re.compile(r"\(([A-J])\)")
 def choice(text: str) -> str | None:
     """The chosen option of a multiple-choice question, "A" to "J".
 
-    It is looked for in the places of `exptilt.answers.places`; then in "option C is correct", "the correct option is C", "I
-    choose C"; then a last line, or else a first one, that is only the option, such as "B", "(B)" or "B) Paris"; then the last
-    "(B)" anywhere. A small letter counts where it is marked off: "(b)", "answer: b". A bare "A" before a word is taken for the
-    article, except in "A because", "A is" and their like. None where several options are named together.
+    It is looked for in the passages of `exptilt.answers.passages`; then in "option C is correct", "the correct option is C", "I
+    choose C"; then in a last or first line that is only the option, such as "B", "(B)" or "B) Paris"; then it is the last "(B)"
+    anywhere. A small letter counts where it is set off: "(b)", "answer: b". A bare "A" before a word is taken for the article,
+    except in "A because", "A is" and the like. None where several options are named together.
     """
     text = clean(answering(text))
     if small := _SMALL.fullmatch(text):
@@ -69,9 +69,9 @@ def choice(text: str) -> str | None:
 
 
 def _in_passage(passage: Passage) -> str | None:
-    if passage.place == "A":
+    if passage.mark == "A":
         return None
-    return _option(plain(passage.text), bare=passage.place in ("box", "tag", "brackets"))
+    return _option(plain(passage.text), bare=passage.mark in ("box", "tag", "brackets"))
 
 
 def _option(passage: str, *, bare: bool) -> str | None:
@@ -91,7 +91,7 @@ def _option(passage: str, *, bare: bool) -> str | None:
 
 
 def _stands_alone(letter: str, rest: str, *, bare: bool) -> bool:
-    """Whether a letter without marks is an option and no word, article or pronoun."""
+    """Whether a letter without marks is an option and not a word, article or pronoun."""
     if not rest.strip(" .!?)*_⟩⟫$}\"'`"):
         return True
     if letter.islower():
@@ -124,7 +124,7 @@ def _claimed(text: str) -> str | None:
 
 
 def _on_a_line(text: str) -> str | None:
-    """The option that is all that the last line says, or else the first."""
+    """The option where the last line, or else the first, says nothing more."""
     lines = [line for line in text.split("\n") if line.strip()]
     for line in dict.fromkeys((lines[-1], lines[0])):
         found = _LINE.fullmatch(plain(line[:_LONGEST_LINE]).strip())

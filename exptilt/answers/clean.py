@@ -1,4 +1,4 @@
-"""What is done to a response before an answer is looked for in it: Unicode in one spelling, the thinking left out.
+"""How a response is cleaned before an answer is looked for in it: one spelling for Unicode, the thinking left out.
 
 All of it takes time linear in the length of the text, and is done once, so that no later pattern meets a run of spaces.
 """
@@ -58,7 +58,7 @@ _PLAIN = {
 
 
 def answering(text: str) -> str:
-    """The response after its thinking: nothing that a model says to itself is its answer. "" where it never came to one."""
+    """The response after its thinking, since nothing that a model says to itself is its answer; "" if that never ended."""
     ends = [end.end() for end in _THOUGHT_END.finditer(text)]
     text = text[ends[-1] :] if ends else text
     start = _THOUGHT_START.search(text)

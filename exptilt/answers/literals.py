@@ -1,4 +1,4 @@
-"""Numbers in digits: with their groups, their period, their base; and the one string for each value."""
+"""Numbers in digits, with groups, periods and bases; and the one string for each value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from exptilt.answers.lexer import Token, token_at
-from exptilt.answers.places import Unreadable
+from exptilt.answers.passages import Unreadable
 from exptilt.answers.words import UNITS
 
 DIGITS = 1000  # of a number; longer ones are noise, and cost time
@@ -26,7 +26,7 @@ _OPEN = {"(": ")", "{": "}"}
 
 
 def digits_at(tokens: Sequence[Token], at: int) -> tuple[Fraction, int]:
-    """A number in digits: with its groups, its period, its base."""
+    """A number in digits, with its groups, its period and its base, and the position after it."""
     written = tokens[at].text
     if (base := _PREFIXED.get(written[:2].lower())) and len(written) > 2:
         return Fraction(int(written[2:], base)), at + 1

@@ -1,18 +1,18 @@
 """Answers that are mathematics in LaTeX: equal values are one answer, however they are written.
 
 A vote needs one string for each class of equal answers, not a test of pairs. What is plainly a number is read as `number`
-reads it; else Math-Verify's parser reads the LaTeX into a sympy expression, and its form is then
+reads it; otherwise Math-Verify's parser turns the LaTeX into a sympy expression, whose form is
 
 - of a constant: the exact value where it is rational ("0.5", "1/3"), else 12 digits of it ("≈1.41421356237");
 - of an expression with letters: 12 digits of its value at three fixed points of its letters, so that x+x and 2x, or
-  (x²-1)/(x-1) and x+1, are one answer; different functions would have to agree at all three to be taken for one;
+  (x²-1)/(x-1) and x+1, are one answer; different functions are confused only if they agree at all three;
 - of sets, intervals, tuples, matrices, equations, inequalities: the forms of their parts, in a fixed order. "x = 5" is 5
-  and "x > 3" is the interval; an equation between two expressions is the same times any factor, and one that y solves
-  is the function y.
+  and "x > 3" is the interval; an equation between two expressions may be multiplied by any factor, and one that can be solved
+  for y is the function y.
 
-What the parser cannot read, and what would take longer than a second of CPU time, is compared as it is written, without spaces
-and layout. Other limits: (1, 2) is the interval and the point alike, 50\\% is 50, units are dropped, letters count as real
-numbers, and log without a base is the decimal one.
+What the parser cannot read, or not within a second of CPU time, is compared as it is written, without spaces and layout. Other
+limits: (1, 2) is both the interval and the point, 50\\% is 50, units are dropped, letters are real numbers, and log without a
+base is decimal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import lru_cache
 from exptilt.answers.clean import answering, clean
 from exptilt.answers.lexer import plain, tokens
 from exptilt.answers.numeric import literal_form, number_form
-from exptilt.answers.places import Passage, Unreadable, final
+from exptilt.answers.passages import Passage, Unreadable, final
 from exptilt.answers.reader_pool import POOL
 from exptilt.answers.readings import find, first, only
 from exptilt.answers.spelling import as_written
@@ -70,8 +70,8 @@ _DELIMITERS = re.compile(r"^(?:\\\(|\\\[|\$+)\s*(.*?)\s*(?:\\\)|\\\]|\$+)$", re.
 def latex(text: str) -> str | None:
     """The final answer in LaTeX, in the canonical form that the overview describes.
 
-    It is looked for in the places of `exptilt.answers.places`, there the formula if one is marked; a text that is nothing but
-    an expression is its own answer; else it is the last formula between dollar signs, \\(...\\) or \\[...\\]; else what
+    It is looked for in the passages of `exptilt.answers.passages`, as the formula there if one is marked; a text that is only an
+    expression is its own answer; else it is the last formula between dollar signs, \\(...\\) or \\[...\\]; else what
     `number` finds. Raises ExptiltError where math-verify is not installed and an expression has to be read.
     """
     text = clean(answering(text))
@@ -90,7 +90,7 @@ def latex(text: str) -> str | None:
 
 
 def _last_formulas(text: str) -> str:
-    """The last formula of a text, with those before it that give the same letter another value: "$x = 1$ and $x = 2$"."""
+    """The last formula of a text, with those before it that give the same letter another value, as in "$x = 1$ and $x = 2$"."""
     formulas = list(_DELIMITED.finditer(text))[-_SOLUTIONS:]
     joined = [_inside(formulas[-1])]
     for before, after in zip(formulas[-2::-1], formulas[:0:-1], strict=True):
@@ -107,16 +107,16 @@ def _inside(formula: re.Match[str]) -> str:
 
 
 def reference(text: str) -> str | None:
-    """A right answer: as `latex` reads it where it is a solution with a mark, else all of it as one expression."""
+    """A right answer: as `latex` reads it where it is a solution with a marked answer, else the whole text as one expression."""
     cleaned = clean(answering(text))
     found, settled = final(cleaned, _in_passage)
     return found if settled and found is not None else expression(text)
 
 
 def _in_passage(passage: Passage) -> str | None:
-    if passage.place in ("box", "brackets"):
+    if passage.mark in ("box", "brackets"):
         return expression(", ".join((*passage.joined, passage.text)))
-    if passage.place == "hashes":
+    if passage.mark == "hashes":
         heading = re.match(r"[0-9]{1,2}[.):] ?[A-Za-z]", passage.text) or (
             _is_prose(passage.text) and not re.match(r"[-$€£\\0-9.]", passage.text)
         )
@@ -125,7 +125,7 @@ def _in_passage(passage: Passage) -> str | None:
 
 
 def _stated(passage: str) -> str | None:
-    """What a statement says: its formulas, else all of it, or in prose its first number, or the words."""
+    """What a statement says: its formulas; else all of it; in prose its first number, or its words."""
     if formulas := list(_DELIMITED.finditer(passage)):
         joined = [_inside(formulas[0])]
         for before, after in itertools.pairwise(formulas):
@@ -170,7 +170,7 @@ def expression(content: str) -> str | None:
 
 
 def _arrived_at(content: str) -> str:
-    """Of a chain of equations what it arrives at, of a value and its approximation the value."""
+    """The last side of a chain of equations; of a value and its approximation the value."""
     before, approximately, after = re.sub(r"\\(?:approx|simeq)(?![A-Za-z])", "≈", content).partition("≈")
     if approximately and before.strip():
         content = after if re.fullmatch(rf"\s*{_NAME}\s*", before) else before

@@ -1,4 +1,4 @@
-"""Numbers as they are written: signs, fractions, mixed numbers, powers and scales around what stands in digits or words."""
+"""Numbers as they are written: signs, fractions, mixed numbers, powers and scales around digits or number words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from exptilt.answers.lexer import END, Token, token_at
 from exptilt.answers.literals import DIGITS, digits_at
-from exptilt.answers.places import Unreadable
+from exptilt.answers.passages import Unreadable
 from exptilt.answers.words import SCALES, word_fraction, word_number
 
 CURRENCIES = {"$": "$", "€": "€", "£": "£", "¥": "¥", "₹": "₹", "₩": "₩", "₽": "₽", "¢": "¢"}
@@ -42,7 +42,7 @@ def number_at(tokens: Sequence[Token], start: int) -> tuple[Fraction, int] | Non
 
 
 def _sign(tokens: Sequence[Token], at: int) -> tuple[int, int]:
-    """Signs, marks of currency and of inexactness before a number; a number has one minus at most."""
+    """Signs before a number, of currency and of inexactness too; a number has at most one minus."""
     sign, signs = 1, 0
     while (token := token_at(tokens, at)) is not END:
         if token.text in ("-", "+") or (token.kind == "word" and token.text.lower() in ("negative", "minus")):
@@ -56,7 +56,7 @@ def _sign(tokens: Sequence[Token], at: int) -> tuple[int, int]:
 
 
 def is_currency(tokens: Sequence[Token], at: int) -> bool:
-    """Whether a sign or a code of currency stands here that belongs to the number after it."""
+    """Whether this is a sign or code of currency that belongs to the number after it."""
     token, after = token_at(tokens, at), token_at(tokens, at + 1)
     if token.text in CURRENCIES:
         return True
@@ -64,7 +64,7 @@ def is_currency(tokens: Sequence[Token], at: int) -> bool:
 
 
 def _mixed(tokens: Sequence[Token], at: int) -> tuple[Fraction, int] | None:
-    """A power or what has none; a whole number and a proper fraction after it are one number."""
+    """A number with or without a power; a whole number and a proper fraction after it are one number."""
     found = _powered(tokens, at)
     if found is None or found[1] != at + 1 or not tokens[at].text.isdecimal():
         return found
@@ -108,7 +108,7 @@ def _powered(tokens: Sequence[Token], at: int) -> tuple[Fraction, int] | None:
 
 
 def power(base: Fraction, exponent: Fraction) -> Fraction:
-    """A whole power that is not too long to be written."""
+    """An integer power that is not too long to be written."""
     size = len(str(base.numerator)) + len(str(base.denominator))
     if exponent.denominator != 1 or abs(exponent) * size > 2 * DIGITS or (base == 0 and exponent <= 0):
         raise Unreadable

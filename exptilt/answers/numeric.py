@@ -1,7 +1,7 @@
 """Answers that are numbers: where a response states its final number, and the one string for each value.
 
-A number counts only whole: digits that belong to a root, a power, a range, a date or a list are not numbers of their own,
-and an answer that is one of these is None.
+Digits that belong to a root, a power, a range, a date or a list are not numbers of their own, and an answer that is one of
+these is None.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from exptilt.answers.units import unit_at
 def number(text: str) -> str | None:
     """The final number: "42.0", "$42." and "42%" are "42", "1,234.50" is "1234.5", "2/4" and "0.5" are "0.5", "1/3" stays.
 
-    It is looked for in the places of `exptilt.answers.places`; then after the last "=" that a number follows; then it is the
+    It is looked for in the passages of `exptilt.answers.passages`; then after the last "=" that a number follows; then it is the
     last number of the text. Signs of currency, thousands separators, units and percent signs are dropped: 50% is "50".
     Fractions, mixed numbers, powers, periods (0.\\overline{3}), bases (101_2), scales (3 million, 2 dozen) and English words
     are read; a clock time or a ratio keeps its form, "3:30". None where the answer is several numbers, a range, a date, a
-    root or a multiple of π. A comma is a decimal point only where points part the thousands: "1.234,5".
+    root or a multiple of π. A comma is a decimal point only where points separate the thousands: "1.234,5".
     """
     return find(clean(answering(text)), number_form)
 
@@ -46,7 +46,7 @@ def literal_form(tokens: Sequence[Token], start: int) -> Found | None:
 
 
 def clock_at(tokens: Sequence[Token], start: int) -> Found | None:
-    """A clock time or a ratio, "3:30", "12:05 pm", "2:3", as it is written, without a zero before it."""
+    """A clock time or a ratio, "3:30", "12:05 pm", "2:3", as it is written, without a leading zero."""
     parts, at = [token_at(tokens, start).text], start + 1
     while token_at(tokens, at).text == ":" and (part := token_at(tokens, at + 1)).kind == "number" and part.gap == tokens[at].gap:
         parts, at = [*parts, part.text], at + 2

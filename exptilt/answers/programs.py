@@ -8,9 +8,9 @@ import textwrap
 from dataclasses import dataclass
 
 from exptilt.answers.clean import answering
-from exptilt.answers.places import tagged
+from exptilt.answers.passages import tagged
 
-_LONGEST = 100_000  # characters of code that are parsed; longer code is compared as it stands
+_LONGEST = 100_000  # characters of code that are parsed; longer code is compared as it is
 _LONGEST_FENCE = 300  # characters of a line that may open a block
 _OPENING = re.compile(r"(?P<before>.*?)(?P<fence>`{3,}|~{3,}) ?(?P<info>[^`]*)", re.DOTALL)
 _PYTHON = {"python", "py", "python3", "py3", "sage", "ipython", "pycon"}
@@ -26,7 +26,12 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. language: as its fence names it, in lower case, "" for none. closed: whether its closing fence is there."""
+    """A fenced block.
+
+    language: as its fence names it, in lower case, "" for none.
+    text: its content.
+    closed: whether its closing fence is there.
+    """
 
     language: str
     text: str
@@ -36,11 +41,11 @@ class Block:
 def code(text: str) -> str | None:
     """The program of a response in a form free of comments and layout; None where there is none.
 
-    Of several blocks it is the last that defines something, or is in another language than Python; else the last of Python; a
-    block of shell commands or of output only where there is nothing else. The opening fence may be missing (a prompt may end
-    with it), and the closing one where what stands there is Python that parses: a program that was cut off is None.
-    A response without fences counts where it is Python from first to last. What does not parse as Python loses only its
-    indentation and the spaces at the ends of its lines.
+    Of several blocks it is the last that defines something or is in another language than Python; else the last one in Python; a
+    block of shell commands or output counts only where there is nothing else. The opening fence may be missing (a prompt may end
+    with it), and so may the closing one where the block parses as Python: a program that was cut off is None. A response without
+    fences counts where it is Python from beginning to end. What does not parse as Python loses only its indentation and the
+    spaces at the ends of its lines.
     """
     text = _INVISIBLE.sub("", answering(text)).replace("\r\n", "\n").replace("\r", "\n")
     inside = tagged(text)
@@ -54,7 +59,7 @@ def code(text: str) -> str | None:
         return within
     if best.language in _PYTHON:
         return _as_python(best.text)
-    return _as_it_stands(best.text) if best.language else _form(best.text)
+    return _as_it_is(best.text) if best.language else _form(best.text)
 
 
 def reference(text: str) -> str | None:
@@ -99,17 +104,17 @@ def _unquoted(lines: list[str]) -> list[str]:
 
 
 def _shifted(lines: list[str], depth: int) -> str:
-    """Lines without up to `depth` of the spaces before each, which the indentation of their fence accounts for."""
+    """Lines without up to `depth` of their leading spaces, which belong to the indentation of their fence."""
     return "\n".join(line[min(depth, len(line) - len(line.lstrip())) :].rstrip() for line in lines).strip("\n")
 
 
 def _depth(before: str) -> int:
-    """How far the block of a fence is indented: as far as the fence, unless words stand before it."""
+    """How far the block of a fence is indented: as far as the fence, unless there are words before it."""
     return 0 if before.strip(_LIST_MARKS) else len(before)
 
 
 def _opens(opening: re.Match[str]) -> bool:
-    """Whether a fence opens a block: a word before it on the line is prose, which at most a language may follow."""
+    """Whether a fence opens a block: where words come before it on its line, only a language may follow it."""
     return not opening["before"].strip(_LIST_MARKS) or len(opening["info"].split()) <= 1
 
 
@@ -128,7 +133,7 @@ def _rank(block: Block) -> int:
 
 
 def _parsed(block: str) -> ast.Module | None:
-    """The syntax tree of Python code; None for what is not, or is nested too deep."""
+    """The syntax tree of Python code; None for what is not Python, or is nested too deeply."""
     if len(block) > _LONGEST:
         return None
     for text in dict.fromkeys((block, textwrap.dedent(block), block.replace("\xa0", " "))):
@@ -155,17 +160,17 @@ def _unfenced(text: str) -> str | None:
 
 
 def _form(block: str) -> str:
-    """The form of a block that names no language: Python where it says something in it."""
-    return _as_python(block) if _is_program(block) else _as_it_stands(block)
+    """The form of a block that names no language: as Python where it is a program in it."""
+    return _as_python(block) if _is_program(block) else _as_it_is(block)
 
 
 def _as_python(block: str) -> str:
     tree = _parsed(block.strip("\n"))
     try:
-        return _as_it_stands(block) if tree is None else ast.unparse(tree)
+        return _as_it_is(block) if tree is None else ast.unparse(tree)
     except (RecursionError, ValueError):
-        return _as_it_stands(block)
+        return _as_it_is(block)
 
 
-def _as_it_stands(block: str) -> str:
+def _as_it_is(block: str) -> str:
     return textwrap.dedent("\n".join(line.rstrip() for line in block.split("\n"))).strip("\n")

@@ -11,7 +11,7 @@ from exptilt.answers.lexer import Token, token_at
 from exptilt.answers.literals import canonical, literal
 from exptilt.answers.numerals import CURRENCIES, CURRENCY_WORDS, number_at
 from exptilt.answers.numeric import clock_at
-from exptilt.answers.places import Unreadable
+from exptilt.answers.passages import Unreadable
 from exptilt.answers.readings import find
 from exptilt.answers.unit_table import Unit, lookup
 from exptilt.answers.units import unit_at
@@ -24,8 +24,8 @@ def quantity(text: str) -> str | None:
 
     Looked for where `number` looks. Units are those of science, commerce and the kitchen, with metric prefixes and composed of
     others ("kg m/s^2", "miles per hour", "$5/hour"); "2 hours 30 minutes", "2:30 hours" and "150 min" are all "9000 s".
-    Months and years are "month", volumes "m^3". Another word after the number is not an unit: "42 apples" is "42", as a bare 42
-    is. A number with a unit and one without are different answers; where responses often leave the unit out, `number` is
+    Months and years are "month", volumes "m^3". Any other word after the number is not a unit: "42 apples" is "42", as is a
+    bare 42. A number with a unit and one without are different answers; where responses often leave the unit out, `number` is
     the better reader.
     """
     return find(clean(answering(text)), quantity_form)

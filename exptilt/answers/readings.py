@@ -1,4 +1,4 @@
-"""How numbers are found in passages: which of those in it a statement, a formula or an unmarked text means.
+"""How numbers are found in passages: which of the numbers in it a statement, a formula or an unmarked text means.
 
 `number` and `quantity` look in the same way; they differ in the form that they give to what begins at a token (`Reading`).
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from exptilt.answers.candidates import Reading, candidate_at, candidates_of
 from exptilt.answers.lexer import Token, plain, token_at, tokens
 from exptilt.answers.numerals import CURRENCIES
-from exptilt.answers.places import Passage, Unreadable, final
+from exptilt.answers.passages import Passage, Unreadable, final
 from exptilt.answers.surroundings import check_after, is_aside, is_label
 
 _EQUATIONS = 50  # of a response that are looked at, the last ones
@@ -64,11 +64,11 @@ def find(text: str, read: Reading) -> str | None:
 
 def _in_passage(passage: Passage, read: Reading) -> str | None:
     text = passage.text
-    if passage.place in ("box", "brackets"):
+    if passage.mark in ("box", "brackets"):
         return _formula(tokens(plain(text), prose=False), read)
-    if passage.place == "tag" and (whole := _whole(text, read)) is not None:
+    if passage.mark == "tag" and (whole := _whole(text, read)) is not None:
         return whole
-    if passage.place == "hashes":
+    if passage.mark == "hashes":
         return None if _HEADING.match(text) or not _begins(text, read) else first(text, read)
     return first(text, read)
 
@@ -85,7 +85,7 @@ def _whole(text: str, read: Reading) -> str | None:
 
 
 def _formula(found: list[Token], read: Reading) -> str | None:
-    """The number that a formula is: what is left of it must be a name before "=" and words around it."""
+    """The number that a formula is: the rest of it must be a name before "=" and words around it."""
     if found and all(token.prose or token.kind == "mark" for token in found) and any(token.prose for token in found):
         return _first_of(found, read)
     if (exact := _before_approximation(found, lambda before: _formula(before, read))) is not None:
@@ -105,7 +105,7 @@ def _formula(found: list[Token], read: Reading) -> str | None:
 
 
 def _before_approximation(found: list[Token], read: Callable[[list[Token]], str | None]) -> str | None:
-    """What stands before "≈", where it can be read: the value, and what follows is only near it."""
+    """What comes before "≈", where it can be read: the value, while what follows is only close to it."""
     at = next((at for at, token in enumerate(found) if token.text == "≈"), 0)
     if not any(token.kind == "number" for token in found[:at]):
         return None
@@ -148,7 +148,7 @@ def _sides(found: list[Token]) -> list[list[Token]]:
 
 
 def _names_another(side: list[Token]) -> bool:
-    """Whether what stands between two "=" ends with a further letter that gets a value."""
+    """Whether what is between two "=" ends with another letter that is given a value."""
     if token_at(side, len(side) - 2).text == "_":
         side = side[:-2]
     name, joint = token_at(side, len(side) - 1), token_at(side, len(side) - 2)

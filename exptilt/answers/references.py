@@ -1,7 +1,7 @@
 """Right answers as each reader writes answers.
 
-A reference is often bare: "2x+1" where a response would say "\\boxed{2x+1}". What finds the answer in a response would look in it
-for a part, so each reader whose answers are more than a word has a reader of references too. One's own reader reads both.
+A reference is often bare: "2x+1" where a response would say "\\boxed{2x+1}". The reader of responses would take a part of it for
+the answer, so each reader whose answers are more than a word has a reader of references too. Your own reader reads both.
 """
 
 from __future__ import annotations

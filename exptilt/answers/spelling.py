@@ -1,7 +1,7 @@
-"""LaTeX as models write it, respelled as Math-Verify's parser reads it; and what it would misread, told apart beforehand.
+"""LaTeX as models write it, respelled for Math-Verify's parser; and a check for what the parser would misread.
 
-The parser's own respelling drops units by their letters ("3ab" becomes 3, "2m" 2), adds digits in groups ("1 234" becomes
-235) and loses primes; so that part of it is switched off and done here.
+The parser's own respelling drops units by their letters ("3ab" becomes 3, "2m" becomes 2), adds groups of digits ("1 234"
+becomes 235) and loses primes, so that part is switched off and done here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LAYOUT = _rules(
     (r"\\colon(?![A-Za-z])", ":"),
     (r" +", " "),
 )
-_LETTERS = _rules(  # of fonts and accents: unit vectors however they are set, other vectors, primes
+_LETTERS = _rules(  # letters in fonts and with accents: unit vectors however they are set, other vectors, primes
     (r"\\(?:mathrm|text|operatorname|mathit)\{([eid])\}", r"\1"),
     (r"\\[ij]math(?![A-Za-z])", lambda found: found[0][1]),
     (
@@ -125,7 +125,7 @@ _DEGREES = re.compile(r"((?:[0-9.]+|\\frac ?\{[^{}]*\} ?\{[^{}]*\}|\\pi|[a-z)]))
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _ROOT = re.compile(r"(?<![A-Za-z\\])(sqrt|cbrt|abs)(?=\()|(√|∛) ?(?=\()|(\\sqrt) ?(?=\()")
 _ROOT_OF = re.compile(r"(?:√|(?<![A-Za-z\\])sqrt ?) ?(\{|[0-9.]+|[A-Za-zπ])")
-_NOT_VALUES = re.compile(  # what the parser takes for a product of letters, or reads without its point
+_NOT_VALUES = re.compile(  # what the parser takes for a product of letters, or whose meaning it loses
     r"\\(?:angle|triangle|overline|widehat|stackrel|square"
     r"|equiv|perp|parallel|cong|sim|mapsto|ldots|dots|cdots|cdot ?\\cdot|vdots|ddots"
     r"|forall|exists|Leftrightarrow|implies|oplus|otimes|star|circ|deg|begin\{cases)(?![A-Za-z])"
@@ -158,12 +158,12 @@ def _trimmed(content: str) -> str:
 
 
 def has_value(content: str) -> bool:
-    """Whether a respelled expression is one that the parser reads as what it means."""
+    """Whether the parser reads a respelled expression as what it means."""
     return not _NOT_VALUES.search(content)
 
 
 def without_units(content: str) -> str:
-    """The expression without the unit that stands behind it."""
+    """The expression without the unit after it."""
     for pattern in (_TRAILING_FRACTION_UNIT, _TRAILING_UNIT, _BARE_UNIT):
         content = pattern.sub("", content)
     return content.strip()

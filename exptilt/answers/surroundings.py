@@ -1,11 +1,11 @@
-"""What stands around a number and tells that it is only a part of something: of a formula, a list, a range, a date, a name."""
+"""The surroundings of a number that show it to be only a part of something: of a formula, a list, a range, a date, a name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from exptilt.answers.lexer import Token, token_at
-from exptilt.answers.places import Unreadable
+from exptilt.answers.passages import Unreadable
 
 _LABELS = {
     "step", "rule", "figure", "fig", "table", "question", "problem", "exercise", "section", "chapter", "page", "part", "case",
@@ -99,7 +99,7 @@ def _check_word_after(tokens: Sequence[Token], after: int) -> None:
 
 
 def check_before(tokens: Sequence[Token], start: int) -> None:
-    """Raise Unreadable where what stands before a number makes it a part of something."""
+    """Raise Unreadable where what comes before a number makes it a part of something."""
     token, before = token_at(tokens, start - 1), token_at(tokens, start - 2)
     attached = start > 0 and not tokens[start].gap
     if start == 0:
@@ -168,7 +168,7 @@ def _is_number(tokens: Sequence[Token], at: int) -> bool:
 
 
 def is_label(tokens: Sequence[Token], start: int) -> bool:
-    """Whether the number only names a thing: "step 3", "#2", "top-10", "1." before the words of a list's line."""
+    """Whether the number only names a thing: "step 3", "#2", "top-10", "1." before the words of a list item."""
     token, before = token_at(tokens, start - 1), token_at(tokens, start - 2)
     if start > 0 and (token.text.lower() in _LABELS or (token.text == "(" and before.text.lower() in _LABELS)):
         return True
@@ -186,7 +186,7 @@ def is_label(tokens: Sequence[Token], start: int) -> bool:
 
 
 def is_aside(tokens: Sequence[Token], start: int) -> bool:
-    """Whether the number stands in brackets, or tells when or how long: "after 3 days"."""
+    """Whether the number is in brackets, or says when or how long: "after 3 days"."""
     before, after = token_at(tokens, start - 1).text.lower(), token_at(tokens, start + 1).text.lower()
     if before in _BEFORE_ADJUNCT and after.removesuffix("s") in _ADJUNCT | {word.removesuffix("s") for word in _ADJUNCT}:
         return True

@@ -1,8 +1,8 @@
 """The process behind `exptilt.answers.latex`: a JSON string of LaTeX per line in, its canonical form or null out.
 
-It says "ready" once, and then reads each line in a child of its own, which it forks anew when one has died: an expression may
-take `SECONDS` of CPU time and `MEMORY` bytes, and a child that takes longer is ended by the kernel in the midst of it, as no
-exception could end sympy. A new child has all modules loaded, so that a hostile expression costs its limit and no more.
+It writes "ready" once. The lines are read by a child process, which is forked anew whenever one has died: an expression may
+take `SECONDS` of CPU time and `MEMORY` bytes, and the kernel ends a child that takes more in the middle of its work, as no
+exception could. A new child has all modules loaded, so a hostile expression costs its limit and no more.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _serve() -> None:
-    """Answer lines until there are no more; killed over one that takes too long."""
+    """Answer lines until there are no more; a line that takes too long ends the process."""
     waiting = b""
     while True:
         while b"\n" not in waiting:
@@ -89,12 +89,12 @@ def read(content: str) -> str | None:
         if not written or not has_value(written):
             return None
         return form(_parsed(written), any_of="or" in written)
-    except Exception:  # noqa: BLE001  whatever the parser or sympy stumble over, it is an expression they cannot read
+    except Exception:  # noqa: BLE001  whatever makes the parser or sympy fail is an expression that they cannot read
         return None
 
 
 def _parsed(written: str) -> Any:
-    """What the parser makes of it; where it cannot read a "±" inside of something, both of what it stands for."""
+    """What the parser makes of it; where it cannot read a "±" inside something, the two expressions that it stands for."""
     try:
         return parsed(written)
     except Exception:

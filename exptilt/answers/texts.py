@@ -1,4 +1,4 @@
-"""What an answer is to the rest of the library, and the answer that is the whole text."""
+"""The type of functions that read answers, and the one whose answer is the whole text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u20
 def exact(text: str) -> str | None:
     """The whole text, compared freely: lower case, single spaces, no punctuation at its ends; None if nothing is left.
 
-    A text of nothing but punctuation keeps it, so that "?" and "!" differ, and so does a number its minus, its point and its
-    percent sign. Characters that cannot be seen do not count.
+    A text of punctuation alone keeps it, so that "?" and "!" differ; a number keeps its minus, its point and its percent sign.
+    Invisible characters do not count.
     """
     folded = " ".join(unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold().split())
     folded = _MINUS.sub("-", folded)

@@ -12,7 +12,12 @@ Powers = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class Unit:
-    """size: in base units. powers: of the base units, sorted. zero: what its zero is in base units, for temperatures."""
+    """A unit of measurement.
+
+    size: in base units.
+    powers: of the base units, sorted.
+    zero: what its zero is in base units, for temperatures.
+    """
 
     size: Fraction
     powers: Powers

@@ -1,7 +1,7 @@
-"""The process that holds a program under examination: it runs the program, then does as the invigilator asks.
+"""The process that holds a program under examination: it runs the program, then does what the invigilator asks.
 
-Part of what runs inside the sandbox, so it uses the standard library alone. Everything in this process is the program's to
-tamper with, which gains it nothing: what arrives at the other side is plain values.
+This file runs inside the sandbox, so it uses the standard library alone. The program may tamper with everything in this process
+and gains nothing by it: only plain values arrive at the other side.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
-from exptilt.sandbox.plain import NotPlain, Reader, Writer, receive, send
+from exptilt.sandbox.copies import Copies
+from exptilt.sandbox.messages import receive, send
+from exptilt.sandbox.plain import NotPlain, Reader, Writer
 
 LONGEST_REASON = 300  # characters
-MOST_COPIES = 200  # containers of which both sides have a copy, as in the invigilator
-LONGEST_PRINT = 1 << 20  # characters that the program printed, handed over with one answer
+LONGEST_PRINT = 1 << 20  # bytes that the program printed, handed over with one answer
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     name: getattr(builtins, name)
@@ -71,7 +72,7 @@ class Candidate:
         self.channel = channel
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
-        self.held: list[tuple[Any, Any]] = []  # containers of which the test has a copy, and what was in them
+        self.copies = Copies(lambda container: self.contents([container])[0])  # containers of which the test has a copy
         self.loop: Any = None
         self.module: dict[str, Any] = {}
         self.told: dict[str, Any] = {}  # what the test was told that the module's names hold
@@ -85,7 +86,7 @@ class Candidate:
             self.answer(receive(self.channel))
 
     def answer(self, asked: dict[str, Any]) -> None:
-        """Do what is asked, and tell what came of it."""
+        """Do what is asked, and send the outcome."""
         try:
             answer = self.load(**asked["load"]) if "load" in asked else self.apply(asked)
         except BaseException as error:  # noqa: BLE001 (the program may raise anything; it is for the test to judge)
@@ -97,7 +98,7 @@ class Candidate:
             send(self.channel, answer | {"value": self.stand_in(self.value)})
 
     def take_over_streams(self) -> list[Callable[[], str]]:
-        """Have standard input come from the test, and keep what is printed; functions that give it, each part once."""
+        """Take standard input from the test, and keep what is printed. Returns functions that give it, each part once."""
         sys.stdin = Asking(self.ask)  # type: ignore[assignment]
         functions = []
         for name in ("stdout", "stderr"):
@@ -135,12 +136,12 @@ class Candidate:
         return number
 
     def error_class(self, kind: type[BaseException]) -> dict[str, Any]:
-        """What tells an exception class to the invigilator: where it is from, and its bases."""
+        """What describes an exception class to the invigilator: where it is from, and its bases."""
         bases = [self.error_class(base) for base in kind.__bases__ if issubclass(base, BaseException)]
         return {"number": self.keep(kind), "name": [kind.__module__, kind.__qualname__], "bases": bases}
 
     def raised(self, error: BaseException) -> dict[str, Any]:
-        """The answer that the program raised an exception."""
+        """The answer for an exception that the program raised."""
         arguments = error.args
         if isinstance(error, OSError) and error.filename is not None and len(arguments) == 2:
             arguments = (*arguments, error.filename)
@@ -188,7 +189,7 @@ class Candidate:
     # ---------------------------------------------------------------------------------------------------- being asked
 
     def load(self, source: str, names: list[str]) -> dict[str, Any]:
-        """Run the program as a module; what it has under the names that are asked for."""
+        """Run the program as a module. Returns what it has under the names that are asked for."""
         module = types.ModuleType("program")
         sys.modules["program"] = module
         exec(compile(source, "program.py", "exec", dont_inherit=True), vars(module))
@@ -198,13 +199,13 @@ class Candidate:
             writer = Writer(self.stand_in)
             values[name] = writer.write(value)
             kept += writer.met
-        self.hold(kept)
+        self.copies.watch(kept)
         self.module, self.told = vars(module), values
         modules = [name for name, value in found.items() if isinstance(value, types.ModuleType)]
         return {"values": values, "modules": modules, "callables": [name for name, value in found.items() if callable(value)]}
 
     def apply(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Do one operation; its value, and what it changed of the mutable containers among its arguments."""
+        """Do one operation. Returns its value, and what it changed in the mutable containers among its arguments."""
         reader = Reader(self.find)
         arguments = [reader.read(item) for item in asked["arguments"]]
         keywords = {name: reader.read(item) for name, item in asked["keywords"].items()}
@@ -215,25 +216,25 @@ class Candidate:
         answer: dict[str, Any] = {}
         try:
             self.value = self.do(asked["do"], arguments, keywords)
-            given = [
-                place for place, each in enumerate(reader.made) if any(each is item for item in (*arguments, *keywords.values()))
-            ]
+            passed = [*arguments, *keywords.values()]
+            given = [number for number, each in enumerate(reader.made) if any(each is item for item in passed)]
+            passed.clear()
             arguments.clear()
             keywords.clear()
-            # Two references are this object's or the reader's, and the call's; whatever else refers to a container may change it.
+            # Two references are this object's or the reader's, and the call's; whatever else holds a container may change it.
             kept = sys.getrefcount(self.value) > 2 + any(self.value is each for each in reader.made)
-            held = [place for place in given if sys.getrefcount(reader.made[place]) > 2 + (reader.made[place] is self.value)]
+            held = [number for number in given if sys.getrefcount(reader.made[number]) > 2 + (reader.made[number] is self.value)]
             writer = Writer(self.stand_in)
             answer = {"value": writer.write(self.value), "reduced": writer.reduced, "kept": kept, "held": held}
-            self.hold([reader.made[place] for place in held] + (writer.met if kept else []))
+            self.copies.watch([reader.made[number] for number in held] + (writer.met if kept else []))
         except BaseException as error:  # noqa: BLE001 (the program may raise anything; it is for the test to judge)
             answer = self.raised(error)
         after = self.contents(reader.made)
-        changed = [[place, now] for place, (was, now) in enumerate(zip(before, after, strict=True)) if was != now]
+        changed = [[number, now] for number, (was, now) in enumerate(zip(before, after, strict=True)) if was != now]
         return answer | {"changed": changed, "globals": self.changed_globals()}
 
     def changed_globals(self) -> dict[str, Any]:
-        """What the program's names hold that the test uses, where it is another value than when it was last told."""
+        """What the program's names that the test uses hold, where the value has changed since the test was last told."""
         there = [name for name in self.told if name in self.module]
         now = {name: Writer(self.stand_in).write(self.module[name]) for name in there}
         changed = {name: value for name, value in now.items() if value != self.told[name]}
@@ -242,19 +243,14 @@ class Candidate:
 
     def update(self, updates: list[Any]) -> None:
         """Make containers hold what the test made of its copies of them."""
-        held = [each for each, _ in self.held]
-        for place, content in updates:
-            Reader(self.find, made=held).refill(held[place], content)
-        changed = {id(held[place]) for place, _ in updates}
-        self.held = [(each, self.contents([each]) if id(each) in changed else was) for each, was in self.held]
-
-    def hold(self, containers: list[Any]) -> None:
-        """Remember what containers hold of which the test has a copy."""
-        self.held = (self.held + [(each, self.contents([each])) for each in containers])[-MOST_COPIES:]
+        containers = self.copies.containers
+        for number, content in updates:
+            Reader(self.find, made=containers).refill(containers[number], content)
+        self.copies.accept(number for number, _ in updates)
 
     def do(self, operation: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         if operation == "parted":
-            return any(self.contents([each]) != was for each, was in self.held)
+            return self.copies.differ()
         if operation == "await":
             return self.wait_for(arguments[0])
         value = OPERATIONS[operation](*arguments, **keywords)

@@ -1,15 +1,15 @@
 """Examines a program inside the sandbox, so that it cannot see, change or fake its examination.
 
-Part of what runs inside the sandbox, so it uses the standard library alone. For each task the *examiner* forks an
+This file runs inside the sandbox, so it uses the standard library alone. For each task the *examiner* forks an
 *invigilator*, which knows the task, and which starts a *candidate* (candidate.py): a fresh Python that is given the program
 and nothing else. The task's code runs in the invigilator; the names that it takes from the program stand for objects in the
 candidate. A call sends plain values there and brings plain values back (plain.py), so no code of the program ever runs in the
 process that judges: nothing it prints, patches, raises or exits with can pass a test, only the right value. What is not plain
 stays in the candidate and is represented by a `Remote` (remote.py).
 
-Examiner and invigilator are not dumpable: the candidate, although of the same user, cannot read their memory or descriptors; and
-they import from the folders of the interpreter alone, where nobody can write. After each task every other process is killed. The
-verdicts go to standard output, one JSON line each, after {"ready": true}.
+Examiner and invigilator are not dumpable: the candidate, although it runs as the same user, cannot read their memory or
+descriptors. They import from the folders of the interpreter alone, where nobody can write. After each task every other process
+is killed. The verdicts go to standard output, one JSON line each, after {"ready": true}.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 
-from exptilt.sandbox.invigilator import TEST, Invigilator, Lost
+from exptilt.sandbox.invigilator import TEST, Invigilator
 from exptilt.sandbox.names import BUILT_INS, Uses, module_named, uses
 from exptilt.sandbox.plain import NotPlain
-from exptilt.sandbox.remote import Broken, is_remote
+from exptilt.sandbox.remote import Broken, Lost, is_remote
 
 PR_SET_DUMPABLE = 4
 LONGEST_DETAIL, LONGEST_VALUE = 300, 20_000  # characters
-RECURSION = 5000  # frames; what the program nests deep must not fail here
-# The types whose text tells equal values from others; that of a generator would tell its address.
+RECURSION = 5000  # frames; a value that the program nests deeply must not fail here
+# The types whose text is the same for equal values only; that of a generator would show its address.
 _TOLD_BY_TEXT = str | bytes | bytearray | int | float | complex | Fraction | Decimal | date | time | timedelta | range | PurePath
 _TOLD_BY_TEXT |= array | type | types.NoneType | types.EllipsisType
 # What works only where test and program are one process.
@@ -59,14 +59,14 @@ def judge(given: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
 
 
 def carry_out(invigilator: Invigilator, program: str, task: dict[str, Any]) -> str | None:
-    """Run the task's code to its end; the canonical value of an expression."""
+    """Run the task's code to its end. Returns the canonical value of an expression."""
     code, mode = task["code"], "eval" if task["wants_value"] else "exec"
     compiled = compile(code, TEST, mode, dont_inherit=True)
     module = types.ModuleType("__main__")
     values, modules = names_for(uses(code), invigilator, program)
     vars(module).update(values | modules)
     invigilator.space, invigilator.provided = vars(module), {name: values[name] for name in values.keys() - modules.keys()}
-    # Last, so that no name of the program's is in the place of these.
+    # Last, so that no name of the program's replaces these.
     vars(module).update(__builtins__=builtins, __name__="__main__")
     sys.modules["__main__"] = module
     if not task["wants_value"]:
@@ -78,8 +78,9 @@ def carry_out(invigilator: Invigilator, program: str, task: dict[str, Any]) -> s
 def names_for(used: Uses, invigilator: Invigilator, program: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the test's code may use: what the program has under the names in the test, and the modules it takes for granted.
 
-    A built-in's name means the built-in, and a standard module's the module, whatever the program made of it. But where a test
-    names nothing of the program except by one built-in's name (MBPP asks for a function `sum`), the program's own is meant.
+    The name of a built-in means the built-in, and that of a standard module the module, whatever the program made of it. But
+    where a test uses nothing of the program except under the name of one built-in (MBPP asks for a function `sum`), the
+    program's own is meant.
     """
     loaded = invigilator.load(program, list(used.words))
     hidden = used.built_ins & loaded["callables"]
@@ -102,22 +103,22 @@ def verdict(error: BaseException, invigilator: Invigilator, used: Uses) -> dict[
     if isinstance(error, Lost) or any(error is each for each in invigilator.own):
         return _verdict("failed", detail)
     if isinstance(error, ImportError):
-        return _verdict("broken", f"the test imports what is not there: {error}", any_program=True)
+        return _verdict("broken", f"the test imports something that is not installed: {error}", any_program=True)
     if isinstance(error, SystemExit) and not error.code:
-        return _verdict("broken", "the test ends itself by SystemExit, before its last line", any_program=True)
+        return _verdict("broken", "the test exits by SystemExit before its last line", any_program=True)
     # Besides the list of kept containers, the loop and the call refer to one; if anything else does, the test can still see it.
     if any(sys.getrefcount(value) > 3 for value in invigilator.kept):
-        return _verdict("broken", f"the program returned a value and changed an argument, a change not handed over ({detail})")
+        return _verdict("broken", f"the program returned a value and changed an argument, which the test does not see ({detail})")
     if parted := invigilator.parted():
         return _verdict("broken", f"{parted} ({detail})")
     if invigilator.doubts:
         return _verdict("broken", f"{invigilator.doubts[0]} ({detail})")
     if isinstance(error, TypeError | AttributeError) and (invigilator.reduced or "Remote" in str(error)):
         what = f"a value of the program's class {invigilator.reduced}" if invigilator.reduced else "an object of the program"
-        return _verdict("broken", f"the test does with {what} what it is not passed on for ({detail})")
+        return _verdict("broken", f"the test does something with {what} that is not passed on to it ({detail})")
     if isinstance(error, TypeError | AttributeError) and invigilator.objects and _raised_by_library(error):
         return _verdict(
-            "broken", f"the test has a library do with an object of the program what it is not passed on for ({detail})"
+            "broken", f"the test has a library do something with an object of the program that is not passed on to it ({detail})"
         )
     if invigilator.objects and "type" in used.built_ins:
         return _verdict("broken", f"the test asks for the type of an object of the program ({detail})")
@@ -156,7 +157,7 @@ def canonical(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    """A text, or what tells a longer one from others."""
+    """A text; of a long one its beginning and a digest."""
     return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -54,7 +54,7 @@ def close_in(code: bytes) -> None:
 
 
 def check_walls() -> None:
-    """Trust no launcher: look whether the walls stand, and raise where one does not."""
+    """Trust no launcher: check that every wall stands, and raise where one does not."""
     with open("/proc/self/status") as file:
         status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
     with open("/proc/self/net/dev") as file:
@@ -148,7 +148,7 @@ def memory_of(folder: str) -> int | None:
 
 
 def reap(child: int | None) -> int | None:
-    """Bury the dead; the wait status of `child` if it is among them."""
+    """Reap ended children; the wait status of `child` if it is among them."""
     status = None
     try:
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -184,14 +184,14 @@ def watch(child: int, report: int, walls: bool, seconds: float, cpu_seconds: flo
             stopped = "cpu"
         if status is not None or stopped:
             return {"stopped": stopped, "status": status, "cpu": used, "memory": most}
-        # Where there are many processes looking takes long: spend a tenth of the time on it.
+        # Where there are many processes a survey takes long: spend a tenth of the time on it.
         pause = max(0.01, 9 * (time.monotonic() - began))
         if any(event & select.POLLERR for _, event in poll.poll(1000 * pause)):
             return None
 
 
 def end() -> None:
-    """Kill all descendants. In a process namespace the exit of its first process does it too, and surely."""
+    """Kill all descendants. In a process namespace the exit of its first process kills them too, without fail."""
     for _ in range(1000):
         descendants = survey()[2]
         if not descendants:

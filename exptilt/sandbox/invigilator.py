@@ -1,7 +1,7 @@
-"""The judge's side of the talk with a candidate: starts it, has it do what the test asks, and raises what it raises.
+"""The judge's side of the conversation with a candidate: it starts one, passes on what the test asks, and raises what is raised.
 
-Part of what runs inside the sandbox, so it uses the standard library alone. Nothing that the candidate says is acted on but as
-data: it is looked up in tables that are made here, or kept as a value.
+This file runs inside the sandbox, so it uses the standard library alone. What the candidate says is treated as data only: it is
+looked up in tables that are made here, or kept as a value.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from collections.abc import Iterator
 from threading import RLock
 from typing import Any, NoReturn
 
-from exptilt.sandbox.plain import NotPlain, Reader, Writer, receive, send
-from exptilt.sandbox.remote import Broken, Handle, Remote, handle_of
+from exptilt.sandbox.copies import Copies
+from exptilt.sandbox.messages import receive, send
+from exptilt.sandbox.plain import NotPlain, Reader, Writer
+from exptilt.sandbox.remote import Broken, Handle, Lost, Remote, handle_of
 from exptilt.sandbox.standing import Standing, known_errors, made, new_error
 
 TEST = "the test"  # the file name of the test's code
 _INPUT = builtins.input
 _SEED = random.seed
 _NAMED = type | types.FunctionType | types.BuiltinFunctionType | types.MethodDescriptorType  # what has a module and a name
-# Containers of which both sides have a copy, watched for changes on one side; and the parts of one whose changes are sent on.
-MOST_COPIES, LONGEST_COPY = 200, 1000
 # What reading a forged message may raise.
 _FORGED = (NotPlain, LookupError, TypeError, ValueError, AttributeError, RecursionError)
-
-
-class Lost(BaseException):
-    """The candidate is gone, or says what no candidate says: the program has failed. No `except Exception` may catch it."""
 
 
 class Invigilator:
     """Starts a candidate for one program and talks to it.
 
-    ended: the first Broken or Lost that was raised, whatever the test caught. doubts: why a failure of the task may be no fault
-    of the program. own: the exceptions that the program raised. objects: whether the test was given an object of the program's.
-    reduced: the class of a value that arrived as its plain relative. kept: containers of the test that differ in the candidate.
+    ended: the first Broken or Lost that was raised, whatever the test caught.
+    doubts: why a failure of the task may not be the program's fault.
+    own: the exceptions that the program raised.
+    objects: whether the test was given an object of the program's.
+    reduced: the class of a value that arrived as its plain relative.
+    kept: containers of the test that differ in the candidate.
+    space: the test's names.
+    provided: what it was given under the program's names.
+    copies: containers of which the program holds another copy.
     """
 
     def __init__(self, command: list[str]) -> None:
@@ -54,9 +56,9 @@ class Invigilator:
         self.seed: Any = None
         self._remotes: dict[int, Any] = {}
         self._errors: dict[int, type[BaseException]] = {}
-        self.space: dict[str, Any] = {}  # the test's names
-        self.provided: dict[str, Any] = {}  # what it was given under the program's
-        self._copies: list[tuple[Any, Any]] = []  # containers of which the program holds another copy, and what was in them
+        self.space: dict[str, Any] = {}
+        self.provided: dict[str, Any] = {}
+        self.copies = Copies(lambda copy: Writer(lambda value: {"object": id(value)}, own=Remote).contents(copy))
         self._given: list[Any] = []  # functions and iterators of the test that the candidate knows by number
         random.seed = self._seeded
         subprocess.Popen(
@@ -70,24 +72,24 @@ class Invigilator:
         theirs.close()
 
     def load(self, source: str, names: list[str]) -> dict[str, Any]:
-        """Have the program run; its values by those of `names` that it has, and which are modules, and which can be called."""
+        """Run the program. Returns its values under those of `names` that it has, which are modules, and which can be called."""
         loaded = self._exchange({"load": {"source": source, "names": names}})
         try:
             values: dict[str, Any] = {}
             for name in [name for name in names if name in loaded["values"]]:
                 reader = self._reader()
                 values[name] = reader.read(loaded["values"][name])
-                self._watch(reader.made)
+                self.copies.watch(reader.made)
             told = {what: {name for name in names if name in loaded[what]} for what in ("modules", "callables")}
         except _FORGED as error:
             self._stop(Lost(f"the program forged a message: {error}"))
         return {"values": values} | told
 
     def ask(self, operation: str, *arguments: Any, **keywords: Any) -> Any:
-        """Have the candidate do something. What it changed of the test's lists, dicts and sets changes here too.
+        """Have the candidate do something. What it changed in the test's lists, dicts and sets changes here too.
 
-        But not where something was returned as well: then an expectation that the test computes from its own list would be
-        computed from what the program made of it.
+        Where something was returned as well, it does not: an expectation that the test computes from its own list would then be
+        computed from what the program made of that list.
         """
         with self.lock:
             writer = Writer(self._stand_in, own=Remote)
@@ -102,50 +104,41 @@ class Invigilator:
                 self.reduced = self.reduced or str(answer["reduced"])
                 reader = self._reader()
                 value = reader.read(answer["value"])
-                self._watch([writer.met[place] for place in answer["held"]] + (reader.made if answer["kept"] is True else []))
+                held = [writer.met[number] for number in answer["held"]]
+                self.copies.watch(held + (reader.made if answer["kept"] is True else []))
                 self._refresh(answer["globals"])
                 if answer["changed"] and value is None:
                     self._apply(answer["changed"], writer.met)
                 elif answer["changed"]:
-                    self.kept += [writer.met[place] for place, _ in answer["changed"]]
+                    self.kept += [writer.met[number] for number, _ in answer["changed"]]
             except _FORGED as error:
                 self._stop(Lost(f"the program forged a message: {error}"))
             return value
 
     def _refresh(self, changed: dict[str, Any]) -> None:
-        """Give the program's names in the test's name space the values that they have by now, where the test has not set them."""
+        """Give the program's names in the test's name space their present values, where the test has not set them itself."""
         for name in changed.keys() & self.provided.keys():
             if self.space.get(name) is self.provided[name]:
                 self.space[name] = self.provided[name] = self._reader().read(changed[name])
 
     def parted(self) -> str:
-        """Why a container of the program's may differ from the test's copy of it, one of them having changed since; or ""."""
-        if any(self._contents(copy) != was for copy, was in self._copies):
+        """Why a container of the program may differ from the test's copy of it, one of them having changed since; or ""."""
+        if self.copies.differ():
             return "the test changed a list, dict or set that the program holds another copy of"
         try:
             parted = self.ended is None and self.ask("parted") is True
-        except BaseException:  # noqa: BLE001 (a program that cannot be asked any more has said nothing for itself)
+        except BaseException:  # noqa: BLE001 (a program that can no longer be asked gets no benefit of the doubt)
             return ""
         return "the program changed a list, dict or set that the test holds another copy of" if parted else ""
 
-    def _watch(self, copies: list[Any]) -> None:
-        """Remember what containers hold of which the program has another copy."""
-        self._copies = (self._copies + [(copy, self._contents(copy)) for copy in copies])[-MOST_COPIES:]
-
     def _updates(self) -> list[Any]:
-        """What the test made of its copies: their places among those that both sides watch, and what they hold now.
+        """What the test made of its copies: their numbers, and what they hold now.
 
         So `node.children.append(other)` reaches the program's list.
         """
-        copies, found = [copy for copy, _ in self._copies], []
-        for place, (copy, was) in enumerate(self._copies):
-            if len(was) <= LONGEST_COPY and (now := self._contents(copy)) != was:
-                found.append([place, Writer(self._stand_in, own=Remote, met=copies).contents(copy)])
-                self._copies[place] = (copy, now)
-        return found
-
-    def _contents(self, copy: Any) -> Any:
-        return Writer(lambda value: {"object": id(value)}, own=Remote).contents(copy)
+        copies = self.copies.containers
+        writers = [(number, Writer(self._stand_in, own=Remote, met=copies)) for number in self.copies.take_changes()]
+        return [[number, writer.contents(copies[number])] for number, writer in writers]
 
     # --------------------------------------------------------------------------------------------------------- talking
 
@@ -156,7 +149,7 @@ class Invigilator:
         try:
             send(self.channel, message)
         except NotPlain as error:
-            self.refuse(f"the test sends the program more than can be sent: {error}", any_program=True)
+            self.refuse(f"the test sends the program more than a message can hold: {error}", any_program=True)
         except OSError as error:
             self._stop(Lost(f"the program is gone: {error}"))
         try:
@@ -178,7 +171,7 @@ class Invigilator:
         raise self.own[-1]
 
     def _serve(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Do what the candidate asks for while it is busy: a line of input, or a call of a function that it was given."""
+        """Do what the candidate asks for while it works: hand it a line of input, or call a function that it was given."""
         if "line" in asked:
             return {"line": self._line()}
         given = self._given[asked["back"]]
@@ -191,25 +184,25 @@ class Invigilator:
                 value = next(given, nothing)
                 return {"ended": True} if value is nothing else {"value": writer.write(value)}
             return {"value": writer.write(given(*arguments, **keywords))}
-        except Exception as error:  # noqa: BLE001 (it is the test's, and the program may catch it)
+        except Exception as error:  # noqa: BLE001 (it is the test's error, and the program may catch it)
             kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
             message = [str(each) for each in error.args]
             return {"raised": ["builtins", kind.__name__, writer.write(message)]}
 
     def _line(self) -> str:
-        """A line of what the test put into standard input, or has `input` return; "" at its end."""
+        """A line of what the test put into standard input, or what its `input` returns; "" at the end."""
         try:
             return sys.stdin.readline() if builtins.input is _INPUT else f"{builtins.input()}\n"
-        except Exception:  # noqa: BLE001 (a stand-in for `input` that has no more to give)
+        except Exception:  # noqa: BLE001 (a stand-in for `input` that has nothing more to give)
             return ""
 
     def _apply(self, changed: list[Any], met: list[Any]) -> None:
         """Give the test's mutable containers the contents that they have in the candidate."""
-        for place, content in changed:
-            Reader(self._find, made=met).refill(met[place], content)
+        for number, content in changed:
+            Reader(self._find, made=met).refill(met[number], content)
 
     def _seeded(self, *arguments: Any, **keywords: Any) -> None:
-        """In place of `random.seed`: the program draws from the seed that the test sets."""
+        """Stands in for `random.seed`: the program draws from the seed that the test sets."""
         _SEED(*arguments, **keywords)
         self.seed = Writer(self._stand_in).write([*arguments, *keywords.values()])
 

@@ -1,7 +1,7 @@
-"""Which walls there are, and the command that builds each: bubblewrap, our own namespaces, or none.
+"""The kinds of walls and the command that builds each: bubblewrap, our own namespaces, or none.
 
-bubblewrap is preferred where it is on the PATH, but not for root: under it root's programs would still be root's processes
-outside, which the kernel does not hold to a number. For root, and where bubblewrap is missing, `namespaces.py` does the same.
+bubblewrap is preferred where it is on the PATH, but not for root: with it root's programs would still be root's processes
+outside, whose number the kernel does not limit. For root, and where bubblewrap is missing, `namespaces.py` does the same.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _DEVICES = ("null", "full", "random", "urandom")  # mapped as shared, `zero` wou
 
 
 def choose_isolation(isolation: Isolation | None = None) -> Isolation:
-    """The walls to use: those asked for, or the best there are. Raises SandboxError where they cannot be had here.
+    """The walls to use: those asked for, or the best available. Raises SandboxError where they are not available here.
 
-    Whether the kernel lets this user make namespaces shows when a program is started, not here.
+    Whether the kernel lets this user create namespaces is seen when a program is started, not here.
     """
     if isolation not in ("bubblewrap", "namespaces", "none", None):
         raise SandboxError(f'isolation={isolation!r}: give "bubblewrap", "namespaces", "none", or None for the best there is')
@@ -46,7 +46,7 @@ def choose_isolation(isolation: Isolation | None = None) -> Isolation:
     if isolation == "none":
         warnings.warn(
             'isolation="none": generated programs run as this user, see its files and can signal its processes. '
-            "Use it only for programs that you trust, or inside a machine that you can lose.",
+            "Use it only for programs that you trust, or on a machine that you can afford to lose.",
             stacklevel=3,
         )
         return isolation

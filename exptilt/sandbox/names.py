@@ -1,6 +1,6 @@
 """Which names a test's code uses, and what they mean: the program's, the test's own, a module's, or a built-in's.
 
-Part of what runs inside the sandbox, so it uses the standard library alone. Only the test decides: the program is asked for the
+This file runs inside the sandbox, so it uses the standard library alone. Only the test decides: the program is asked for the
 names that occur in the test, and for no others.
 """
 

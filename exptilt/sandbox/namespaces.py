@@ -1,13 +1,13 @@
 """The launcher: builds a small read-only view of the file system in new namespaces, and becomes `first.py` in it.
 
-A script, not a module of the library: it is the first program of a fresh process, since namespaces are for a whole process
-and the library has threads. It does with the standard library what bubblewrap does, and needs no more than a kernel that lets
-its user make namespaces. Steps: a new user, mount, process, network, IPC, host-name and cgroup namespace; a fork, whose child
+A script, not a module of the library: it is the first program of a fresh process, since namespaces belong to a whole process
+and the library has threads. It does with the standard library what bubblewrap does, and needs only a kernel that lets its user
+create namespaces. Steps: a new user, mount, process, network, IPC, host-name and cgroup namespace; a fork, whose child
 is process 1; a new root on a tmpfs with only the given paths bound into it, read-only; a scratch tmpfs of limited size; the old
 root taken away; all capabilities dropped; then `first.py`.
 
-An ordinary user stays who it is outside, under another number. Root becomes the user 65534 (nobody) outside too: the kernel does
-not hold root to a number of processes, and what broke out would be root.
+Outside, an ordinary user stays the same user, though its number inside is another. Root becomes the user 65534 (nobody) outside
+too: the kernel does not limit root's number of processes, and a program that broke out would be root.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def check(result: int, what: str) -> None:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
-def mount(source: str | None, place: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
-    given = [None if value is None else value.encode() for value in (source, place, kind, options)]
-    check(LIBC.mount(given[0], given[1], given[2], ctypes.c_ulong(flags), given[3]), f"mounting {source or kind} on {place}")
+def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
+    given = [None if value is None else value.encode() for value in (source, target, kind, options)]
+    check(LIBC.mount(given[0], given[1], given[2], ctypes.c_ulong(flags), given[3]), f"mounting {source or kind} on {target}")
 
 
-def freeze(place: str, attributes: int, recursive: bool) -> None:
-    """Take rights away from a mount, and from those below it; they cannot be given back in a namespace like ours."""
+def freeze(target: str, attributes: int, recursive: bool) -> None:
+    """Take rights away from a mount, and with `recursive` from those below it; a namespace like ours cannot get them back."""
     record = MountAttributes(attributes, 0, 0, 0)
     flags = AT_RECURSIVE if recursive else 0
     size = ctypes.c_size_t(ctypes.sizeof(record))
-    done = LIBC.syscall(ctypes.c_long(MOUNT_SETATTR), AT_FDCWD, place.encode(), flags, ctypes.byref(record), size)
-    check(done, f"making {place} read-only")
+    done = LIBC.syscall(ctypes.c_long(MOUNT_SETATTR), AT_FDCWD, target.encode(), flags, ctypes.byref(record), size)
+    check(done, f"making {target} read-only")
 
 
 def enter_namespaces() -> None:
@@ -88,12 +88,12 @@ def build(view: list[tuple[str, str | None]], hidden: list[str], scratch: str, s
     mount("/tmp/new", "/tmp/new", flags=MS_BIND | MS_REC)
     change_root("/tmp", "/tmp/old")
     for path, link in view:
-        place = "/new" + path
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        target = "/new" + path
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         if link is not None:
-            os.symlink(link, place)
+            os.symlink(link, target)
         else:
-            bind("/old" + path, place, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
+            bind("/old" + path, target, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
     for path in hidden:
         mount("tmpfs", "/new" + path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=4k")
         freeze("/new" + path, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, recursive=False)
@@ -113,14 +113,14 @@ def build(view: list[tuple[str, str | None]], hidden: list[str], scratch: str, s
     freeze("/", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV, recursive=False)
 
 
-def bind(source: str, place: str, attributes: int) -> None:
-    """Show a file or a folder of the old root at `place`."""
+def bind(source: str, target: str, attributes: int) -> None:
+    """Show a file or a folder of the old root at `target`."""
     if os.path.isdir(source):
-        os.makedirs(place, exist_ok=True)
+        os.makedirs(target, exist_ok=True)
     else:
-        os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
-    mount(source, place, flags=MS_BIND | MS_REC)
-    freeze(place, attributes, recursive=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    mount(source, target, flags=MS_BIND | MS_REC)
+    freeze(target, attributes, recursive=True)
 
 
 def change_root(new: str, old: str) -> None:

@@ -1,17 +1,15 @@
-"""Plain values as JSON, and messages over a socket: what passes between the program's process and the one that judges it.
+"""Plain values as JSON: what passes between the program's process and the one that judges it.
 
-Part of what runs inside the sandbox, so it uses the standard library alone. Reading a message never runs code of the other
-side: it is JSON, and only values of the types listed here are made of it. `Writer` turns values into JSON, `Reader` turns JSON
-into values; both number the mutable containers that they meet, in the same order, so that two names for one list stay two names
-for one list, and a list that was changed on the other side can be changed here too.
+This file runs inside the sandbox, so it uses the standard library alone. Reading a value never runs code of the other side: it
+is JSON, and only values of the types listed here are made from it. `Writer` turns values into JSON, `Reader` turns JSON into
+values. Both number the mutable containers that they meet, in the same order, so that two names for one list stay two names for
+one list, and a list that was changed on the other side can be changed here too.
 """
 
 from __future__ import annotations
 
-import json
 import numbers
 import re
-import socket
 import sys
 from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -22,9 +20,8 @@ from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any
 
-LONGEST_MESSAGE = 1 << 24  # bytes
 DEEPEST = 100  # containers within each other
-# Methods of plain values that say yes or no about an argument or the value; of another they would be the program's verdict.
+# Methods of plain values that say yes or no about the value or an argument; of an object they would be the program's verdict.
 PREDICATES = {
     name for kind in (str, bytes, float, set) for name in dir(kind) if name.startswith("is") or name in ("startswith", "endswith")
 }
@@ -38,7 +35,7 @@ _TYPES = {
     for kind in (int, float, complex, bool, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None))
 }
 _CONSTANTS = {"Ellipsis": ..., "NotImplemented": NotImplemented}
-_FLAT: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {  # type, to JSON, from JSON; first match counts
+_FLAT: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {  # type, to JSON, from JSON; the first match counts
     "fraction": (
         numbers.Rational,
         lambda value: [hex(value.numerator), hex(value.denominator)],
@@ -66,7 +63,7 @@ _FLAT: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {  #
 
 
 class NotPlain(Exception):
-    """A value that cannot be sent as data, or a message that is none."""
+    """A value that cannot be sent as data, or a message that no `Writer` wrote."""
 
 
 class Record(tuple):
@@ -95,18 +92,18 @@ class Writer:
     stand_in: makes JSON for what is not plain, a dict with one key that the other side's `Reader` passes to its `find`.
     own: a class whose values are never looked at but go to `stand_in` at once.
     met: the mutable containers met so far.
-    reduced: the name of a class whose value was sent as its plain relative, such as an IntEnum's as an int; "" for none.
+    reduced: the name of a class whose value was sent as its plain relative, such as an IntEnum as an int; "" for none.
     """
 
     def __init__(self, stand_in: Callable[[Any], dict[str, Any]], own: type | None = None, met: Sequence[Any] = ()) -> None:
         self.stand_in, self.own = stand_in, own
         self.met = list(met)
-        self._places = {id(value): place for place, value in enumerate(self.met)}
+        self._numbers = {id(value): number for number, value in enumerate(self.met)}
         self.reduced = ""
         self._depth = 0
 
     def write(self, value: Any) -> Any:
-        """JSON for a value. What lies too deep in other values is passed to `stand_in`, whatever it is."""
+        """JSON for a value. What lies too deep inside other values is passed to `stand_in`, whatever it is."""
         if self._depth > DEEPEST:
             return self.stand_in(value)
         self._depth += 1
@@ -122,10 +119,10 @@ class Writer:
             return {"int": hex(value)}
         if kind is self.own:
             return self.stand_in(value)
-        if (place := self._places.get(id(value))) is not None:
-            return {"again": place}
+        if (number := self._numbers.get(id(value))) is not None:
+            return {"again": number}
         if name := mutable(kind, value):
-            self._places[id(value)] = len(self.met)
+            self._numbers[id(value)] = len(self.met)
             self.met.append(value)
             self._note(kind, (*_LISTED.values(), *_KEYED.values(), bytearray, array))
             return {name: self.contents(value)}
@@ -186,11 +183,11 @@ class Reader:
         self.made = list(made)
 
     def read(self, sent: Any) -> Any:
-        """The value. Raises NotPlain for what no `Writer` wrote, whatever it is."""
+        """The value. Raises NotPlain for anything that no `Writer` wrote."""
         try:
             return self._read(sent)
         except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError) as error:
-            raise NotPlain(f"a message that no value was made into ({type(error).__name__}: {error})") from error
+            raise NotPlain(f"a message from which no value can be made ({type(error).__name__}: {error})") from error
 
     def _read(self, sent: Any) -> Any:
         if sent is None or isinstance(sent, bool | str | float):
@@ -248,7 +245,7 @@ class Reader:
 
 
 def mutable(kind: type, value: Any) -> str:
-    """The name of a container whose contents can change; "" for none."""
+    """What kind of container a value is, where its contents can change; "" where it is none."""
     for name, plain in (*_KEYED.items(), *_LISTED.items(), ("bytearray", bytearray), ("array", array)):
         if issubclass(kind, plain):
             return name
@@ -258,7 +255,7 @@ def mutable(kind: type, value: Any) -> str:
 
 
 def _empty(kind: str, content: Any) -> Any:
-    """An empty container of a kind, or one of the right size; None where it is the name of none."""
+    """An empty container of a kind, or one of the right size; None where no container is called so."""
     if kind == "deque":
         return deque(maxlen=content[0])
     if kind == "bytearray":
@@ -279,32 +276,3 @@ def _ndarray(content: Any) -> Any:
     if not _DTYPE.fullmatch(kind):
         raise ValueError(f"an array of {kind!r}")
     return numpy.frombuffer(bytes.fromhex(text), dtype=numpy.dtype(kind)).reshape(shape)
-
-
-def send(channel: socket.socket, message: Any) -> None:
-    """Send one message: its length in 4 bytes, then JSON. Raises NotPlain where it is too long."""
-    content = json.dumps(message).encode()
-    if len(content) > LONGEST_MESSAGE:
-        raise NotPlain(f"a message of {len(content)} bytes")
-    channel.sendall(len(content).to_bytes(4, "big") + content)
-
-
-def receive(channel: socket.socket) -> Any:
-    """The next message. Raises EOFError where the other side is gone, NotPlain where it is too long or none."""
-    length = int.from_bytes(receive_bytes(channel, 4), "big")
-    if length > LONGEST_MESSAGE:
-        raise NotPlain(f"an answer of {length} bytes")
-    try:
-        return json.loads(receive_bytes(channel, length))
-    except (ValueError, RecursionError) as error:
-        raise NotPlain("an answer that is not a message") from error
-
-
-def receive_bytes(channel: socket.socket, count: int) -> bytes:
-    """Exactly `count` bytes, or EOFError."""
-    content = bytearray()
-    while len(content) < count:
-        if not (part := channel.recv(min(count - len(content), 1 << 20))):
-            raise EOFError("the program ended")
-        content += part
-    return bytes(content)

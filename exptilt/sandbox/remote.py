@@ -1,6 +1,6 @@
-"""`Remote`: what stands in the judging process for an object of the program, and asks the candidate for all that it does.
+"""`Remote`: stands in the judging process for an object of the program, and asks the candidate for everything that it does.
 
-Part of what runs inside the sandbox, so it uses the standard library alone.
+This file runs inside the sandbox, so it uses the standard library alone.
 
 Whatever a test asks about an object is the word of the program's class. That is as it should be for `stack.pop() == 3`, where the
 program has to know the 3. It is not where the class would judge the value that the test expects: `abs(f(2) - 4) < 1e-6` must not
@@ -28,7 +28,7 @@ _OF_ARRAYS = (
     "nonzero prod ravel reshape round shape size sort squeeze std sum take tobytes tolist trace transpose values var view".split()
 )
 PLAIN_NAMES = {name for kind in (*_PLAIN, float) for name in dir(kind)} | set(_OF_ARRAYS)
-# The only names with two underscores that are looked up in the program. Others give leave, such as to numpy to read an address.
+# The only names with two underscores that are looked up in the program. Others give rights, such as to numpy to read an address.
 ALLOWED = {"__name__", "__qualname__", "__module__", "__annotations__", "__version__", "__wrapped__", "__cause__", "__context__"}
 
 
@@ -43,15 +43,19 @@ class Broken(BaseException):
         self.any_program = any_program
 
 
+class Lost(BaseException):
+    """The candidate is gone, or sent what no candidate sends, so the program has failed; no `except Exception` may catch it."""
+
+
 @dataclass(eq=False)
 class Handle:
     """What a `Remote` knows of itself.
 
     ask: has the candidate do an operation.
     refuse: raises Broken.
-    doubt: notes why a failure may be no fault of the program.
-    number: the object's in the candidate.
-    kind: its class's name.
+    doubt: notes why a failure may not be the program's fault.
+    number: the object's number in the candidate.
+    kind: the name of its class.
     judges: whether its class says what equals it.
     callable: whether it can be called.
     mixed: whether it came out of an operator on an object and a value of the test.
@@ -83,7 +87,7 @@ class Remote:
             handle.refuse(f"the test asks .{name}() of an object of the program ({handle.kind}), whose class would be the judge")
         if name.startswith("__") and name not in ALLOWED:
             handle.doubt(f"the test looks for .{name}, which is not passed on by an object of the program ({handle.kind})")
-            raise AttributeError(f"{handle.kind!r} object passes no attribute {name!r} on")
+            raise AttributeError(f"an object of {handle.kind!r} does not pass on the attribute {name!r}")
         if name in PLAIN_NAMES:
             refuse_mixed(self, f".{name}")
         return handle.ask("getattr", self, name)
@@ -189,9 +193,9 @@ class Remote:
         return handle_of(self).ask(operation, self)
 
     def _told(self, error: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What the end of a with block is told; an exception of the test does not cross."""
+        """What the end of a `with` block is told; an exception of the test is not sent to the program."""
         if error[0] is not None:
-            handle_of(self).doubt("an exception of the test passes a context manager of the program, which is not told of it")
+            handle_of(self).doubt("an exception of the test leaves a context manager of the program, which is not told of it")
         return (None, None, None)
 
 
@@ -219,13 +223,13 @@ def refuse_mixed(remote: Remote, what: str) -> None:
     handle = handle_of(remote)
     if handle.mixed:
         handle.refuse(
-            f"the test computes with an object of the program ({handle.kind}) and a value of its own, and asks {what} of the "
-            "outcome, of which the program's class would be the judge"
+            f"the test computes with an object of the program ({handle.kind}) and a value of its own, and asks for {what} of the "
+            "result, of which the program's class would be the judge"
         )
 
 
 def judged(remote: Remote, other: Any, value: Any) -> Any:
-    """What came out of an operator on an object and something else, where that may be taken."""
+    """The result of an operator on an object and something else, where it may be used."""
     if value is None or (is_remote(other) and not is_remote(value)):
         return value
     if is_remote(other):
@@ -234,8 +238,8 @@ def judged(remote: Remote, other: Any, value: Any) -> Any:
     if not is_remote(value):
         kind, mine = handle_of(remote).kind, type(other).__name__
         handle_of(remote).refuse(
-            f"the test computes with an object of the program ({kind}) and a value of its own ({mine}), and would take the "
-            f"{type(value).__name__} that the program's class makes of it"
+            f"the test computes with an object of the program ({kind}) and a value of its own ({mine}), and would use the "
+            f"{type(value).__name__} that the program's class makes of them"
         )
     handle_of(value).mixed = True
     return value

@@ -1,4 +1,4 @@
-"""`run`: one program, from its text to what it printed and how it ended."""
+"""`run`: one program, from its source to what it printed and how it ended."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from exptilt.sandbox.view import PYTHON, view_of
 Stopped = Literal["time", "cpu", "memory", "output"]
 
 _MIB = 1 << 20
-_PATIENCE = 30.0  # seconds that building the walls may take on a busy machine, and taking them down
+_PATIENCE = 30.0  # seconds that building the walls, or taking them down, may take on a busy machine
 _SEALED = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use. All but the address space and the file size hold for the whole tree of its processes.
+    """What a program may use. All limits except address space and file size hold for the whole tree of its processes.
 
     seconds: wall time, from the program's own start.
-    cpu_seconds: CPU time of all its processes that live or were waited for.
-    memory: bytes resident, all processes together, a shared page counted once for each, and 1 KiB for each file in the scratch
-        folder; looked at about every 10 ms. The kernel holds the address space of each single process to twice as much.
+    cpu_seconds: CPU time of all its processes that are alive or were waited for.
+    memory: resident bytes of all processes together, a shared page counted once for each of them, and 1 KiB for each file in the
+        scratch folder; checked about every 10 ms. The kernel limits the address space of each single process to twice as much.
     processes: processes and threads at once.
     output: bytes of stdout and stderr together.
-    scratch: bytes in the scratch folder, which lies in memory, apart from `memory`; also the size of any one file.
+    scratch: bytes in the scratch folder, which is in memory but not counted in `memory`; also the size of any one file.
     """
 
     seconds: float = 10.0
@@ -59,7 +59,7 @@ class Limits:
     def resource_limits(self, isolation: Isolation) -> dict[str, int]:
         """The kernel's own limits (setrlimit) on each process, by name."""
         limits = {
-            "CPU": math.ceil(self.cpu_seconds) + 1,  # behind the watcher, which counts the tree
+            "CPU": math.ceil(self.cpu_seconds) + 1,  # only in case the watcher, which counts the whole tree, fails
             "AS": 2 * self.memory,
             "FSIZE": self.scratch,
             "NOFILE": 128,
@@ -82,9 +82,9 @@ class Finished:
     stdout, stderr: what it printed, cut at the limit.
     returncode: its exit status, or minus the signal that ended it; None where it was stopped.
     stopped: the limit that it passed, None where it came to its own end.
-    seconds: wall time with the building of the walls.
-    cpu_seconds, memory: CPU seconds and the most resident bytes seen, as `Limits` counts them; 0 where it was stopped for its
-        output.
+    seconds: wall time, including the building of the walls.
+    cpu_seconds: CPU seconds as `Limits` counts them; 0 where it was stopped for its output.
+    memory: the most resident bytes seen, as `Limits` counts them; 0 where it was stopped for its output.
     """
 
     stdout: bytes
@@ -108,7 +108,7 @@ def run(
     """Run a Python program in the sandbox and wait for its end. Blocking; may be called from many threads.
 
     program: the source; it runs as program.py in the scratch folder.
-    files: more files for that folder, name to content.
+    files: more files for that folder, from name to content.
     python: the interpreter, whose installed packages the program can import.
     isolation: "bubblewrap", "namespaces", "none" (limits, but no walls: for trusted programs only; warns), or None for the best
         walls there are.
@@ -133,8 +133,8 @@ def execute(
     """`run` for an interpreter started with any arguments, in a scratch folder that holds `files`."""
     isolation = choose_isolation(isolation)
     view = view_of(python)
-    with ExitStack() as desk:
-        scratch = SCRATCH if isolation != "none" else desk.enter_context(TemporaryDirectory())
+    with ExitStack() as stack:
+        scratch = SCRATCH if isolation != "none" else stack.enter_context(TemporaryDirectory())
         settings = {
             "scratch": scratch,
             "walls": isolation != "none",
@@ -145,8 +145,8 @@ def execute(
             "limits": {"seconds": limits.seconds, "cpu_seconds": limits.cpu_seconds, "memory": limits.memory},
             "rlimits": limits.resource_limits(isolation),
         }
-        given, settings_file = (_memory_file(content, desk) for content in (stdin, json.dumps(settings).encode()))
-        heard, report = (desk.enter_context(open(end, mode)) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
+        given, settings_file = (_memory_file(content, stack) for content in (stdin, json.dumps(settings).encode()))
+        heard, report = (stack.enter_context(open(end, mode)) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
         began = time.monotonic()
         process = subprocess.Popen(
             command(isolation, view, limits.scratch, settings_file, report.fileno()),
@@ -162,13 +162,17 @@ def execute(
             streams = _collect(process, heard, limits)
         finally:
             heard.close()  # first.py ends everything when nobody listens
-            _bury(process)
+            _reap(process)
     return _finished(streams, isolation, time.monotonic() - began)
 
 
 @dataclass
 class _Streams:
-    """What was heard from one run. overflow: whether its output passed the limit and was no longer read."""
+    """What was read from one run so far.
+
+    overflow: whether its output passed the limit and is no longer read.
+    deadline: when to give up waiting for more, by the monotonic clock.
+    """
 
     stdout: bytes = b""
     stderr: bytes = b""
@@ -200,8 +204,8 @@ def _collect(process: subprocess.Popen[bytes], heard: IO[bytes], limits: Limits)
     return streams
 
 
-def _bury(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the launcher's end, which follows that of all processes inside; where it does not come, kill its group."""
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the launcher to end, which it does after all processes inside; where it does not, kill its process group."""
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
@@ -213,32 +217,32 @@ def _bury(process: subprocess.Popen[bytes]) -> None:
 
 
 def _finished(streams: _Streams, isolation: Isolation, seconds: float) -> Finished:
-    """Read the report. Raises SandboxError where the program was never started, or the report breaks off."""
-    said: dict[str, Any] = {}
+    """Read the report. Raises SandboxError where the program was never started, or the report is incomplete."""
+    told: dict[str, Any] = {}
     for line in streams.report.splitlines():
-        said |= json.loads(line)
-    if "started" not in said:
-        trouble = said.get("error") or streams.stderr.decode(errors="replace").strip() or "the launcher said nothing"
+        told |= json.loads(line)
+    if "started" not in told:
+        trouble = told.get("error") or streams.stderr.decode(errors="replace").strip() or "the launcher gave no reason"
         raise SandboxError(
-            f"no sandbox ({isolation}) could be built here: {trouble}. Let this user make namespaces (a container may need its "
-            "own permission, Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), try another isolation, or, for programs "
-            'that you trust, pass isolation="none".'
+            f"no sandbox ({isolation}) could be built here: {trouble}. Allow this user to create namespaces (a container may "
+            "need a permission for it, Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), try another isolation, or, for "
+            'programs that you trust, pass isolation="none".'
         )
     if streams.overflow:
         return Finished(streams.stdout, streams.stderr, None, "output", seconds, 0.0, 0)
-    if "stopped" not in said:
+    if "stopped" not in told:
         raise SandboxError(
-            f"the sandbox ({isolation}) broke after {seconds:.1f} s without a word on how its program ended: "
-            "something outside killed it, such as the kernel short of memory. Run fewer at a time."
+            f"the sandbox ({isolation}) ended after {seconds:.1f} s without reporting how its program ended: "
+            "something outside killed it, such as the kernel when memory ran out. Run fewer programs at a time."
         )
-    returncode = None if said["status"] is None else os.waitstatus_to_exitcode(said["status"])
-    return Finished(streams.stdout, streams.stderr, returncode, said["stopped"], seconds, said["cpu"], said["memory"])
+    returncode = None if told["status"] is None else os.waitstatus_to_exitcode(told["status"])
+    return Finished(streams.stdout, streams.stderr, returncode, told["stopped"], seconds, told["cpu"], told["memory"])
 
 
-def _memory_file(content: bytes, desk: ExitStack) -> int:
-    """A file in memory that nobody can change any more, at its start; its descriptor, closed with the desk."""
+def _memory_file(content: bytes, stack: ExitStack) -> int:
+    """A file in memory that nobody can change any more, to be read from its start: its descriptor, which the stack closes."""
     descriptor = os.memfd_create("given", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    desk.callback(os.close, descriptor)
+    stack.callback(os.close, descriptor)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(content)
     os.lseek(descriptor, 0, os.SEEK_SET)

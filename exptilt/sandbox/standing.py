@@ -1,7 +1,7 @@
 """The exceptions that stand in the judging process for those that a program raises.
 
-Part of what runs inside the sandbox, so it uses the standard library alone. An exception of the library arrives as itself, where
-its class is loaded here; one of the program's own as an instance of a new class with the same bases.
+This file runs inside the sandbox, so it uses the standard library alone. An exception of a library arrives as itself where its
+class is loaded here; one of the program's own arrives as an instance of a new class with the same bases.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-# Modules whose exception classes the program may raise here; not those of test frameworks, where some mean "skip this test".
+# Modules whose exception classes the program may raise here. Test frameworks are not among them: some of theirs mean "skip this".
 _RAISING = set(
     "builtins json decimal asyncio re struct zlib queue socket subprocess sqlite3 configparser urllib binascii csv xml email "  # noqa: SIM905
     "concurrent dataclasses copy pickle shutil io ipaddress graphlib zoneinfo statistics calendar numpy".split()
 )
-# These steer loops, generators and groups of tasks here, so a program may not raise them at will; nor CancelledError of asyncio.
+# These control loops, generators and task groups here, so a program may not raise them at will; nor asyncio's CancelledError.
 _STEERING = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt)
 
 
@@ -41,7 +41,7 @@ def made(kind: type[BaseException], arguments: tuple[Any, ...], message: str) ->
     try:
         if not issubclass(kind, Standing):
             return kind(*arguments)
-    except Exception:  # noqa: BLE001, S110 (a class of the library that wants other arguments than it keeps)
+    except Exception:  # noqa: BLE001, S110 (a class that takes other arguments than it keeps)
         pass
     try:
         error = kind.__new__(kind)
@@ -52,7 +52,7 @@ def made(kind: type[BaseException], arguments: tuple[Any, ...], message: str) ->
 
 
 def new_error(name: str, bases: tuple[type[BaseException], ...], refuse: Callable[..., NoReturn]) -> type[BaseException]:
-    """A class for exceptions of the program, whose bases are as near to the program's as can be."""
+    """A class for exceptions of the program, with bases as close to the program's own as possible."""
     bases = tuple(RuntimeError if issubclass(base, _STEERING) else base for base in dict.fromkeys(bases))
     mine = () if any(issubclass(base, Standing) for base in bases) else (Standing,)
 
@@ -66,7 +66,7 @@ def new_error(name: str, bases: tuple[type[BaseException], ...], refuse: Callabl
 
 
 def known_errors() -> dict[tuple[str, str], type[BaseException]]:
-    """The exception classes that are loaded here, by module and name; those that steer this process become RuntimeError."""
+    """The exception classes that are loaded here, by module and name; those that control this process become RuntimeError."""
     found: dict[tuple[str, str], type[BaseException]] = {}
     waiting: list[type[BaseException]] = [BaseException]
     while waiting:

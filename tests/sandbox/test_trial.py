@@ -198,7 +198,7 @@ SUMS = "for _ in range(int(input())):\n    print(sum(map(int, input().split())))
 @needs_walls
 def test_whole_programs_are_judged_by_what_they_print():
     tests = [InputOutput("2\n1 2\n3 4\n", "3\n7\n"), InputOutput("1\n1 2\n", "4\n"), InputOutput("2\n1 2\n", "3\n")]
-    wrong = "line 1 is '3' in place of '4'"
+    wrong = "line 1 is '3' instead of '4'"
     passed, failed, ended = try_program(SUMS, tests, limits=SHORT)
     assert (passed, failed) == (Outcome("passed"), Outcome("failed", wrong))
     assert ended == Outcome("failed", "ended with status 1: EOFError: EOF when reading a line")
@@ -216,10 +216,10 @@ def test_both_kinds_of_tests_keep_their_order():
     ("program", "why"),
     [
         ("while True: pass", "stopped at its limit of cpu"),
-        ("print('3')\nraise SystemExit(1)", "ended with status 1: it said nothing"),
-        ("import os\nprint('3', flush=True)\nos.abort()", "ended with status -6: it said nothing"),
+        ("print('3')\nraise SystemExit(1)", "ended with status 1: it printed nothing"),
+        ("import os\nprint('3', flush=True)\nos.abort()", "ended with status -6: it printed nothing"),
         ("while True: print('3' * 1000)", "stopped at its limit of output"),
-        ("open('/scratch/out', 'w').write('3')", "0 lines in place of 1"),
+        ("open('/scratch/out', 'w').write('3')", "0 lines instead of 1"),
     ],
 )
 def test_a_program_that_does_not_end_well_fails_whatever_it_printed(program: str, why: str):

@@ -165,7 +165,7 @@ def f(x): return 4
         ("import re\nassert f(re.match('a', 'a'))", "the test passes a Match to the program"),
         ("import io\nassert f(io.StringIO('a'))", "the test passes a StringIO to the program"),
         ("class A: pass\nf(A())", "the test passes a A to the program"),
-        ("import sys\nassert f(2) == 4\nsys.exit()", "the test ends itself by SystemExit"),
+        ("import sys\nassert f(2) == 4\nsys.exit()", "the test exits by SystemExit"),
         ("f('x' * (1 << 25))", "the test sends the program more than can be sent"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_test_that_no_program_can_be_put_to(test: str, why: str):
         (
             "def f(xs):\n    xs.sort()\n    return len(xs)",
             "xs = [2, 1]\nassert f(xs) == 2 and xs == [1, 2]",
-            "a change not handed over",
+            "which the test does not see",
         ),
         (
             "class S:\n    def __init__(s, xs): s.xs = xs\n    def push(s, v): s.xs.append(v)",

@@ -1,12 +1,12 @@
-"""Where in a response its final answer may stand, the most binding place first.
+"""The passages of a response that may hold its final answer, the most binding first.
 
-1. `<answer>...</answer>`, the last; within it again what follows here, or else all of it.
-2. "#### 42", the first that is an answer: GSM8K's mark, after which models go on with questions of their own.
-3. `\\boxed{...}` or `\\fbox{...}`, the last.
-4. "[[42]]", the last.
-5. "The answer is ...", "Answer: ...", "Final answer" over a line, "答案是 ...", '"answer": ...'; from the last to the first.
+1. `<answer>...</answer>`, the last one; inside it the other marks count in the same order, or else all of it is the answer.
+2. "#### 42", the first that is an answer: GSM8K's mark, after which models continue with questions of their own.
+3. `\\boxed{...}` or `\\fbox{...}`, the last one.
+4. "[[42]]", the last one.
+5. "The answer is ...", "Answer: ...", the heading "Final answer", "答案是 ...", '"answer": ...'; from the last to the first.
 
-A box or a tag binds: where it holds no answer there is none. So does a statement that denies ("the answer is not 3").
+A box or a tag is binding: where it holds no answer, there is none. So is a denial ("the answer is not 3").
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 class Unreadable(Exception):
-    """Something of the kind that is looked for stands here, but not whole or not as one value: there is no answer."""
+    """Something of the kind that is looked for is here, but only in part or as several values, so there is no answer."""
 
 
 @dataclass(frozen=True)
 class Passage:
     """A piece of a response that is or holds its answer.
 
-    place: "tag", "hashes", "box", "brackets", "stated", or "A" after an "A:" that answers a "Q:".
-    text: what stands there.
+    mark: how it is marked: "tag", "hashes", "box", "brackets", "stated", or "A" after an "A:" that answers a "Q:".
+    text: the piece itself.
     binding: whether there is no answer at all where none is found here.
-    joined: what stands in the boxes before this one that only "and", "or" or a comma parts from it.
+    joined: the contents of the boxes before this one, where only "and", "or" or a comma separates them.
     """
 
-    place: str
+    mark: str
     text: str
     binding: bool = False
     joined: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ def passages(text: str) -> Iterator[Passage]:
 
 
 def tagged(text: str) -> str | None:
-    """What stands in the last <answer>...</answer>, or after the last <answer>; None where there is none."""
+    """The content of the last <answer>...</answer>, or what follows the last <answer>; None where there is none."""
     tags = [tag.end() for tag in _TAG.finditer(text)]
     if not tags:
         return None
@@ -105,13 +105,13 @@ def tagged(text: str) -> str | None:
 
 
 def final(text: str, read: Callable[[Passage], str | None]) -> tuple[str | None, bool]:
-    """What the most binding marked passage says, and whether that settles it: otherwise unmarked places may be tried.
+    """What the most binding marked passage says, and whether that settles it: otherwise unmarked text may be tried.
 
     read: the canonical answer of a passage, None where it holds nothing of the kind; raises Unreadable.
     """
     denied = False
     for passage in passages(text):
-        if passage.place == "stated" and _DENIAL.match(passage.text):
+        if passage.mark == "stated" and _DENIAL.match(passage.text):
             denied = True
             continue
         try:
@@ -130,7 +130,7 @@ def boxed(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[str | None]:
-    """What stands in the last boxes of a text, those that only a joint parts from the next."""
+    """The contents of the last boxes of a text, as far as only a joint separates each from the next."""
     found: list[str | None] = []
     following = None
     for box in reversed(list(_BOX.finditer(text))[-_JOINED_BOXES:]):
@@ -143,7 +143,7 @@ def _boxes(text: str) -> list[str | None]:
 
 
 def _content(text: str, begin: int) -> tuple[str | None, int]:
-    """What stands in the box whose braces begin at a place, and the position after it; None where it was cut off."""
+    """The content of the box whose braces begin at a position, and the position after it; None where it was cut off."""
     if text[begin : begin + 1] != "{":  # "\boxed 5" and "\boxed\pi"
         bare = re.compile(r"[0-9]+(?:[.,][0-9]+)*|\\[A-Za-z]+|[^\s{}\\$]").match(text, begin)
         return (None, begin) if bare is None else (bare[0], bare.end())
@@ -156,17 +156,17 @@ def _content(text: str, begin: int) -> tuple[str | None, int]:
 
 
 def _statements(text: str) -> Iterator[Passage]:
-    """What follows "the answer is" and its kin, from the last to the first."""
-    places = dict.fromkeys((found.end() for pattern in (_STATED, _HEADING) for found in pattern.finditer(text)), "stated")
+    """What follows "the answer is" and the like, from the last to the first."""
+    marks = dict.fromkeys((found.end() for pattern in (_STATED, _HEADING) for found in pattern.finditer(text)), "stated")
     if not _LETTER_B.search(text):  # else they are the options of a question
-        places |= {found.end(): "A" for found in _LETTER_A.finditer(text)}
-    for start in islice(sorted(places, reverse=True), _STATEMENTS):
+        marks |= {found.end(): "A" for found in _LETTER_A.finditer(text)}
+    for start in islice(sorted(marks, reverse=True), _STATEMENTS):
         if passage := _following(text, start):
-            yield Passage(places[start], passage)
+            yield Passage(marks[start], passage)
 
 
 def _following(text: str, start: int) -> str:
-    """A sentence from `start` on; it may begin on a later line, and a formula that it begins with may run over lines."""
+    """The sentence from `start` on. It may begin on a later line; a formula at its beginning may span lines."""
     for pattern in (_LEAD, _SUBJECT, _LEAD):
         lead = pattern.match(text, start)
         start = start if lead is None else lead.end()
