@@ -26,6 +26,11 @@ def dtype_named(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def dtype_name(model: Any) -> str:
+    """What a user calls the dtype of a model."""
+    return str(model.dtype).removeprefix("torch.")
+
+
 def device_or_default(device: str | None) -> str:
     """The device asked for, else CUDA where there is one, else the CPU."""
     return device or ("cuda" if torch.cuda.is_available() else "cpu")

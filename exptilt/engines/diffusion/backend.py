@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from exptilt.engines.checkpoints import digest
+from exptilt.engines.checkpoints import digest, dtype_name
 from exptilt.engines.diffusion.decode import MaskedDecoder
 from exptilt.engines.diffusion.layout import Masked
 from exptilt.engines.diffusion.network import MaskedNetwork
@@ -68,15 +68,12 @@ class MaskedWeights:
         self.name = name
         self.model = model
         self.network = MaskedNetwork(model, mask, shifted=shifted, thin=thin)
+        self.context, self.vocabulary = self.network.context, self.network.vocabulary
         self.text = Text(tokenizer, ends, closed=True)
         decoder = MaskedDecoder(self.network, self.text.ends)
         self.scheduler: Scheduler[Row] = Scheduler(
             decoder, max_rows=max_rows or MOST_ROWS, max_memory=rows_memory, size=self._kept_bytes, name=name
         )
-
-    @property
-    def dtype(self) -> str:
-        return str(self.model.dtype).removeprefix("torch.")
 
     @cached_property
     def digest(self) -> str:
@@ -90,16 +87,8 @@ class MaskedWeights:
         return self.network.kept_bytes * (len(row.prompt) + row.sampling.max_tokens) * (2 if row.sampling.guidance else 1)
 
     @property
-    def context(self) -> int | None:
-        return self.network.context
-
-    @property
-    def vocabulary(self) -> int:
-        return self.network.vocabulary
-
-    @property
     def settings(self) -> Mapping[str, Any]:
-        return {"engine": "diffusion", "model": self.name, "weights": self.digest, "dtype": self.dtype}
+        return {"engine": "diffusion", "model": self.name, "weights": self.digest, "dtype": dtype_name(self.model)}
 
     def can(self, sampling: DiffusionSampling) -> frozenset[str]:
         """Everything, without "logq" and "score" where paths have no density."""

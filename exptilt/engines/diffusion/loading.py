@@ -42,14 +42,14 @@ def read_masked_weights(
         template puts behind an answer.
     Raises ModelError where the model cannot be read or used.
     """
-    number, place = dtype_named(dtype), device_or_default(device)
+    number, where = dtype_named(dtype), device_or_default(device)
     with reading(name, MASKED):
         config: Any = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         own_code = "auto_map" in config.to_dict()
         kind = transformers.AutoModel if own_code else transformers.AutoModelForMaskedLM
     options = {"dtype": number, "trust_remote_code": trust_remote_code}
-    model = read_whole(kind, source, name, MASKED, device=place, spare=True, **options)
+    model = read_whole(kind, source, name, MASKED, device=where, spare=True, **options)
     return MaskedWeights(
         model,
         tokenizer,

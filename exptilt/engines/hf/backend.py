@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exptilt.engines.checkpoints import digest
+from exptilt.engines.checkpoints import digest, dtype_name
 from exptilt.engines.distribution_torch import Laws, certainty, log_probability
 from exptilt.engines.hf import fast as fast_paths
+from exptilt.engines.hf.blocks import groups
 from exptilt.engines.hf.decode import Decoder, Lanes
-from exptilt.engines.hf.network import Network, groups
+from exptilt.engines.hf.network import Network
+from exptilt.engines.hf.rating import rate
 from exptilt.engines.hf.slots import SPARE_COLUMNS
 from exptilt.engines.hf.tree import Watch, own_tree
 from exptilt.engines.row import LeftToRight, Measure, Rated, Row
@@ -72,6 +74,7 @@ class Weights:
         for network in (self.network, self.network.beyond):
             if network is not None:
                 fast_paths.settle(network.model)
+        self.context, self.vocabulary = self.network.context, self.network.vocabulary
         self.text = Text(tokenizer, _ends(model, tokenizer))
         self.decoder = (Decoder if self.network.beyond is None else Lanes)(self.network, self.text)
         token = self.network.token_bytes
@@ -86,24 +89,12 @@ class Weights:
     @property
     def memory_tokens(self) -> int | None:
         """How many tokens' key-values the rows in flight may hold together; None for a model that keeps none."""
-        token, memory = self.network.token_bytes, self.scheduler.max_memory
+        token, memory = self.network.token_bytes, self.scheduler.admission.max_memory
         return memory // token if token and memory else None
 
     @property
-    def dtype(self) -> str:
-        return str(self.model.dtype).removeprefix("torch.")
-
-    @property
-    def context(self) -> int | None:
-        return self.network.context
-
-    @property
-    def vocabulary(self) -> int:
-        return self.network.vocabulary
-
-    @property
     def settings(self) -> Mapping[str, Any]:
-        return {"engine": "hf", "model": self.name, "weights": self.digest, "dtype": self.dtype}
+        return {"engine": "hf", "model": self.name, "weights": self.digest, "dtype": dtype_name(self.model)}
 
     def can(self, sampling: Sampling) -> frozenset[str]:
         return frozenset({"continue", "steps", "logq", "score", "certainty"})
@@ -129,8 +120,8 @@ class Weights:
             for group in groups(sizes):
                 members = [some[i] for i in group]
                 found, costs = self.scheduler.call(
-                    lambda network=network, members=members: network.rate(
-                        [row.context for row in members], [row.targets for row in members], measure
+                    lambda network=network, members=members: rate(
+                        network, [row.context for row in members], [row.targets for row in members], measure
                     )
                 )
                 for row, values, cost in zip(members, found, costs, strict=True):

@@ -43,10 +43,10 @@ def read_weights(
     max_rows, rows_memory, memory and fast: as in `Weights`.
     Raises ModelError where the model cannot be found or read.
     """
-    kind, place = dtype_named(dtype), device_or_default(device)
+    kind, where = dtype_named(dtype), device_or_default(device)
     with reading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    model = read_whole(transformers.AutoModelForCausalLM, source, name, CAUSAL, device=place, dtype=kind)
+    model = read_whole(transformers.AutoModelForCausalLM, source, name, CAUSAL, device=where, dtype=kind)
     return Weights(model, tokenizer, name=name, max_rows=max_rows, rows_memory=rows_memory, memory=memory, fast=fast, ours=True)
 
 

@@ -1,14 +1,15 @@
 """The network itself: evaluate tokens given key-value memory, each shared prefix once.
 
 A *context* is a prompt and what follows it so far. To draw the token after a context, the key-values of all its tokens
-but the last must be known; the last is fed by the decoding step, or by scoring. So `prefill` never needs logits.
+but the last must be known; the last is fed by the decoding step, or by scoring (`exptilt.engines.hf.rating`). So `prefill` never
+needs logits.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from exptilt.engines.hf.blocks import BLOCK_LOGITS, BLOCK_TOKENS, groups
 from exptilt.engines.hf.fast.attention import NAME, sharing
 from exptilt.engines.hf.fast.private import attends_by_interface
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
@@ -25,10 +27,6 @@ from exptilt.engines.hf.trial import Texts, count_layers, read_plainly, trial_id
 from exptilt.engines.row import Context
 from exptilt.engines.sampling import Sampling
 from exptilt.usage import Work
-
-BLOCK_TOKENS = 8192  # tokens evaluated at once when prefilling or scoring
-BLOCK_COLUMNS = 32768  # key-value columns in use at once when prefilling or scoring, all rows together
-BLOCK_LOGITS = 2**25  # logits computed at once when scoring: 128 MiB in float32
 
 OLD_CACHE = "past_key_values"  # transformers calls it cache from 5.24 on, and takes both names before 5.40
 
@@ -45,10 +43,6 @@ class _Job:
     @property
     def new(self) -> int:
         return len(self.tokens) - (0 if self.known is None else self.known.length)
-
-
-Measure = Callable[[Tensor, Tensor], Tensor]
-"""Takes logits [positions, vocabulary] and tokens int64 [positions]; returns float64 [positions, values]."""
 
 
 class Network:
@@ -159,13 +153,13 @@ class Network:
                 found |= {i: row[-keep[i] :] for i, row in zip(some, logits, strict=True)}
         return [found[i] for i in range(len(texts))]
 
-    def block(self, tokens: Sequence[tuple[int, ...]]) -> tuple[Slots, Tensor]:
-        """Slots of which nothing is known and the ids int64 [rows, longest] of these texts, to be fed in one block."""
-        return self._place([_Job(text, None) for text in tokens])
+    def block(self, texts: Sequence[tuple[int, ...]], known: Sequence[KeyValues | None] | None = None) -> tuple[Slots, Tensor]:
+        """Slots with what is known of these texts, and the ids int64 [rows, count] that are still to be fed, in one block."""
+        return self._laid_out([_Job(text, prefix) for text, prefix in zip(texts, known or [None] * len(texts), strict=True)])
 
-    def slots(self, places: int = 1, columns: int = 64, *, share: bool = False) -> Slots:
+    def slots(self, capacity: int = 1, columns: int = 64, *, share: bool = False) -> Slots:
         """Memory for rows; `share` lets them share trunks where the model can, for one token at a time."""
-        return Slots(self.layers, self.device, places=places, columns=columns, share=share and self.shares)
+        return Slots(self.layers, self.device, capacity=capacity, columns=columns, share=share and self.shares)
 
     @torch.inference_mode()
     def feed(self, slots: Slots, ids: Tensor, keep: int) -> Tensor:
@@ -216,13 +210,13 @@ class Network:
         results: list[KeyValues | None] = [None] * len(jobs)
         for group in groups([(job.new, len(job.tokens)) for job in jobs]):
             members = [jobs[i] for i in group]
-            slots, ids = self._place(members)
+            slots, ids = self._laid_out(members)
             self.feed(slots, ids, keep=1)
-            for place, i in enumerate(group):
-                results[i] = slots.snapshot(place, jobs[i].known)
+            for row, i in enumerate(group):
+                results[i] = slots.snapshot(row, jobs[i].known)
         return [known for known in results if known is not None]
 
-    def _place(self, jobs: Sequence[_Job]) -> tuple[Slots, Tensor]:
+    def _laid_out(self, jobs: Sequence[_Job]) -> tuple[Slots, Tensor]:
         """Slots with what is known, and the block of tokens int64 [rows, count] that is to be fed.
 
         Every row feeds its last `count` tokens, for the row that needs most: so no row has a gap. Rows that need
@@ -238,73 +232,6 @@ class Network:
             row[count - fed :] = job.tokens[-fed:]
             slots.join(job.known, len(job.tokens) - count)
         return slots, torch.from_numpy(ids).to(self.device)
-
-    # --------------------------------------------------------------------------------------------------- scoring
-
-    @torch.inference_mode()
-    def rate(
-        self,
-        contexts: Sequence[Context],
-        responses: Sequence[tuple[int, ...]],
-        measure: Measure,
-    ) -> tuple[list[np.ndarray], list[Work]]:
-        """Measure the distribution before each token of each response, one at least, after its context.
-
-        Returns float64 [tokens, values] for each, and its cost. Logits are computed at those positions only, at most
-        BLOCK_LOGITS at once; what comes before them is a prefix like any other, reused where it is known.
-        """
-        known, costs = self.prefill(contexts)
-        given = zip(contexts, responses, known, strict=True)
-        jobs = [_Job((*context.tokens, *response[:-1]), prefix) for context, response, prefix in given]
-        if not self.caches:
-            return self._rate_whole([job.tokens for job in jobs], responses, measure), costs
-        slots, ids = self._place(jobs)
-        rows, count = ids.shape
-        targets = torch.zeros_like(ids)
-        lengths = torch.tensor([len(response) for response in responses], device=self.device)
-        for row, response in zip(targets, responses, strict=True):
-            row[count - len(response) :] = torch.tensor(response, device=self.device)
-        valid = torch.arange(count, device=self.device) >= count - lengths[:, None]
-        parts: list[list[np.ndarray]] = [[] for _ in responses]
-        columns = max(1, BLOCK_LOGITS // (rows * self.vocabulary))
-        for block in torch.arange(count, device=self.device).split(columns):
-            logits = self.feed(slots, ids[:, block], keep=len(block))
-            inside = valid[:, block]
-            values = measure(logits[inside], targets[:, block][inside]).cpu().numpy()
-            for part, piece in zip(parts, np.split(values, inside.sum(dim=1).cumsum(0).tolist()[:-1]), strict=True):
-                part.append(piece)
-        for cost in costs:
-            cost.forwards += 1
-        return [np.concatenate(part) for part in parts], costs
-
-    def _rate_whole(
-        self, texts: Sequence[tuple[int, ...]], responses: Sequence[tuple[int, ...]], measure: Measure
-    ) -> list[np.ndarray]:
-        logits = self.whole(texts, [len(response) for response in responses])
-        return [
-            measure(row, torch.tensor(response, device=self.device)).cpu().numpy()
-            for row, response in zip(logits, responses, strict=True)
-        ]
-
-
-def groups(sizes: Sequence[tuple[int, int]]) -> Iterable[list[int]]:
-    """Split rows into blocks that are evaluated at once: similar in length, bounded in size.
-
-    sizes: (tokens to evaluate, tokens in all) of each row. Yields lists of indices.
-    """
-    group: list[int] = []
-    widest = 0
-    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
-        new, length = sizes[i]
-        rows = len(group) + 1
-        wide = max(widest, length)
-        if group and (rows * new > BLOCK_TOKENS or rows * wide > BLOCK_COLUMNS or new > 2 * sizes[group[0]][0] + 16):
-            yield group
-            group, wide = [], length
-        group.append(i)
-        widest = wide
-    if group:
-        yield group
 
 
 def _accepted(model: Any) -> frozenset[str]:

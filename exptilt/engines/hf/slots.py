@@ -46,9 +46,9 @@ class _Layer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room for states of this shape [..., heads, any, size]; zeros, since masked columns must be finite."""
-        places, columns = self.slots.places, self.slots.columns
-        self.keys = zeros(key_states, (places, key_states.shape[-3], columns, key_states.shape[-1]))
-        self.values = zeros(value_states, (places, value_states.shape[-3], columns, value_states.shape[-1]))
+        capacity, columns = self.slots.capacity, self.slots.columns
+        self.keys = zeros(key_states, (capacity, key_states.shape[-3], columns, key_states.shape[-1]))
+        self.values = zeros(value_states, (capacity, value_states.shape[-3], columns, value_states.shape[-1]))
 
     def pair(self) -> tuple[Tensor, Tensor] | None:
         """Keys and values, where the layer keeps any."""
@@ -75,17 +75,17 @@ class _Layer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return -1
 
-    def rearrange(self, places: int, columns: int, window: slice, to: slice) -> None:
+    def rearrange(self, capacity: int, columns: int, window: slice, to: slice) -> None:
         """Move the `window` of columns of the rows in use to the columns `to`, into new memory where more is asked for."""
         pair = self.pair()
         if pair is None:
             return
         rows = slice(0, self.slots.rows)
-        if (places, columns) == (pair[0].shape[0], pair[0].shape[2]):
+        if (capacity, columns) == (pair[0].shape[0], pair[0].shape[2]):
             for states in pair:
                 slide(states[rows], window, to)
             return
-        new = [zeros(states, (places, states.shape[1], columns, states.shape[3])) for states in pair]
+        new = [zeros(states, (capacity, states.shape[1], columns, states.shape[3])) for states in pair]
         for there, states in zip(new, pair, strict=True):
             there[rows, :, to] = states[rows, :, window]
         self.keys, self.values = new
@@ -105,15 +105,20 @@ def slide(states: Tensor, window: slice, to: slice) -> None:
 class Slots:
     """Rows that are evaluated together; memory grows as needed and never shrinks.
 
-    rows: rows in use; starts: the first column of each; begin: the least of them; end: the column of the next token.
+    capacity: how many rows there is memory for.
+    columns: how many columns each of them has.
+    rows: rows in use.
+    starts: the first column of each.
+    begin: the least of them.
+    end: the column of the next token.
     share: let rows that decode share trunks.
     """
 
     def __init__(
-        self, layers: int, device: torch.device, *, places: int = 1, columns: int = SPARE_COLUMNS, share: bool = False
+        self, layers: int, device: torch.device, *, capacity: int = 1, columns: int = SPARE_COLUMNS, share: bool = False
     ) -> None:
         self.device = device
-        self.places, self.columns = places, columns
+        self.capacity, self.columns = capacity, columns
         self.rows = self.begin = self.end = 0
         self.starts: list[int] = []
         self.trunks = Trunks(layers, device) if share else None
@@ -128,18 +133,18 @@ class Slots:
         """Reserve slots for `rows` rows, `longest` columns before `end` and `after` columns from it."""
         if not self.rows:
             self.begin = self.end = longest
-        if rows <= self.places and longest <= self.end and self.end + after <= self.columns:
+        if rows <= self.capacity and longest <= self.end and self.end + after <= self.columns:
             return
         used = self.end - self.begin
         width = max(used, longest)
-        places, columns = self.places, self.columns
-        if rows > places or width + max(after, SPARE_COLUMNS // 4) > columns:
-            places = rows + rows // 4 if rows > places else places
+        capacity, columns = self.capacity, self.columns
+        if rows > capacity or width + max(after, SPARE_COLUMNS // 4) > columns:
+            capacity = rows + rows // 4 if rows > capacity else capacity
             columns = width + max(after, SPARE_COLUMNS)  # not those that longer rows needed once
         for layer in self.layers:
-            layer.rearrange(places, columns, slice(self.begin, self.end), slice(width - used, width))
+            layer.rearrange(capacity, columns, slice(self.begin, self.end), slice(width - used, width))
         moved = width - self.end
-        self.places, self.columns, self.end = places, columns, width
+        self.capacity, self.columns, self.end = capacity, columns, width
         self._set_rows([start + moved for start in self.starts], self._trunk_of)
 
     def join(self, known: KeyValues | None, length: int, copies: int = 1, trunk: int | None = None) -> None:
@@ -182,9 +187,9 @@ class Slots:
                 for states in pair or ():
                     states[to, :, window] = states[moved, :, window]
         if self.trunks is not None:
-            for place in (self._trunk_of[i] for i in gone):
-                if place is not None:
-                    self.trunks.hold(place, -1)
+            for trunk in (self._trunk_of[i] for i in gone):
+                if trunk is not None:
+                    self.trunks.hold(trunk, -1)
             self.trunks.tidy()
         self.rows = left
         self._set_rows([self.starts[i] for i in order], [self._trunk_of[i] for i in order])
@@ -212,9 +217,9 @@ class Slots:
             )
         starts, skipped = self._tensors
         columns = torch.arange(self.begin, self.end + count, device=self.device)
-        places = torch.arange(self.end, self.end + count, device=self.device)
+        ahead = torch.arange(self.end, self.end + count, device=self.device)
         own = columns >= starts
-        positions = (places - starts).clamp_(min=0) + skipped
+        positions = (ahead - starts).clamp_(min=0) + skipped
         if self.trunks is None:
             return {"attention_mask": own, "position_ids": positions}
         return {"attention_mask": torch.where(own, 0.0, -math.inf)[:, None, None], "position_ids": positions}

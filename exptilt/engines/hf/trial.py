@@ -20,12 +20,8 @@ from exptilt.engines.hf.slots import Slots
 from exptilt.engines.row import Context
 from exptilt.errors import ModelError
 
-LONG, SHORT, STEM, STEPS = (
-    20,
-    8,
-    6,
-    3,
-)  # tokens of the longest text, of the shortest, of their common prefix; steps of decoding
+LONG, SHORT, STEM = 20, 8, 6  # tokens of the longest text, of the shortest, of their common prefix
+STEPS = 3  # of decoding
 NEAR = 15.0  # tokens more nats below the likeliest one count as unlikely
 TOLERANCES = {torch.float32: 2e-4, torch.float64: 2e-4}  # of the spread of log-probabilities
 HALF_TOLERANCE = 3e-2
@@ -36,7 +32,7 @@ class Evaluates(Protocol):
 
     def plain(self, ids: Tensor) -> Tensor: ...
 
-    def slots(self, places: int = 1, columns: int = 64, *, share: bool = False) -> Slots: ...
+    def slots(self, capacity: int = 1, columns: int = 64, *, share: bool = False) -> Slots: ...
 
     def feed(self, slots: Slots, ids: Tensor, keep: int) -> Tensor: ...
 
@@ -85,10 +81,10 @@ def read_plainly(read: Callable[[Tensor], Tensor], ids: Sequence[int], dtype: to
 def trial_ids(config: Any) -> list[int]:
     """Token ids from the whole vocabulary for the trial, with padding and end of text: some models treat those differently."""
     ids = [(11 + 131 * i + 7 * i * i) % config.vocab_size for i in range(LONG + SHORT)]
-    for place, name in ((LONG // 2 - 1, "pad_token_id"), (LONG // 2 + 2, "eos_token_id")):
+    for position, name in ((LONG // 2 - 1, "pad_token_id"), (LONG // 2 + 2, "eos_token_id")):
         token = getattr(config, name, None)  # some configurations have none
         if isinstance(token, int) and 0 <= token < config.vocab_size:
-            ids[place] = token
+            ids[position] = token
     return ids
 
 
@@ -133,10 +129,10 @@ def _decoded(network: Evaluates, texts: Texts, share: bool) -> float:
     trunk = None
     if share and slots.trunks is not None and known[0] is not None:
         trunk = slots.trunks.add(before[0][:STEM], known[0])
-    places = [trunk if text[:STEM] == before[0][:STEM] and len(text) > STEM else None for text in before]
-    slots.reserve(len(before), max(len(text) - 1 - slots.skipped(place) for text, place in zip(before, places, strict=True)))
-    for text, state, place in zip(before, known, places, strict=True):
-        slots.join(state, len(text) - 1, trunk=place)
+    trunks = [trunk if text[:STEM] == before[0][:STEM] and len(text) > STEM else None for text in before]
+    slots.reserve(len(before), max(len(text) - 1 - slots.skipped(own) for text, own in zip(before, trunks, strict=True)))
+    for text, state, own in zip(before, known, trunks, strict=True):
+        slots.join(state, len(text) - 1, trunk=own)
     worst = 0.0
     for step in range(-STEPS - 1, -1):
         last = torch.tensor([[text[step]] for text in texts.tokens], device=texts.logits[0].device)

@@ -70,22 +70,15 @@ class Weights:
         self.name = name
         self.file = file
         self.network = Network(file, name, memory=memory, dtype=dtype, device=device, threads=threads)
+        self.context, self.vocabulary = self.network.context, self.network.vocabulary
         own = GGUFTokenizer(self.network)
         self.text = Text(own if tokenizer is None else tokenizer, own.ends if ends is None else ends)
         self.scheduler: Scheduler[AnyRow] = Scheduler(Decoder(self.network, self.text), max_rows=max_rows, name=name)
 
     @cached_property
     def digest(self) -> str:
-        """A digest of the file: the same wherever it lies."""
+        """A digest of the file: the same wherever it is."""
         return file_digest(self.file)
-
-    @property
-    def context(self) -> int:
-        return self.network.context
-
-    @property
-    def vocabulary(self) -> int:
-        return self.network.vocabulary
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -86,7 +86,7 @@ class Model:
         asked = [_ratings(row) for row in rows]
         self._run([request for some in asked for request in some])
         for row, some in zip(rows, asked, strict=True):
-            row.values = np.array([_rated(row, some, place) for place in range(len(row.targets))])[:, None]
+            row.values = np.array([_rated(row, some, position) for position in range(len(row.targets))])[:, None]
             for request in some:
                 row.cost.add(**vars(request.cost))
 
@@ -135,20 +135,20 @@ def _ratings(row: Rated) -> list[Request]:
     count, plain = len(row.targets), row.sampling.temperature == 1 and not row.sampling.truncated
     fields = _distribution(row.sampling) | {"max_tokens": 1}
     before = {"prompt_logprobs": 0} if plain and count > 1 else {}
-    places, rates = ([count - 1], count) if plain else (range(count - 1, -1, -1), 1)
+    positions, rates = ([count - 1], count) if plain else (range(count - 1, -1, -1), 1)
     return [
         Request(
-            row.context.tokens + row.targets[:place],
-            fields | before | {"logprob_token_ids": [row.targets[place]]},
+            row.context.tokens + row.targets[:position],
+            fields | before | {"logprob_token_ids": [row.targets[position]]},
             rates=rates,
         )
-        for place in places
+        for position in positions
     ]
 
 
-def _rated(row: Rated, requests: Sequence[Request], place: int) -> float:
-    """The log-probability of target number `place`, from the requests of `_ratings`."""
-    back = len(row.targets) - 1 - place
+def _rated(row: Rated, requests: Sequence[Request], position: int) -> float:
+    """The log-probability of target number `position`, from the requests of `_ratings`."""
+    back = len(row.targets) - 1 - position
     if len(requests) > back:
-        return requests[back].after[row.targets[place]]
+        return requests[back].after[row.targets[position]]
     return requests[0].before[-back]

@@ -108,9 +108,9 @@ def attend(
     size = value.shape[-1]
     mixed, total, most = _joined(own).split([size, 1, 1], -1)
     over = _joined([_over_trunks(queries, part, module.layer_idx) for part in shared.trunks]) if shared.levels else None
-    for places, bare in shared.levels:
+    for stands, bare in shared.levels:
         assert over is not None
-        over_mixed, over_total, over_most = over[places].split([size, 1, 1], -1)
+        over_mixed, over_total, over_most = over[stands].split([size, 1, 1], -1)
         over_most = over_most + bare
         greatest = torch.maximum(most, over_most)
         share, over_share = (most - greatest).exp2_(), (over_most - greatest).exp2_()

@@ -78,7 +78,7 @@ def freeze_positions(model: Any, last: int) -> None:
         if kinds is None:
             continue
         states = torch.zeros(1, 1, 1, device=model.device, dtype=model.dtype)
-        place = torch.tensor([[last]], device=model.device)
+        position = torch.tensor([[last]], device=model.device)
         for more in [{}] if isinstance(kinds, str) else [{"layer_type": layer} for layer in kinds]:
-            module(states, place, **more)
+            module(states, position, **more)
         module.rope_type = "fixed" if isinstance(kinds, str) else dict.fromkeys(kinds, "fixed")

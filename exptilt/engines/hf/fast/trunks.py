@@ -48,13 +48,13 @@ class Trunks:
         self.held: list[Trunk | None] = []  # by slot
         self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers  # [slots, heads, columns, size]
 
-    def length(self, place: int | None) -> int:
+    def length(self, slot: int | None) -> int:
         """How many tokens the trunk in a slot has; 0 without one."""
-        return 0 if place is None else len(self._at(place).tokens)
+        return 0 if slot is None else len(self._at(slot).tokens)
 
     def find(self, tokens: tuple[int, ...]) -> int | None:
         """The slot of the longest trunk that is a prefix of these tokens."""
-        fitting = [place for place, trunk in self._used() if tokens[: len(trunk.tokens)] == trunk.tokens]
+        fitting = [slot for slot, trunk in self._used() if tokens[: len(trunk.tokens)] == trunk.tokens]
         return max(fitting, key=self.length, default=None)
 
     def add(self, tokens: tuple[int, ...], known: KeyValues, root: int | None = None) -> int:
@@ -62,16 +62,16 @@ class Trunks:
         trunk = Trunk(tokens, root, self.length(root))
         if None not in self.held:
             self.held.append(None)
-        place = self.held.index(None)
-        self.held[place] = trunk
+        slot = self.held.index(None)
+        self.held[slot] = trunk
         pieces = list(known.parts(trunk.start, len(tokens)))
         self._reserve(pieces[0][-1])
         for first, end, layers in pieces:
             for held, pair in zip(self.layers, layers, strict=True):
                 if held is not None and pair is not None:
-                    held[0][place, :, first - trunk.start : end - trunk.start] = pair[0]
-                    held[1][place, :, first - trunk.start : end - trunk.start] = pair[1]
-        return place
+                    held[0][slot, :, first - trunk.start : end - trunk.start] = pair[0]
+                    held[1][slot, :, first - trunk.start : end - trunk.start] = pair[1]
+        return slot
 
     def root(self, prompt: tuple[int, ...], others: Iterable[tuple[int, ...]], known: KeyValues) -> int | None:
         """The slot of a root for a prompt, old or new, where it shares a long prefix with other prompts or trunks.
@@ -86,32 +86,32 @@ class Trunks:
             return None
         longest = max(lengths)
         shared = prompt[: min(length for length in lengths if length > longest - LEAST_TRUNK)]
-        old = (place for place, trunk in self._used() if trunk.root is None and trunk.tokens == shared)
-        place = next(old, None)
-        return self.add(shared, known) if place is None else place
+        old = (slot for slot, trunk in self._used() if trunk.root is None and trunk.tokens == shared)
+        slot = next(old, None)
+        return self.add(shared, known) if slot is None else slot
 
-    def hold(self, place: int, rows: int) -> None:
+    def hold(self, slot: int, rows: int) -> None:
         """Count so many more, or fewer, rows as users of a trunk."""
-        for each in self._chain(place):
+        for each in self._chain(slot):
             self._at(each).rows += rows
 
     def tidy(self) -> None:
         """Free the slots that no row uses: their rows left, or memory was too short when they joined."""
         self.held = [trunk if trunk is not None and trunk.rows else None for trunk in self.held]
 
-    def shared(self, places: Sequence[int | None], own: Sequence[tuple[slice, int]]) -> Shared:
+    def shared(self, slots: Sequence[int | None], own: Sequence[tuple[slice, int]]) -> Shared:
         """What `attend` needs of rows on the trunks in these slots. own: as in `Shared`.
 
         Free slots within a part are included, without rows: leaving them out would mean copying the others.
         """
-        chains = [self._chain(place) for place in places]
+        chains = [self._chain(slot) for slot in slots]
         groups: list[list[tuple[int, int]]] = [[] for _ in range(max((max(chain) for chain in chains if chain), default=-1) + 1)]
         for row, chain in enumerate(chains):
-            for level, place in enumerate(chain):
-                groups[place].append((level, row))
+            for level, slot in enumerate(chain):
+                groups[slot].append((level, row))
         sizes = [(len(group), trunk.columns if trunk else 0) for group, trunk in zip(groups, self.held, strict=False)]
         found: list[TrunkPart] = []
-        where = [[0] * len(places) for _ in range(max(map(len, chains), default=0))]  # by level and row
+        where = [[0] * len(slots) for _ in range(max(map(len, chains), default=0))]  # by level and row
         stand = 0
         for run in parts(sizes, EXTRA_TRUNK):
             part = self._part(run, [[row for _, row in group] for group in groups[run]], max(size[1] for size in sizes[run]))
@@ -141,31 +141,31 @@ class Trunks:
             torch.tensor(members, dtype=torch.int64, device=self.device),
         )
 
-    def _at(self, place: int) -> Trunk:
-        trunk = self.held[place]
+    def _at(self, slot: int) -> Trunk:
+        trunk = self.held[slot]
         assert trunk is not None
         return trunk
 
     def _used(self) -> list[tuple[int, Trunk]]:
-        return [(place, trunk) for place, trunk in enumerate(self.held) if trunk is not None]
+        return [(slot, trunk) for slot, trunk in enumerate(self.held) if trunk is not None]
 
-    def _chain(self, place: int | None) -> list[int]:
+    def _chain(self, slot: int | None) -> list[int]:
         """The trunk in a slot and its root."""
-        if place is None:
+        if slot is None:
             return []
-        root = self._at(place).root
-        return [place] if root is None else [place, root]
+        root = self._at(slot).root
+        return [slot] if root is None else [slot, root]
 
     def _reserve(self, layers: Layers) -> None:
         """Make room for all slots and their columns; padding is zero, since it must be finite."""
-        least_places, least_columns = len(self.held), max(trunk.columns for _, trunk in self._used())
+        least_slots, least_columns = len(self.held), max(trunk.columns for _, trunk in self._used())
         for number, (old, pair) in enumerate(zip(self.layers, layers, strict=True)):
-            places, columns = least_places, least_columns
-            if pair is None or (old is not None and old[0].shape[0] >= places and old[0].shape[2] >= columns):
+            slots, columns = least_slots, least_columns
+            if pair is None or (old is not None and old[0].shape[0] >= slots and old[0].shape[2] >= columns):
                 continue
             if old is not None:
-                places, columns = max(places * 3 // 2, old[0].shape[0]), max(columns * 5 // 4, old[0].shape[2])
-            grown = [zeros(states, (places, states.shape[0], columns, states.shape[2])) for states in pair]
+                slots, columns = max(slots * 3 // 2, old[0].shape[0]), max(columns * 5 // 4, old[0].shape[2])
+            grown = [zeros(states, (slots, states.shape[0], columns, states.shape[2])) for states in pair]
             for new, states in zip(grown, old or (), strict=False):
                 new[: states.shape[0], :, : states.shape[2]] = states
             self.layers[number] = (grown[0], grown[1])

@@ -1,0 +1,61 @@
+"""Scoring: what a network says of given tokens, in blocks bounded in size, with the prefixes that it knows already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exptilt.engines.hf.blocks import BLOCK_LOGITS
+from exptilt.engines.hf.network import Network
+from exptilt.engines.row import Context
+from exptilt.usage import Work
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Takes logits [positions, vocabulary] and tokens int64 [positions]; returns float64 [positions, values]."""
+
+
+@torch.inference_mode()
+def rate(
+    network: Network,
+    contexts: Sequence[Context],
+    responses: Sequence[tuple[int, ...]],
+    measure: Measure,
+) -> tuple[list[np.ndarray], list[Work]]:
+    """Measure the distribution before each token of each response, one at least, after its context.
+
+    Returns float64 [tokens, values] for each, and its cost. Logits are computed at those positions only, at most
+    BLOCK_LOGITS at once; what comes before them is a prefix like any other, reused where it is known.
+    """
+    known, costs = network.prefill(contexts)
+    texts = [(*context.tokens, *response[:-1]) for context, response in zip(contexts, responses, strict=True)]
+    if not network.caches:
+        logits = network.whole(texts, [len(response) for response in responses])
+        given = zip(logits, responses, strict=True)
+        return [measure(row, torch.tensor(tokens, device=network.device)).cpu().numpy() for row, tokens in given], costs
+    slots, ids = network.block(texts, known)
+    targets, valid = _targets(responses, ids)
+    parts: list[list[np.ndarray]] = [[] for _ in responses]
+    rows, count = ids.shape
+    columns = max(1, BLOCK_LOGITS // (rows * network.vocabulary))
+    for block in torch.arange(count, device=network.device).split(columns):
+        logits = network.feed(slots, ids[:, block], keep=len(block))
+        inside = valid[:, block]
+        values = measure(logits[inside], targets[:, block][inside]).cpu().numpy()
+        for part, piece in zip(parts, np.split(values, inside.sum(dim=1).cumsum(0).tolist()[:-1]), strict=True):
+            part.append(piece)
+    for cost in costs:
+        cost.forwards += 1
+    return [np.concatenate(part) for part in parts], costs
+
+
+def _targets(responses: Sequence[tuple[int, ...]], ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens of the responses at the ends of the rows of a block, int64 [rows, count], and which columns have one."""
+    count = ids.shape[1]
+    targets = torch.zeros_like(ids)
+    for row, response in zip(targets, responses, strict=True):
+        row[count - len(response) :] = torch.tensor(response, device=ids.device)
+    lengths = torch.tensor([len(response) for response in responses], device=ids.device)
+    return targets, torch.arange(count, device=ids.device) >= count - lengths[:, None]
