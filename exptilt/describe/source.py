@@ -27,7 +27,7 @@ _FIRST = {"__init__", "__post_init__", "__new__", "__setstate__"}  # methods tha
 def text_of(function: FunctionType) -> str | None:
     """The source of a function, dedented, without white space at the ends of lines; None where there is none.
 
-    Of a lambda it is the lambda alone: several may stand on one line.
+    Of a lambda it is the lambda alone: a line may have several.
     """
     try:
         lines, _ = inspect.getsourcelines(function)
@@ -96,7 +96,7 @@ def _parameters(function: ast.FunctionDef | ast.Lambda) -> set[str]:
 
 
 def _outer_names(tree: ast.AST) -> frozenset[str]:
-    """The names that are changed and not bound inside: a list that a function makes and fills is its own matter."""
+    """The names that are changed and not bound inside: a list that a function makes and fills is its own."""
     shared = _shared(tree)
     stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     return frozenset(name for target in _changed(tree) if (name := _name(target)) and (name in shared or name not in stored))

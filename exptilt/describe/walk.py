@@ -3,11 +3,11 @@
 Two runs may share a file only if they would draw from the same target in the same way, so the settings must see
 through rewards, selects and samplers down to the code of the functions they hold. A description is the same in every
 process, and never holds a memory address. It sees a function's source, defaults and closure, and the functions and
-constants of its own module that it names; what other modules do is taken as given. In which module it lies does not
-count, so a script's function is the same when it is imported.
+constants of its own module that it names; what other modules do is taken as given. Its module does not count, so a
+script's function is the same when it is imported.
 
 What code changes as it runs does not count either: a dict in which a reward remembers its answers, a counter of calls
-(`exptilt.describe.source` tells what is changed). A function without source, typed at a prompt, is known by its bytecode,
+(`exptilt.describe.source` finds what is changed). A function without source, typed at a prompt, is known by its bytecode,
 which belongs to a version of Python: under another one it counts as changed.
 """
 
@@ -32,7 +32,7 @@ from exptilt.describe.source import changed_attributes, changed_names, module_ch
 from exptilt.keys import digest
 
 _OWN = "exptilt."
-_DEEPEST = 16  # of objects within objects; what lies deeper is named by its type
+_DEEPEST = 16  # of objects within objects; deeper ones are named by their type
 _STATE = "(changes as it runs)"
 LATER = {"came later": True}
 """Metadata of a dataclass field that came after results files were written. At its default it changes nothing that was drawn,

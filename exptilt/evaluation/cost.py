@@ -1,4 +1,4 @@
-"""What an answer costs, per problem: tokens, forwards and FLOPs of the reference model, the proposal and the reward apart."""
+"""What an answer costs per problem: tokens, forwards and FLOPs, of reference model, proposal and reward apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exptilt.usage import Usage, Work
 
 @dataclass(frozen=True)
 class Load:
-    """What one model did for one problem in the mean: tokens prefilled, generated and scored, and forwards."""
+    """What one model did per problem, on average: tokens prefilled, generated and scored, and forwards."""
 
     prompt: float = 0.0
     generated: float = 0.0
@@ -32,7 +32,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many parameters take part in each token; 0 for a reward that is not a model."""
+    """How many parameters each token passes through; 0 for a reward that is not a model."""
 
     reference: float
     proposal: float = 0.0
@@ -41,12 +41,12 @@ class Parameters:
     def __post_init__(self) -> None:
         for name, count in vars(self).items():
             if not 0 <= count < math.inf:
-                raise ValueError(f"Parameters({name}={count}): give how many there are, 0 for no model")
+                raise ValueError(f"Parameters({name}={count}): give a number of parameters, 0 for no model")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one problem in the mean.
+    """The mean cost of one problem.
 
     reward_calls: calls of the reward.
     rated: drafts it rated.
@@ -88,7 +88,7 @@ class Cost:
         )
 
     def share(self, part: float) -> Cost:
-        """The cost of a part of the drafts: the prompt is prefilled all the same."""
+        """The cost of a share of the drafts; the prompt is prefilled once all the same."""
         scaled = Cost().plus(self, part)
         return replace(
             scaled,
@@ -103,7 +103,7 @@ class Cost:
 
 
 def mean_cost(results: Sequence[Result]) -> Cost:
-    """The cost of one problem in the mean over results."""
+    """The cost of one problem, averaged over results."""
     lengths = [float(np.mean([draft.decided for draft in result.population.drafts])) for result in results]
     return cost_of([result.usage for result in results], lengths)
 

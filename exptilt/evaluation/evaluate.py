@@ -30,8 +30,9 @@ Correct = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class Score:
-    """How one method did. right: float64 [problems], 1 for a right answer, or the share of right draws or of right seeds.
+    """How one method did.
 
+    right: float64 [problems], 1 for a right answer, or the share of right draws or of right seeds.
     tokens: generated and scored tokens per problem, both models.
     seconds: wall clock of the whole run; where some of its results came from a file, the seconds of all its problems divided by
         how many ran at once.
@@ -98,7 +99,7 @@ def evaluate(
     A select of None stands for plain sampling: the mean accuracy of the equally weighted drafts of the population, at the tokens
     of one of them.
     store: a results file to write and to resume from; reward_timeout and until: as in `run`.
-    Raises ExptiltError where a question has no result: an accuracy over the rest would lie.
+    Raises ExptiltError where a question has no result: an accuracy over the rest would mislead.
     """
     how = Conditions(seed, concurrency, progress, store, reward_timeout, until)
     results, seconds = run_all(target, questions, sampler, how)

@@ -3,12 +3,13 @@
     python -m exptilt.evaluation.lm_eval_model run --model exptilt --tasks gsm8k --model_args \\
         model=hf:HuggingFaceTB/SmolLM2-135M-Instruct,sampler=ets,candidates=4,rollouts=2,block=32,reward=agreement,beta=0.1,select=vote
 
-is the harness's own command (`lm-eval run`) with the model known to it: the harness has no entry points for models, so
-something must be imported first. In Python, importing this module is enough for `lm_eval.simple_evaluate(model="exptilt")`.
+is the harness's own command (`lm-eval run`) with this model registered: the harness has no entry points for models, so this
+module must be imported first. In Python, importing it is enough for `lm_eval.simple_evaluate(model="exptilt")`.
 
-Model arguments are named as the flags of `exptilt sample`, with underscores. The distribution is fixed by them, not by the
-task: a task's temperature is not used, because greedy decoding has nothing to choose from; its stop strings are, and its
-token cap where `max_tokens` is not given. Requests that are repeated (a task's `repeats`) get random streams of their own.
+Model arguments have the names of the flags of `exptilt sample`, with underscores. They fix the distribution, and the task does
+not: a task's temperature is not used, because greedy decoding leaves nothing to choose from. A task's stop strings are used,
+and so is its token cap where `max_tokens` is not given. Requests that are repeated (a task's `repeats`) get random streams of
+their own.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ from exptilt.core import Target
 from exptilt.describe import describe
 from exptilt.errors import ExptiltError, UsageError
 from exptilt.evaluation.evaluate import all_results
-from exptilt.evaluation.tasks.harness import response_law
+from exptilt.evaluation.tasks.harness import response_ends
 from exptilt.keys import digest
 from exptilt.running.lines import encode
 from exptilt.running.run import run
 
 _TARGET = ("reward", "beta", "proposal", "temperature", "top_p", "top_k", "max_tokens", "stop", "system", "dtype")
-_IGNORED = {"batch_size", "max_batch_size", "device"}  # the harness always gives them; the engine batches and places itself
+_IGNORED = {
+    "batch_size",
+    "max_batch_size",
+    "device",
+}  # the harness always gives them; the engine decides itself
 
 
 class ExptiltLM(LM):
@@ -76,28 +81,28 @@ class ExptiltLM(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One answer to each request, in their order. Raises ExptiltError where one has none."""
-        asked: list[Any] = [request.args for request in requests]  # pairs of a context and a distribution
-        places = defaultdict(list)
-        for place, (_, law) in enumerate(asked):
-            places[response_law(law)].append(place)
+        asked: list[Any] = [request.args for request in requests]  # pairs of a context and generation arguments
+        alike = defaultdict(list)
+        for row, (_, arguments) in enumerate(asked):
+            alike[response_ends(arguments)].append(row)
         texts = [""] * len(requests)
-        for (cap, stop), rows in places.items():
-            law = {"stop": stop} if self._capped else {"stop": stop, "max_tokens": cap}
-            answers = self._answers(law, [asked[row][0] for row in rows])
+        for (cap, stop), rows in alike.items():
+            sampling = {"stop": stop} if self._capped else {"stop": stop, "max_tokens": cap}
+            answers = self._answers(sampling, [asked[row][0] for row in rows])
             for row, text in zip(rows, answers, strict=True):
                 texts[row] = text
         return texts
 
-    def _answers(self, law: dict[str, Any], prompts: list[str]) -> list[str]:
+    def _answers(self, sampling: dict[str, Any], prompts: list[str]) -> list[str]:
         """The answers to prompts that share cap and stop strings."""
         proposal = self._target.proposal
         target = Target(
-            self._target.engine.with_sampling(**law),
+            self._target.engine.with_sampling(**sampling),
             self._target.reward,
             self._target.beta,
-            proposal and proposal.with_sampling(**law),
+            proposal and proposal.with_sampling(**sampling),
         )
-        store = None if self._store is None else Path(self._store) / f"{digest(encode(describe(law), sort=True))}.jsonl"
+        store = None if self._store is None else Path(self._store) / f"{digest(encode(describe(sampling), sort=True))}.jsonl"
         outcomes = run(
             target,
             prompts,
@@ -124,7 +129,7 @@ class ExptiltLM(LM):
 
 
 def _target(model: str, reward: str | None, answer: str, asked: dict[str, Any]) -> Target:
-    """The target of the model arguments; the harness has turned numbers into values, also where a word was meant."""
+    """The target of the model arguments; the harness has made numbers of what looks like one, even where a word was meant."""
     reward = asked.pop("reward", reward)
     if reward is None or (reward != "none" and "beta" not in asked):
         raise UsageError("the model arguments lack reward or beta: give them, such as reward=agreement,beta=0.1")

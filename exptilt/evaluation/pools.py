@@ -23,14 +23,14 @@ _TIE = 1e-9  # as in `exptilt.populations.select`: sums of the same weights in a
 
 
 def pass_at_k(right: Sequence[float] | Floats, k: int) -> float:
-    """The probability that k of the samples hold a right one. right: 1 or 0 for each sample."""
+    """The probability that k of the samples include a right one. right: 1 or 0 for each sample."""
     count = _checked(len(right), k)
     wrong = count - round(float(np.sum(right)))
     return 1.0 - math.comb(wrong, k) / math.comb(count, k)
 
 
 def best_at_k(right: Sequence[float] | Floats, rewards: Sequence[float] | Floats, k: int) -> float:
-    """The probability that the best rewarded of k samples is right; among equals each is as likely to be taken."""
+    """The probability that the sample with the highest reward of k is right; ties are broken at random."""
     count, shares = _checked(len(right), k), np.asarray(right, dtype=np.float64)
     values = np.asarray(rewards, dtype=np.float64)
     expected, above = 0.0, 0
@@ -54,10 +54,10 @@ def vote_at_k(
 ) -> float:
     """The probability that a vote of k samples is won by a right answer.
 
-    answers: of each sample, None where it has none: that wins only where no sample has one.
+    answers: of each sample; None, for no answer, wins only where no sample has one.
     right: 1 or 0 for each sample.
     weights: for a weighted vote; equal where not given.
-    subsets: how many are averaged over; where there are no more, all.
+    subsets: how many are averaged over; all of them where there are no more.
     """
     count, shares = _checked(len(answers), k), np.asarray(right, dtype=np.float64)
     power = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -65,7 +65,7 @@ def vote_at_k(
 
 
 def _winner(answers: Sequence[Hashable | None], right: Floats, weights: Floats, rows: Sequence[int]) -> float:
-    """The share of right ones among the samples of the winning answer; tied answers are as likely as each other."""
+    """The share of right samples among those of the winning answer; tied answers count equally."""
     held = [row for row in rows if weights[row] > 0]
     standing = [row for row in held if answers[row] is not None] or held or list(rows)
     power: dict[Hashable | None, float] = defaultdict(float)

@@ -15,7 +15,7 @@ Each raises `ContractError`, an AssertionError that says what was found. `paths`
 `autoregressive` and `masked` make random targets that can be enumerated. Needs numpy only.
 """
 
-from exptilt.testing import promises as promises  # which enters them into `engines.CHECKS`
+from exptilt.testing import promises as promises  # which registers them in `engines.CHECKS`
 from exptilt.testing.contract import ContractError
 from exptilt.testing.engines import EngineContract, check_engine
 from exptilt.testing.enumeration import distance, draw_law, expected_weights, paths, total_variation

@@ -1,6 +1,6 @@
 """The contract of engines: what every engine promises, each promise a check of its own in `CHECKS`.
 
-Recorded log-probabilities are those of the distribution that was really sampled; the draws of a key depend on nothing
+Recorded log-probabilities are those of the distribution that was actually sampled; the draws of a key depend on nothing
 else; drafts end where they say; work is counted; abilities are there as claimed, and refused otherwise.
 """
 
@@ -21,10 +21,10 @@ from exptilt.testing.contract import ContractError
 class EngineContract:
     """An engine, and what is known of it beyond its protocol.
 
-    prompts: that it answers in many ways; drafts are drawn from them in turn.
+    prompts: prompts that it answers in many ways; drafts are drawn from them in turn.
     tolerance: nats between a recorded log-probability and its score, absolute and relative.
-    singles: how many drafts are drawn one by one, to be held against batches; 32 or more.
-    draws: how many the checks of frequencies may take; their tolerance is five standard errors.
+    singles: how many drafts are drawn one by one, to be compared with batches; 32 or more.
+    draws: how many draws the checks of frequencies may take; their tolerance is five standard errors.
     caches: whether it reuses what it has computed of a prefix.
     stops: whether it takes stop strings.
     seeded: whether the same key gives the same draft; a server may not know seeds.
@@ -44,14 +44,19 @@ class EngineContract:
 
     @cached_property
     def alone(self) -> list[Draft]:
-        """Finished drafts, each of a call of its own."""
+        """Finished drafts, each from a call of its own."""
         pairs = zip(self.start(self.singles), keys(self.singles), strict=True)
         return [self.engine.extend([draft], [key])[0] for draft, key in pairs]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise. needs: the abilities it is about. when: what else must hold of the engine."""
+    """One promise.
+
+    run: raises ContractError where it is broken.
+    needs: the abilities it is about.
+    when: what else must hold for the engine.
+    """
 
     run: Callable[[EngineContract], None]
     needs: frozenset[str] = frozenset()
@@ -65,7 +70,7 @@ CHECKS: dict[str, Check] = {}
 
 
 def check_engine(engine: Engine, prompts: Sequence[Prompt], **known: Any) -> list[str]:
-    """Hold an engine to every promise that its abilities concern; the names of those checked.
+    """Check every promise that concerns the engine's abilities. Returns the names of those checked.
 
     prompts: two or more, which the engine answers in many ways (hot, or cut to few tokens). known: fields of `EngineContract`.
     Raises ContractError that names the promise.

@@ -1,9 +1,9 @@
 """Exact distributions of samplers: run one again and again until every random path has been taken.
 
 Everything random in exptilt's samplers and table engines is a choice by a key. `paths(run)` hands `run` a key whose
-choices follow a script; after each run the last choice that has another outcome is moved on to it, a depth-first walk
-over all paths. With the probability of each path known, expectations over the sampler are sums: E[Σ w f] of a whole
-population can be held against Σ γ f to 1e-9, with no statistics at all.
+choices follow a script; after each run the last choice that has another outcome takes it, a depth-first walk over all
+paths. With the probability of each path known, expectations over the sampler are sums: E[Σ w f] of a whole
+population can be compared with Σ γ f to 1e-9, with no statistics at all.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class _Script:
         return _Coin(self)
 
     def choose(self, weights: Sequence[float] | np.ndarray) -> int:
-        law = np.asarray(weights, dtype=np.float64) / np.sum(weights)
-        outcomes = np.flatnonzero(law > 0).tolist()
+        shares = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+        outcomes = np.flatnonzero(shares > 0).tolist()
         depth = len(self.taken)
         outcome = self.planned[depth] if depth < len(self.planned) else outcomes[0]
         self.taken.append((outcome, outcomes))
-        self.probability *= float(law[outcome])
+        self.probability *= float(shares[outcome])
         return outcome
 
     def advance(self) -> bool:
@@ -64,7 +64,7 @@ class _Script:
 
 
 class _Coin:
-    """A uniform number that is told no more of than its thresholds ask: P(u < b | u < a) = b/a."""
+    """A uniform number of which only what its thresholds ask is decided: P(u < b | u < a) = b/a."""
 
     def __init__(self, script: _Script) -> None:
         self._script, self._under = script, 1.0

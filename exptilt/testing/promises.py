@@ -72,15 +72,16 @@ def what_follows_a_cut_follows_the_conditional_distribution(case: EngineContract
 
 
 def _require_frequencies(case: EngineContract, stem: Draft, tokens: int) -> None:
-    """Continuations come as often as their scores say, within five standard errors.
+    """Continuations are as frequent as their scores say, within five standard errors.
 
-    The outcomes looked at are the most frequent of other draws; what else may come is lumped together.
+    The outcomes compared are the most frequent of other draws; all others are taken together.
     """
     found = case.engine.extend([stem] * case.draws, keys(case.draws, 1), tokens)
     examples = {grown(stem, draft): draft for draft in found}
     common = [name for name, times in Counter(grown(stem, draft) for draft in found).most_common(12) if times >= 30]
     require(
-        len(common) > 1, "fewer than two continuations are common: draw by the keys, and give prompts with few, different answers"
+        len(common) > 1,
+        "fewer than two continuations are common: draw by the keys, and give prompts with a few different answers",
     )
     scores = case.engine.score([examples[name] for name in common], [stem.decided] * len(common))
     expected = {name: math.exp(score.sum()) for name, score in zip(common, scores, strict=True)}
@@ -88,7 +89,7 @@ def _require_frequencies(case: EngineContract, stem: Draft, tokens: int) -> None
     counts = Counter(name if name in expected else () for name in (grown(stem, draft) for draft in drawn))
     for name, p in {**expected, (): 1 - sum(expected.values())}.items():
         share, slack = counts[name] / case.draws, 5 * math.sqrt(max(p * (1 - p), 1 / case.draws) / case.draws)
-        require(abs(share - p) < slack, f"{name or 'the rest'} came with frequency {share:.4f}, but its score says {p:.4f}")
+        require(abs(share - p) < slack, f"{name or 'the rest'} has the frequency {share:.4f}, but its score says {p:.4f}")
 
 
 @promise("steps")
@@ -140,7 +141,7 @@ def sixteen_threads_at_once_get_what_single_calls_give(case: EngineContract) -> 
 @promise()
 def copies_of_one_draft_differ_by_their_keys(case: EngineContract) -> None:
     different = len({draft.tokens for draft in case.engine.extend([case.start(1)[0]] * 32, keys(32))})
-    require(different > 8, f"32 keys gave {different} different responses to one prompt: draws must be by their keys")
+    require(different > 8, f"32 keys gave {different} different responses to one prompt: draws must depend on their keys")
 
 
 # ----------------------------------------------------------------------------------------------------- drafts and ends
@@ -163,7 +164,8 @@ def the_cap_holds_and_ends_are_told(case: EngineContract) -> None:
 def a_call_decides_as_many_tokens_as_it_is_asked_for(case: EngineContract) -> None:
     half = case.engine.extend(case.start(20), keys(20), 2)
     require(
-        all(draft.decided == 2 for draft in half if draft.finish is None), "an unfinished draft has not the two tokens asked for"
+        all(draft.decided == 2 for draft in half if draft.finish is None),
+        "an unfinished draft lacks some of the two tokens asked for",
     )
     require(all(draft.decided <= 2 for draft in half if case.stops), "a draft has more tokens than the two asked for")
     whole = case.engine.extend(half, keys(20, 1))
@@ -261,7 +263,7 @@ def an_engine_can_what_it_claims_and_refuses_the_rest(case: EngineContract) -> N
     told = [draft.logq is not None for draft in drafts]
     require(set(told) == {"logq" in engine.can}, f'"logq" in can is {"logq" in engine.can}; drafts carry them: {told}')
     full = all(draft.logq is None or len(draft.logq) == draft.decided for draft in drafts)
-    require(full, "a draft has not one log-probability for each decision")
+    require(full, "a draft does not have one log-probability for each decision")
     attempts: dict[str, Callable[[], Any]] = {
         "continue": lambda: engine.extend([engine.extend(case.start(1), keys(1), 1)[0]], keys(1), 1),
         "score": lambda: engine.score(drafts),
@@ -275,7 +277,7 @@ def an_engine_can_what_it_claims_and_refuses_the_rest(case: EngineContract) -> N
         require(isinstance(engine, CertainEngine), '"certainty" is claimed, and there is no method of that name')
         assert isinstance(engine, CertainEngine)
         counts = [len(sure.entropy) for sure in engine.certainty(drafts)]
-        require(counts == [draft.decided for draft in drafts], "certainty has not one value for each decision")
+        require(counts == [draft.decided for draft in drafts], "certainty does not have one value for each decision")
 
 
 def _require_claim(ability: str, attempt: Callable[[], Any], claimed: bool) -> None:

@@ -1,4 +1,4 @@
-"""The contract of rewards: one finite float for each draft, the same whenever asked and whatever is rated beside it."""
+"""The contract of rewards: one finite float for each draft, the same at every call and whatever is rated with it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from exptilt.testing.contract import require
 
 
 def check_reward(reward: Reward, prompt: Prompt, texts: Sequence[str]) -> None:
-    """Hold a reward to its contract on finished responses of these texts, two at least.
+    """Check the contract of a reward on finished responses with these texts, two at least.
 
-    Raises RewardError where it raises or returns no proper numbers, ContractError where its values depend on the order of
-    the drafts, on what is rated beside them, or on when it is asked: then no fixed target π exists.
+    Raises RewardError where it raises or does not return proper numbers, ContractError where its values depend on the order of
+    the drafts, on what is rated with them, or on when it is called: then no fixed target π exists.
     """
-    require(len(texts) > 1, "give two texts or more: with one there is nothing beside it")
+    require(len(texts) > 1, "give two texts or more: with one there is nothing to compare")
     drafts = [Draft(prompt, (number,), None, text, "stop") for number, text in enumerate(texts)]
     values = rate(reward, prompt, drafts)
     for what, others in {

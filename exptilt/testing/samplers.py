@@ -1,8 +1,8 @@
 """The contract of samplers, held on small random targets where every random path can be taken.
 
 For a sampler with weights it is the definition of proper weighting: E[Σ_i w_i f(y_i)] = Σ_y γ(y) f(y) for every f, an
-equality to 1e-9, with rewards that exclude some responses (-inf) among the targets. A Markov chain has no such equality;
-of it, what every sampler promises is checked: its populations hold finished drafts with their own rewards, the same key
+equality to 1e-9, with rewards that exclude some responses (-inf) among the targets. A Markov chain has no such equality.
+For it, what every sampler promises is checked: its populations hold finished drafts with their own rewards, the same key
 gives the same populations, and no random stream is used twice.
 """
 
@@ -41,10 +41,10 @@ def default_toys() -> list[Toy]:
 
 
 def check_sampler(sampler: Sampler, toys: Sequence[Toy] | None = None, tolerance: float = 1e-9) -> int:
-    """Hold a sampler to its contract on each target that it takes; the number of targets. Keep it small: 2 or 3 drafts.
+    """Check the contract of a sampler on each target that it takes. Returns how many. Keep the sampler small: 2 or 3 drafts.
 
     toys: where not given, seven of all kinds. A target that the sampler refuses (TargetError, such as one with a proposal) is
-        passed over; one at least must be left.
+        skipped; at least one must be left.
     tolerance: of the equality, relative to Z.
     Raises ContractError, and AssertionError where there are too many paths to take.
     """
@@ -81,7 +81,7 @@ def _check_run(sampler: Sampler, target: Target, key: Key) -> None:
         _check_population(sampler, target, population)
     again = _populations(sampler, target, key)
     same = len(first) == len(again) and all(map(_equal, first, again))
-    require(same, f"{sampler!r} gave other populations for the same key: it must draw by its key alone")
+    require(same, f"{sampler!r} gave different populations for the same key: it must depend on its key alone")
     twice = [name for name, count in recorder.used.items() if count > 1]
     require(not twice, f"{sampler!r} drew twice with one key, {twice[:1]}: give every draft a key of its own (key.child)")
 

@@ -29,15 +29,19 @@ def random_table(seed: int, symbols: int, concentration: float = 1.0) -> Any:
 def random_fill(seed: int, symbols: int) -> Any:
     """A table of hole probabilities drawn from a Dirichlet distribution."""
 
-    def probs(state: Tokens, place: int) -> np.ndarray:
-        return np.random.default_rng([seed, 8, place, *[token + 1 for token in state]]).dirichlet(np.ones(symbols))
+    def probs(state: Tokens, position: int) -> np.ndarray:
+        return np.random.default_rng([seed, 8, position, *[token + 1 for token in state]]).dirichlet(np.ones(symbols))
 
     return probs
 
 
 @dataclass(frozen=True)
 class Toy:
-    """A target with its exact distribution: γ(y) = p(y)·exp(r(y)/β), and Z. name: what messages call it."""
+    """A target with its exact distribution.
+
+    gamma: γ(y) = p(y)·exp(r(y)/β) of every response; its sum is Z.
+    name: what messages call it.
+    """
 
     target: Target
     gamma: Law

@@ -176,7 +176,7 @@ def test_cached_rows_do_not_depend_on_their_neighbours(guidance: float, weights:
     weights[True].scheduler.run([row for _, _, row in rows if row is not None])
     for number, prompt, row in rows:
         assert row is not None
-        assert tuple(row.tokens) == tuple(alone[number, prompt].tokens[place] for place in row.places)
+        assert tuple(row.tokens) == tuple(alone[number, prompt].tokens[place] for place in row.positions)
         assert np.allclose(row.logq, alone[number, prompt].logq or (), atol=1e-5)
 
 
@@ -238,7 +238,7 @@ def test_models_that_cannot_keep_blocks_are_refused_with_the_reason(tmp_path: Pa
     short = network("ModernBert", local_attention=4, num_hidden_layers=4, cls_token_id=None, sep_token_id=None)
     assert "positions far" in (MaskedNetwork(short, MASKED).no_cache or "")
     offset = network("Roberta", pad_token_id=0)
-    assert "is told apart from the whole" in (MaskedNetwork(offset, MASKED).no_cache or "")
+    assert "differs from the whole" in (MaskedNetwork(offset, MASKED).no_cache or "")
     assert offset.config._attn_implementation == "sdpa"
 
 

@@ -393,4 +393,4 @@ def test_a_long_prompt_does_not_widen_the_columns_of_others(model_folder: Path):
     engine.extend([engine.start("a very long prompt, " * 10)], keys(1))
     engine.extend([engine.start(PROMPTS[0])] * 40, keys(40))
     assert slots.columns < 100
-    assert slots.places <= 50
+    assert slots.capacity <= 50

@@ -31,8 +31,8 @@ class Tape:
     """What passes between the attention layers of one evaluation and the cache, layer after layer.
 
     Without `kept` it is written: `written` holds keys and values of each layer, [rows, heads, length, width]. With it, it
-    is read: [layers, 2, rows, heads, kept + fed, width], the last `fed` places open for the fresh ones, and `visible`,
-    bool [rows, 1, 1, kept + fed], says which places there are; None where all are.
+    is read: [layers, 2, rows, heads, kept + fed, width], the last `fed` positions open for the fresh ones, and `visible`,
+    bool [rows, 1, 1, kept + fed], says which positions there are; None where all are.
     """
 
     def __init__(self, kept: Tensor | None = None, visible: Tensor | None = None) -> None:
@@ -51,11 +51,11 @@ class Tape:
         layer[1, :, :, -value.shape[2] :] = value
         return layer[0], layer[1]
 
-    def parts(self, row: int, places: Tensor) -> Tensor:
-        """The written keys and values of one row at the given positions: [layers, 2, heads, places, width]."""
+    def parts(self, row: int, positions: Tensor) -> Tensor:
+        """The written keys and values of one row at the given positions: [layers, 2, heads, positions, width]."""
         if not self.written:
-            raise ModelError("its attention layers do not call the attention function chosen for them")
-        return torch.stack([torch.stack([key[row][:, places], value[row][:, places]]) for key, value in self.written])
+            raise ModelError("its attention layers do not call the attention function that was chosen for them")
+        return torch.stack([torch.stack([key[row][:, positions], value[row][:, positions]]) for key, value in self.written])
 
 
 def attend(
@@ -68,7 +68,7 @@ def attend(
     tape: Tape | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' "sdpa", with keys and values written to the tape or joined to those on it."""
+    """transformers' "sdpa", with keys and values written to the tape or joined with those on it."""
     if tape is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
     if more.get("sliding_window") is not None:
@@ -79,7 +79,7 @@ def attend(
 
 
 def joined(kept: Sequence[Tensor], fed: Tensor) -> Tape:
-    """A tape for rows with these keys and values, each [layers, 2, heads, places, width], shorter ones padded.
+    """A tape for rows with these keys and values, each [layers, 2, heads, positions, width], shorter ones padded.
 
     fed: bool [rows, longest], which of the positions fed exist.
     """
@@ -94,13 +94,13 @@ def joined(kept: Sequence[Tensor], fed: Tensor) -> Tape:
 
 
 def prepare(model: Any) -> str | None:
-    """Have the model attend by `attend`; returns why that cannot be, None where it is done."""
+    """Have the model attend by `attend`. Returns why that is not possible, or None."""
     taken = inspect.signature(model.forward).parameters
     choose = getattr(model, "set_attn_implementation", None)
     if choose is None or not getattr(model, "_supports_attention_backend", False):
         return "its code does not use transformers' attention interface"
     if "position_ids" not in taken or not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
-        return "its forward takes no position ids, or no further arguments for its attention layers"
+        return "its forward takes no position ids, or passes no further arguments to its attention layers"
     if (now := model.config._attn_implementation) not in ("sdpa", NAME):
         return f'it attends by "{now}", and block caches are built on "sdpa"'
     AttentionInterface.register(NAME, attend)

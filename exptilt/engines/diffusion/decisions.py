@@ -47,19 +47,19 @@ class Step:
     def sureness(self, guesses: Guesses) -> Floats:
         """How sure the network is of each asked position, by the measure of its row; float64 [n]."""
         sureness = np.zeros(int(self.starts[-1]))
-        places = [n for i, row in enumerate(self.rows) if row.looks for n in self._asked(i)]
+        indices = [n for i, row in enumerate(self.rows) if row.looks for n in self._asked(i)]
         measured = [row.sampling for row in self.rows if row.looks for _ in row.asked]
-        if not places:
+        if not indices:
             return sureness
-        temperatures = torch.tensor([law.temperature for law in measured], device=self.features.device)[:, None]
+        temperatures = torch.tensor([sampling.temperature for sampling in measured], device=self.features.device)[:, None]
         values, used = [], 0
-        for logits in self.network.chunks(self._at(places)):
+        for logits in self.network.chunks(self._at(indices)):
             here = slice(used, used := used + len(logits))
-            values.append(measures(logits, temperatures[here], {law.order for law in measured[here]}))
+            values.append(measures(logits, temperatures[here], {sampling.order for sampling in measured[here]}))
         table = torch.cat(values).cpu().numpy()
-        sureness[places] = table[np.arange(len(places)), [COLUMN.get(law.order, 0) for law in measured]]
-        for place, (_, logq) in guesses.items():
-            sureness[place] = logq
+        sureness[indices] = table[np.arange(len(indices)), [COLUMN.get(sampling.order, 0) for sampling in measured]]
+        for index, (_, logq) in guesses.items():
+            sureness[index] = logq
         return sureness
 
     def decide(self, chosen: Sequence[Sequence[int]], guesses: Guesses) -> tuple[list[int], list[float]]:
@@ -67,7 +67,7 @@ class Step:
 
         chosen: for each row, indices into its `asked`.
         """
-        picks = [(i, int(self.starts[i]) + place, k) for i, some in enumerate(chosen) for k, place in enumerate(some)]
+        picks = [(i, int(self.starts[i]) + index, k) for i, some in enumerate(chosen) for k, index in enumerate(some)]
         found = dict(guesses)
         drawn = [(i, n) for i, n, _ in picks if self.rows[i].given is None and n not in guesses]
         uniforms = [float(self.rows[i].uniforms.random()) for i, _ in drawn]
@@ -81,30 +81,30 @@ class Step:
     def _asked(self, row: int) -> range:
         return range(self.starts[row], self.starts[row + 1])
 
-    def _at(self, places: Sequence[int]) -> Tensor:
-        return self.features[torch.tensor(places, device=self.features.device)]
+    def _at(self, indices: Sequence[int]) -> Tensor:
+        return self.features[torch.tensor(indices, device=self.features.device)]
 
-    def _draw(self, places: list[int], owners: list[int], uniforms: list[float]) -> tuple[list[int], list[float]]:
-        if not places:
+    def _draw(self, indices: list[int], owners: list[int], uniforms: list[float]) -> tuple[list[int], list[float]]:
+        if not indices:
             return [], []
         device = self.features.device
         numbers = torch.tensor(uniforms, dtype=torch.float64, device=device)
         owner = torch.tensor(owners, device=device)
         tokens, logq, used = [], [], 0
-        for logits in self.network.chunks(self._at(places)):
+        for logits in self.network.chunks(self._at(indices)):
             here = slice(used, used := used + len(logits))
             some, values = draw(logits, self.laws.take(owner[here]), numbers[here])
             tokens += some.tolist()
             logq += values.tolist()
         return tokens, logq
 
-    def _rate(self, places: list[int], owners: list[int], tokens: list[int]) -> list[float]:
-        if not places:
+    def _rate(self, indices: list[int], owners: list[int], tokens: list[int]) -> list[float]:
+        if not indices:
             return []
         device = self.features.device
         owner, wanted = torch.tensor(owners, device=device), torch.tensor(tokens, device=device)
         values, used = [], 0
-        for logits in self.network.chunks(self._at(places)):
+        for logits in self.network.chunks(self._at(indices)):
             here = slice(used, used := used + len(logits))
             values += log_probability(logits, self.laws.take(owner[here]), wanted[here]).tolist()
         return values
@@ -113,18 +113,18 @@ class Step:
 def measures(logits: Tensor, temperatures: Tensor, orders: set[str]) -> Tensor:
     """Probability of the likeliest token, its lead over the second, minus the entropy: float64 [n, 3].
 
-    All at the law's temperature and before truncation; what no order asks for is left zero.
+    All at the row's temperature and before truncation; what no order asks for is left zero.
     """
-    laws = torch.log_softmax(logits / temperatures, dim=-1).exp()
+    shares = torch.log_softmax(logits / temperatures, dim=-1).exp()
     table = torch.zeros(len(logits), 3, dtype=torch.float64, device=logits.device)
-    first, second = laws.topk(2, dim=-1).values.double().T
+    first, second = shares.topk(2, dim=-1).values.double().T
     table[:, 0], table[:, 1] = first, first - second
     if "entropy" in orders:
-        table[:, 2] = -torch.special.entr(laws).sum(dim=-1, dtype=torch.float64)
+        table[:, 2] = -torch.special.entr(shares).sum(dim=-1, dtype=torch.float64)
     return table
 
 
 def _following(row: Row, nth: int) -> int:
     """The given token of the nth decision after those the row has."""
     assert row.given is not None
-    return row.given.tokens[len(row.places) + nth]
+    return row.given.tokens[len(row.positions) + nth]

@@ -1,7 +1,7 @@
 """Decoding: all rows in flight take one step together; each step is one evaluation of the network for every row.
 
-What the network is shown is the matter of `evaluation`, which positions a row asks about and decides that of `row`, and
-tokens and their log-probabilities come from `decisions`.
+`evaluation` says what the network sees, `row` which positions a row asks about and decides, and `decisions` makes the tokens and
+their log-probabilities.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the network is shown in a step, for all rows at once: whole responses, or blocks with kept keys and values.
+"""What the network sees in a step, for all rows at once: whole responses, or blocks with kept keys and values.
 
-Rows with the same prompt and state (candidates of one chain, rollouts of one candidate) share one evaluation, on account
-of the first of them. With a block cache the first step of a block evaluates the whole response and keeps keys and values;
-the steps after it feed a window alone. What is kept depends on the prompt and the decisions before the block and on
-nothing else, so a draft that goes on in the middle of a block, or a path that is scored, has it made again and is in the
-same state as if it had never been interrupted. Rows in one such state share what is kept, while one of them is in flight.
+Rows with the same prompt and state (candidates of one chain, rollouts of one candidate) share one evaluation, which counts as a
+cost of the first of them. With a block cache the first step of a block evaluates the whole response and keeps keys and values;
+the steps after it feed a window alone. What is kept depends only on the prompt and the decisions before the block. So for a
+draft that is continued in the middle of a block, or a path that is scored, it is made again, and the state is the same as if
+there had been no interruption. Rows in the same state share what is kept, while one of them is in flight.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Evaluation:
         self._kept: WeakValueDictionary[State, Tensor] = WeakValueDictionary()  # by the state in which the block began
 
     def features(self, rows: Sequence[Row]) -> Tensor:
-        """What the network thinks of every asked position, row after row: [n, width]."""
+        """The features of every asked position, row after row: [n, width]."""
         plain = self._evaluate(rows, blind=False)
         guided = [row for row in rows if row.sampling.guidance]
         if not guided:
@@ -91,7 +91,7 @@ class Evaluation:
             row.cost.forwards += 1
             row.cost.prompt += len(view.tokens)
             row.cost.cached += view.reused
-        features, kept = self.network.features(views, asked.rows, asked.places)
+        features, kept = self.network.features(views, asked.rows, asked.positions)
         return [features], kept
 
 
@@ -102,11 +102,11 @@ class _Questions:
         self.payers: dict[State, Row] = {}
         self.numbers: dict[State, int] = {}
         self.rows: list[int] = []
-        self.places: list[int] = []
+        self.positions: list[int] = []
         self.owners: list[int] = []
 
     def need(self, state: State, row: Row) -> None:
-        """Have the state evaluated, for its keys and values if for nothing else."""
+        """Have the state evaluated, if only for its keys and values."""
         self.payers.setdefault(state, row)
         self.numbers.setdefault(state, len(self.numbers))
 
@@ -114,7 +114,7 @@ class _Questions:
         """Ask for all positions in the row's `asked`; the row is number `owner` of its batch."""
         self.need(state, row)
         self.rows += [self.numbers[state]] * len(row.asked)
-        self.places += [len(row.prompt) + place for place in row.asked]
+        self.positions += [len(row.prompt) + position for position in row.asked]
         self.owners += [owner] * len(row.asked)
 
 

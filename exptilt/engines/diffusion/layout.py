@@ -28,36 +28,36 @@ class Masked:
 
     def row(self, draft: Draft, prompt: tuple[int, ...], sampling: DiffusionSampling, key: Key, tokens: int | None) -> Row:
         path = _path(draft, sampling)
-        decided = len(path.places)
+        decided = len(path.positions)
         stop = sampling.max_tokens if tokens is None else min(sampling.max_tokens, decided + tokens)
         if not sampling.has_density:
             _check_whole_steps(sampling, decided, stop)
         start = sampling.step_start(decided)
-        return Row(prompt, sampling, list(path.places), list(path.tokens), start, stop, key.rng())
+        return Row(prompt, sampling, list(path.positions), list(path.tokens), start, stop, key.rng())
 
     def response(self, row: Row, ends: frozenset[int]) -> list[int]:
         """The decided tokens in the order of their positions, up to the first end of text."""
-        tokens = [token for _, token in sorted(zip(row.places, row.tokens, strict=True))]
+        tokens = [token for _, token in sorted(zip(row.positions, row.tokens, strict=True))]
         return tokens[: next((i + 1 for i, token in enumerate(tokens) if token in ends), len(tokens))]
 
     def extended(self, draft: Draft, row: Row, text: str) -> Draft:
         tokens = list(draft.tokens)
-        for place, token in zip(row.places, row.tokens, strict=True):
-            tokens[place] = token
+        for position, token in zip(row.positions, row.tokens, strict=True):
+            tokens[position] = token
         logq = None if draft.logq is None else (*draft.logq, *row.logq)
-        return Draft(draft.prompt, tuple(tokens), logq, text, row.finish, tuple(row.places))
+        return Draft(draft.prompt, tuple(tokens), logq, text, row.finish, tuple(row.positions))
 
     def rated(
         self, draft: Draft, prompt: tuple[int, ...], sampling: DiffusionSampling, start: int, measure: Measure
     ) -> list[Row]:
         """Rows that score a draft: one for each step where steps are known, one for each block where a threshold sets them."""
         path, rows = _path(draft, sampling), []
-        total, begin = len(path.places), sampling.step_start(start)
+        total, begin = len(path.positions), sampling.step_start(start)
         while begin < total:
             end = sampling.span(begin)[1]
             if sampling.threshold is None:
                 end = min(end, begin + sampling.per_step)
-            done = list(path.places[:begin]), list(path.tokens[:begin])
+            done = list(path.positions[:begin]), list(path.tokens[:begin])
             rows.append(Row(prompt, sampling, *done, begin, min(end, total), np.random.default_rng(0), given=path))
             begin = end
         return rows
@@ -81,14 +81,14 @@ def _path(draft: Draft, sampling: DiffusionSampling) -> Path:
             f"this engine reads drafts of {sampling.max_tokens} positions with a recorded order, not one of {len(draft.tokens)} "
             f"{'without' if order is None else 'with'} it: start drafts with an engine of the same kind and max_tokens"
         )
-    tokens = [draft.tokens[place] for place in order]
+    tokens = [draft.tokens[position] for position in order]
     if MASK in tokens:
         raise ValueError(f"decision {tokens.index(MASK)} of a draft has no token: give drafts of engines of this kind")
-    for count, place in enumerate(order):
+    for count, position in enumerate(order):
         first, last = sampling.span(count)
-        if not first <= place < last:
+        if not first <= position < last:
             raise ValueError(
-                f"decision {count} of a draft is at position {place}, but blocks of {sampling.block} have positions "
+                f"decision {count} of a draft is at position {position}, but blocks of {sampling.block} have positions "
                 f"{first} to {last - 1} decided then: score and continue it with the same blocks"
             )
     return Path(order, tokens)

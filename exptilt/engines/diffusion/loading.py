@@ -15,7 +15,7 @@ from exptilt.engines.text import MARK, end_ids
 from exptilt.errors import ModelError
 
 MASKED = "a masked language model; models with code of their own, such as LLaDA, need trust_remote_code=True"
-SHIFTED = ("Dream",)  # config.model_type of models whose logits stand one position early
+SHIFTED = ("Dream",)  # config.model_type of models whose logits are one position early
 
 
 def read_masked_weights(
@@ -36,10 +36,10 @@ def read_masked_weights(
     max_rows, rows_memory: see `MaskedWeights`.
     trust_remote_code: whether to run the Python code that comes with the model (LLaDA and Dream need it); off unless you say so.
     mask: the id of the mask token, None to read it from tokenizer or configuration.
-    shifted: whether logits stand one position early, None to tell by the configuration (its `shifted_logits`, or the type of the
+    shifted: whether logits are one position early, None to follow the configuration (its `shifted_logits`, or the type of the
         model).
     ends: the ids that end a response, None to take those that tokenizer and configuration name, and the token that the chat
-        template puts behind an answer.
+        template puts after an answer.
     Raises ModelError where the model cannot be read or used.
     """
     number, where = dtype_named(dtype), device_or_default(device)
@@ -81,7 +81,7 @@ def find_ends(config: Any, tokenizer: Any, model: Any) -> frozenset[int]:
 
 
 def find_turn_end(tokenizer: Any) -> int | None:
-    """The special token that the chat template puts right behind an answer; None where it puts none."""
+    """The special token that the chat template puts right after an answer; None where it puts none."""
     if not tokenizer.chat_template:
         return None
     turns = [{"role": "user", "content": "Is it so?"}, {"role": "assistant", "content": MARK}]

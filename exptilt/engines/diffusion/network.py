@@ -1,9 +1,9 @@
 """Runs a masked-language model on sequences of unequal length and returns its logits at chosen positions.
 
-The logits of one position are as wide as the vocabulary, and only the holes of a block are of interest: so the hidden
-states of those positions are caught in front of the model's output layer, and the layer is applied to them alone, a
-bounded number at a time. [rows, length, vocabulary] never exists. A model whose output layer cannot be parted from the
-rest (found out by a trial when it is loaded) is asked for all logits, and those positions are kept.
+The logits of one position are as wide as the vocabulary, and only the holes of a block are of interest. So the hidden
+states of those positions are caught before the model's output layer, and the layer is applied to them alone, a bounded
+number at a time: [rows, length, vocabulary] never exists. A model whose output layer cannot be separated from the rest
+(a trial finds this out when it is loaded) is asked for all logits, and those positions are kept.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from exptilt.errors import ModelError
 
 BLOCK_TOKENS = 2**14  # positions evaluated at once
 BLOCK_LOGITS = 2**23  # logits held at once
-TRIAL_TOLERANCE = 1e-3  # of the largest value; a model that minds padding is off by much more
+TRIAL_TOLERANCE = 1e-3  # of the largest value; a model that padding disturbs is off by much more
 HALF_TOLERANCE = 5e-2
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the network is shown of one row.
+    """What the network sees of one row.
 
     tokens: the ids that are fed.
     first: the position of the first of them, in prompt and response together.
     window: first and end of positions outside which keys and values are to be kept; None to keep none.
-    kept: keys and values of all positions that are not fed, [layers, 2, heads, places, width]; None where all are fed.
+    kept: keys and values of all positions that are not fed, [layers, 2, heads, positions, width]; None where all are fed.
     """
 
     tokens: tuple[int, ...]
@@ -65,7 +65,7 @@ class MaskedNetwork:
         self.shifted = shifted
         self.device = next(model.parameters()).device
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
-        self._mask: Callable[[Tensor], Tensor] | None = None  # what padding is told by, None where it cannot be told
+        self._mask: Callable[[Tensor], Tensor] | None = None  # makes the mask that hides padding; None where the model takes none
         self._wanted: tuple[Tensor, Tensor] | None = None
         self._caught: Tensor | None = None
         find = getattr(model, "get_output_embeddings", None)
@@ -77,28 +77,30 @@ class MaskedNetwork:
     # ------------------------------------------------------------------------------------------------ evaluation
 
     @torch.inference_mode()
-    def features(self, views: Sequence[View], rows: Sequence[int], places: Sequence[int]) -> tuple[Tensor, list[Tensor | None]]:
-        """What the network thinks of position places[i] of view rows[i], for `logits`: [n, width].
+    def features(
+        self, views: Sequence[View], rows: Sequence[int], positions: Sequence[int]
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The features of position positions[i] of view rows[i], from which `logits` are made: [n, width].
 
-        With it, for each view, the keys and values outside its window, [layers, 2, heads, places, width], or None.
+        Returns with them, for each view, the keys and values outside its window, [layers, 2, heads, positions, width], or None.
         """
         found: Tensor | None = None
         kept: list[Tensor | None] = [None] * len(views)
         for group in self._groups(views):
-            index = {row: place for place, row in enumerate(group)}
+            index = {row: number for number, row in enumerate(group)}
             inside = [i for i, row in enumerate(rows) if row in index]
             some = [views[row] for row in group]
             ids, known = self._pad([view.tokens for view in some])
-            at = [[index[rows[i]], max(0, places[i] - self.shifted - views[rows[i]].first)] for i in inside]
+            at = [[index[rows[i]], max(0, positions[i] - self.shifted - views[rows[i]].first)] for i in inside]
             where = torch.tensor(at, dtype=torch.int64, device=self.device).reshape(-1, 2)
             tape = self._tape(some, known)
             values = self._evaluate(ids, known, where[:, 0], where[:, 1], tape, [view.first for view in some])
             if found is None:
                 found = values.new_empty(len(rows), values.shape[-1])
             found[torch.tensor(inside, dtype=torch.int64, device=self.device)] = values
-            for place, view in enumerate(some):
+            for number, view in enumerate(some):
                 if tape is not None and view.window is not None:
-                    kept[group[place]] = tape.parts(place, self._outside(view))
+                    kept[group[number]] = tape.parts(number, self._outside(view))
         assert found is not None
         return found, kept
 
@@ -116,9 +118,9 @@ class MaskedNetwork:
             yield self.logits(part)
 
     def _groups(self, views: Sequence[View]) -> Iterator[list[int]]:
-        """Part views into batches: with kept keys and values or without, and similar in length.
+        """Split views into batches: with kept keys and values or without, and similar in length.
 
-        Where the model does not bear padding, whole ones are of equal length; padding of windows is masked by the tape.
+        Where the model cannot take padding, whole responses in a batch have equal length; the tape masks the padding of windows.
         """
         group: list[int] = []
         for row in sorted(range(len(views)), key=lambda row: (views[row].kept is None, len(views[row].tokens))):
@@ -150,9 +152,9 @@ class MaskedNetwork:
         return torch.tensor([*range(first), *range(last, len(view.tokens))], dtype=torch.int64, device=self.device)
 
     def _evaluate(
-        self, ids: Tensor, known: Tensor, rows: Tensor, places: Tensor, tape: Tape | None = None, firsts: Sequence[int] = ()
+        self, ids: Tensor, known: Tensor, rows: Tensor, positions: Tensor, tape: Tape | None = None, firsts: Sequence[int] = ()
     ) -> Tensor:
-        """Features of the positions (rows[i], places[i]) of a padded batch; firsts: where each row's tokens begin."""
+        """Features of the positions (rows[i], positions[i]) of a padded batch; firsts: where each row's tokens begin."""
         more: dict[str, Any] = {} if tape is None else {"tape": tape}
         if tape is not None and tape.kept is not None:
             begins = torch.tensor(firsts, device=self.device)[:, None]
@@ -160,8 +162,8 @@ class MaskedNetwork:
         elif self._mask is not None and not bool(known.all()):
             more["attention_mask"] = self._mask(known)
         if self._head is None:
-            return self.model(input_ids=ids, **more).logits[rows, places]
-        self._wanted, self._caught = (rows, places), None
+            return self.model(input_ids=ids, **more).logits[rows, positions]
+        self._wanted, self._caught = (rows, positions), None
         handle = self._head.register_forward_pre_hook(self._catch)  # type: ignore[attr-defined]
         try:
             self.model(input_ids=ids, **more)
@@ -176,7 +178,7 @@ class MaskedNetwork:
         """Keep the hidden states of the wanted positions; let the layer itself see only one position."""
         hidden = inputs[0]
         if self._wanted is None or hidden.ndim != 3 or not hidden.is_floating_point():
-            return None  # an output layer that is the embedding as well, asked for embeddings
+            return None  # the output layer is the embedding as well, and is asked for embeddings
         self._caught = hidden[self._wanted]
         self._wanted = None
         return (hidden[:1, :1], *inputs[1:])
@@ -189,7 +191,7 @@ class MaskedNetwork:
 
     @torch.inference_mode()
     def _try_out(self) -> int:
-        """Find out whether the output layer can be parted and whether padding is borne; returns the vocabulary's size."""
+        """Find out whether the output layer can be separated and padding changes nothing. Returns the vocabulary's size."""
         short, long = (self.mask, 1, 2, self.mask), (self.mask,) * 7
         self._pads = False
         ids, _ = self._pad([short])
@@ -198,9 +200,9 @@ class MaskedNetwork:
 
         def agrees(sequences: list[tuple[int, ...]]) -> bool:
             """Whether it can be evaluated in this way, and as the text alone; the trial is what decides."""
-            rows, places = torch.zeros(4, dtype=torch.int64), torch.arange(4)
+            rows, positions = torch.zeros(4, dtype=torch.int64), torch.arange(4)
             try:
-                values = self._evaluate(*self._pad(sequences), rows.to(self.device), places.to(self.device))
+                values = self._evaluate(*self._pad(sequences), rows.to(self.device), positions.to(self.device))
             except (ModelError, RuntimeError, ValueError, IndexError, TypeError, AttributeError):
                 return False
             values = (values if self._head is None else self._head(values)).float()
@@ -220,7 +222,7 @@ class MaskedNetwork:
 
     @torch.inference_mode()
     def _try_cache(self) -> str | None:
-        """Find out whether a window with kept keys and values says what the whole says; returns why not, or None."""
+        """Find out whether a window with kept keys and values gives what the whole gives. Returns why not, or None."""
         tokens, window, asked = (self.mask, 1, 2, self.mask, 1, self.mask, 2), (2, 5), [3, 4]
         try:
             whole, [kept] = self.features([View(tokens, window=window)], [0, 0], asked)
@@ -229,7 +231,7 @@ class MaskedNetwork:
             if kept is not None and off <= self._tolerance:
                 self.kept_bytes = kept[:, :, :, 0].nbytes
                 return None
-            reason = f"a block with kept keys and values is told apart from the whole, by {off:.2g} of the largest value"
+            reason = f"a block with kept keys and values differs from the whole by {off:.2g} of the largest value"
         except (ModelError, RuntimeError, ValueError, IndexError, TypeError) as error:
             reason = str(error)  # the trial is what decides: this model is evaluated whole
         self.model.set_attn_implementation("sdpa")

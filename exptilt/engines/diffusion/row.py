@@ -23,7 +23,7 @@ from exptilt.usage import Work
 class Path:
     """Decisions in their order: the position of each, and its token."""
 
-    places: Sequence[int]
+    positions: Sequence[int]
     tokens: Sequence[int]
 
 
@@ -31,7 +31,7 @@ class Path:
 class Row:
     """One response that is being decided, or scored where `given` holds its whole path.
 
-    places, tokens: the decisions so far.
+    positions, tokens: the decisions so far.
     boundary: how many of them came before the step under way.
     stop: how many there will be.
     uniforms: the row's own random numbers.
@@ -43,7 +43,7 @@ class Row:
 
     prompt: tuple[int, ...]
     sampling: DiffusionSampling
-    places: list[int]
+    positions: list[int]
     tokens: list[int]
     boundary: int
     stop: int
@@ -60,7 +60,7 @@ class Row:
     @property
     def left(self) -> int:
         """Decisions it has yet to make."""
-        return self.stop - len(self.places)
+        return self.stop - len(self.positions)
 
     @property
     def values(self) -> Floats:
@@ -74,8 +74,8 @@ class Row:
         """
         seen = self.boundary if count is None else count
         response = [mask] * self.sampling.max_tokens
-        for place, token in zip(self.places[:seen], self.tokens[:seen], strict=True):
-            response[place] = token
+        for position, token in zip(self.positions[:seen], self.tokens[:seen], strict=True):
+            response[position] = token
         return (*([mask] * len(self.prompt) if blind else self.prompt), *response)
 
     @property
@@ -87,17 +87,17 @@ class Row:
         """Begin a step: fill `asked` with the positions whose logits are wanted, in the order they would be decided."""
         if self.looks:
             first, last = self.sampling.span(self.boundary)
-            filled = set(self.places[: self.boundary])
-            self.asked = [place for place in range(first, last) if place not in filled]
+            filled = set(self.positions[: self.boundary])
+            self.asked = [position for position in range(first, last) if position not in filled]
             return
         self.end = self._end(0)
-        count = min(self.end, self.stop) - len(self.places)
+        count = min(self.end, self.stop) - len(self.positions)
         if self.given is not None:
-            self.asked = list(self.given.places[len(self.places) :][:count])
+            self.asked = list(self.given.positions[len(self.positions) :][:count])
             return
         first, last = self.sampling.span(self.boundary)
-        filled = set(self.places)
-        holes = [place for place in range(first, last) if place not in filled]
+        filled = set(self.positions)
+        holes = [position for position in range(first, last) if position not in filled]
         if self.sampling.order == "random":
             self.asked = [holes.pop(int(self.uniforms.random() * len(holes))) for _ in range(count)]
         else:
@@ -106,17 +106,17 @@ class Row:
     def choose(self, sureness: Floats) -> list[int]:
         """Which of the asked positions are decided now, as indices into `asked`.
 
-        sureness: float64 [asked], the larger the earlier. None is chosen where a draft that goes on had been through with
-        this step before: then the boundary moves on.
+        sureness: float64 [asked], the larger the earlier. None is chosen where a draft that is continued had
+        already completed this step: then the boundary moves on.
         """
         if not self.looks:
             return list(range(len(self.asked)))
         self.end = self._end(self._sure(sureness))
-        count = max(0, min(self.end, self.stop) - len(self.places))
+        count = max(0, min(self.end, self.stop) - len(self.positions))
         if self.given is not None:
-            chosen = [self.asked.index(place) for place in self.given.places[len(self.places) :][:count]]
+            chosen = [self.asked.index(position) for position in self.given.positions[len(self.positions) :][:count]]
         else:
-            filled = set(self.places)
+            filled = set(self.positions)
             left = self.sampling.order == "left"
             ranked = list(range(len(sureness))) if left else np.argsort(-sureness, kind="stable").tolist()
             chosen = [i for i in ranked if self.asked[i] not in filled][:count]
@@ -128,15 +128,15 @@ class Row:
         """Add decisions; returns whether the row is done."""
         if not chosen:
             return False
-        self.places += [self.asked[i] for i in chosen]
+        self.positions += [self.asked[i] for i in chosen]
         self.tokens += tokens
         self.logq += logq
-        if len(self.places) >= self.end:
+        if len(self.positions) >= self.end:
             self.boundary = self.end
         if self.given is None:
             self.cost.generated += len(chosen)
             self.finish = finish_of(self.sampling, self.tokens, ends)
-        return self.finish is not None or len(self.places) >= self.stop
+        return self.finish is not None or len(self.positions) >= self.stop
 
     def _sure(self, sureness: Floats) -> int:
         """How many of the asked positions are sure enough to be decided together."""

@@ -18,8 +18,8 @@ tokens) has the density Π softmax(logits/temperature)[token] over its decisions
 random, which cancels between distributions of the same order. "low-confidence" has no such product: no log-probabilities exist.
 
 With `threshold` a step takes more than `per_step` holes where the network is sure: with "max-probability" all whose
-likeliest token has at least that probability, with "left" the first ones up to the first that has not (the idea is that of
-Fast-dLLM, 2505.22618). How many is known before any token is drawn, so the density is still the product. It is another
+likeliest token has at least that probability, with "left" the first ones up to the first that has not (an idea of Fast-dLLM,
+2505.22618). How many is known before any token is drawn, so the density is still the product. It is another
 distribution of the same network: each step draws its tokens independently of one another, given the state before the step.
 
 With `cache` the network is evaluated on the whole response at the first step of a block only. Later steps feed a part of
@@ -29,7 +29,7 @@ above with the conditional distributions that the network has under this cache, 
 decisions before the block and those of the block before the step. A draft that is continued or scored goes through it again.
 
 The end: once a complete block holds an end-of-text token the response is finished, and the positions of later blocks stay
-undecided. The text ends at the first end-of-text token; what its block holds behind it was decided and counts in the
+undecided. The text ends at the first end-of-text token; what follows it in its block was decided and counts in the
 density. With block=None every position is decided.
 """
 
@@ -45,7 +45,7 @@ Cache = Literal["none", "prefix", "dual"]
 
 @dataclass(frozen=True)
 class DiffusionSampling:
-    """What is decided when, and how tokens are drawn.
+    """Which positions are decided when, and how their tokens are drawn.
 
     temperature, top_p, top_k: the distribution of one token, as in `exptilt.engines.sampling.Sampling`.
     max_tokens: positions of a response.
@@ -53,7 +53,7 @@ class DiffusionSampling:
     per_step: positions per step.
     order: see above.
     threshold: probability from which more positions join a step; None for steps of fixed size.
-    cache: what of the response is not fed again within a block: nothing, what comes before it, or all outside it.
+    cache: which part of the response is not fed again within a block: none, what comes before it, or all outside it.
     guidance: scale w of classifier-free guidance: logits u + (1+w)·(c-u), u those with a masked prompt; 0 for none.
     """
 

@@ -1,7 +1,7 @@
 """GGUF models inside llama.cpp: quantised weights on a CPU or GPU, without torch.
 
-backend.py is what `exptilt.engines.language` draws with; decode.py the batch that the scheduler drives; memory.py who holds which
-key-values; network.py llama.cpp's own functions; tokenizer.py the file's vocabulary and chat template.
+backend.py is what `exptilt.engines.language` draws with; decode.py the batch that the scheduler drives; memory.py which
+sequence holds which key-values; network.py llama.cpp's own functions; tokenizer.py the file's vocabulary and chat template.
 """
 
 from exptilt.engines.llamacpp.backend import Weights

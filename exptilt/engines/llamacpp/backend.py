@@ -41,7 +41,7 @@ class Weights:
     device: "cpu", or None for GPUs too where llama.cpp was built for them.
     threads: None takes OMP_NUM_THREADS, or else all cores.
     tokenizer: one of transformers to use instead of the file's own.
-    ends: the tokens that end a response; None takes all that llama.cpp takes for one.
+    ends: the tokens that end a response; None takes all that llama.cpp counts as ends.
 
     Raises ModelError where the file cannot be read or is not a causal model with plain attention.
     """

@@ -1,11 +1,11 @@
 """The batch of rows in flight, as the scheduler drives it: rows that are drawn and rows that are rated go together.
 
-A row enters when its prefix is known. What no kept sequence has is evaluated first, each token once: of rows that wait
-with a common prefix one goes ahead, and the others join when that is known. Then a drawn row feeds its latest token
+A row enters when its prefix is known. What no kept sequence has is evaluated first, each token once: where waiting rows have a
+common prefix, one goes ahead, and the others join when that prefix is known. Then a drawn row feeds its latest token
 in every step, and a rated row feeds its given tokens in as few steps as the cap on logits allows.
 
-A row that enters has all the cells it may come to need set aside, so it never stops for lack of memory; one that does
-not fit waits, and those that came after it wait behind it.
+All the cells that a row may need are set aside when it enters, so it never stops for lack of memory; a row that does not fit
+waits, and so do those that came after it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from exptilt.keys import Floats
 from exptilt.usage import Work
 
 Measure = Callable[[Logits, Sequence[int]], Floats]
-"""Takes logits [tokens, vocabulary] and the tokens that came; returns float64 [tokens, values]."""
+"""Takes logits [tokens, vocabulary] and the tokens that followed; returns float64 [tokens, values]."""
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ class Measured:
         return given[self.measured : min(len(self.targets), self.measured + room)]
 
     def take(self, logits: Logits) -> None:
-        """Measure with the logits that came of the last tokens fed."""
+        """Measure with the logits of the last tokens fed."""
         count = len(logits)
         self.values.append(self.measure(logits, self.targets[self.measured : self.measured + count]))
         self.measured += count
@@ -130,7 +130,7 @@ class Decoder:
     # ------------------------------------------------------------------------------------------------- prefilling
 
     def _admit(self) -> None:
-        """Take in waiting rows, those first whose prefixes have nothing in common that is not known."""
+        """Take in waiting rows, first those whose prefixes have nothing unknown in common."""
         while group := self._next_group():
             self._prefill([(rows[0], tokens) for tokens, rows in group.items()])
             for tokens, (first, *others) in group.items():
@@ -180,7 +180,7 @@ class Decoder:
 
 
 def _blocks(feeds: Sequence[Feed]) -> list[list[Feed]]:
-    """The same feeds, parted so that no block has more than BATCH_TOKENS tokens."""
+    """The same feeds, split so that no block has more than BATCH_TOKENS tokens."""
     blocks: list[list[Feed]] = []
     room = 0
     for sequence, start, tokens, logits in feeds:

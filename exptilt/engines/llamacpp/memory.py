@@ -1,7 +1,7 @@
 """Which sequences hold which cells: the sequences of rows in flight, and those kept because their tokens may be needed again.
 
-llama.cpp shares a cell among sequences but does not tell how many cells are free, so `Memory` counts along with what it
-asks of llama.cpp. Its cell numbers are its own: only how many there are must agree.
+llama.cpp shares a cell among sequences but does not report how many cells are free, so `Memory` keeps count of what it asks of
+llama.cpp. Its cell numbers are its own: only how many there are must agree.
 
 Kept sequences are found by their token ids. One that is a prefix of another kept one is dropped, because the other serves too.
 The least recently used go first when cells or sequences run short; finished responses, which are many and rarely
@@ -24,7 +24,7 @@ KEPT_CELLS = 4096  # held by kept sequences alone, at most: every token of a bat
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """A sequence that nobody extends: its number and its tokens. `finished`: of a response that has ended."""
+    """A sequence that nobody extends: its number, its tokens, and whether they are of a finished response."""
 
     sequence: int
     ids: np.ndarray
@@ -91,7 +91,7 @@ class Memory:
         self._sequences.append(sequence)
 
     def keep(self, sequence: int, tokens: tuple[int, ...], *, finished: bool) -> None:
-        """Hand over a sequence of these tokens, to be found by `branch` or to make room."""
+        """Hand over a sequence of these tokens: `branch` may find it, or it is dropped to make room."""
         ids = np.array(tokens, dtype=np.int64)
         alike = [(known, kept) for known, kept in self._kept.items() if kept.finished is finished]
         for known, kept in alike:
@@ -107,7 +107,7 @@ class Memory:
         self._kept[tokens] = _Kept(sequence, ids, finished)
 
     def keep_copy(self, sequence: int, tokens: tuple[int, ...]) -> None:
-        """Keep the tokens of a sequence that will go on."""
+        """Keep a copy of a sequence that will be extended."""
         copy, _ = self.branch(())
         self.share(sequence, copy, len(tokens))
         self.keep(copy, tokens, finished=False)

@@ -21,10 +21,10 @@ import numpy as np
 from exptilt.engines.distribution_numpy import Logits
 from exptilt.errors import ModelError
 
-SEQUENCES = 256  # what llama.cpp can tell apart
+SEQUENCES = 256  # as many as llama.cpp can tell apart
 BATCH_TOKENS = 2048  # tokens handed to llama.cpp at once
 BLOCK_TOKENS = 512  # of these, tokens it evaluates at once
-OUTPUTS = 256  # logits of so many tokens at most come out of one evaluation
+OUTPUTS = 256  # tokens whose logits one evaluation returns at most
 DEFAULT_CELLS = 2**13  # on a CPU more rows at once bring nothing: every token of a batch looks at the cells of all
 DEFAULT_MEMORY = 2**30  # bytes
 ERROR_LEVEL = 4  # of llama.cpp's log
@@ -91,7 +91,7 @@ class Network:
             raise ModelError(f"{self.name} is a masked-diffusion model: load it with 'mdlm:' from its original files.")
         if window := llama_cpp.llama_model_n_swa(model):
             raise ModelError(
-                f"{self.name} attends to the last {window} tokens only in some layers, and llama.cpp drops what lies before: "
+                f"{self.name} attends only to the last {window} tokens in some layers, and llama.cpp drops what comes before: "
                 "prefixes cannot be shared. Load the model with 'hf:' or 'gguf:'."
             )
 
@@ -125,7 +125,7 @@ class Network:
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja source that the file has for conversations."""
+        """The Jinja source of the file's chat template, or None."""
         source = llama_cpp.llama_model_chat_template(self.model, None)
         return source.decode() if source else None
 
@@ -172,14 +172,14 @@ class _Batch:
         self.wanted = np.zeros(size, dtype=np.int8)
         pointer = ctypes.POINTER(ctypes.c_int32)
         begin = self.sequences.ctypes.data
-        self._places = (pointer * size)(*(ctypes.cast(begin + 4 * i, pointer) for i in range(size)))
+        self._pointers = (pointer * size)(*(ctypes.cast(begin + 4 * i, pointer) for i in range(size)))
         self.struct = llama_cpp.llama_batch(
             n_tokens=0,
             token=self.tokens.ctypes.data_as(pointer),
             embd=None,
             pos=self.positions.ctypes.data_as(pointer),
             n_seq_id=self.ones.ctypes.data_as(pointer),
-            seq_id=ctypes.cast(self._places, ctypes.POINTER(pointer)),
+            seq_id=ctypes.cast(self._pointers, ctypes.POINTER(pointer)),
             logits=self.wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
@@ -202,7 +202,7 @@ def _default_threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0] or os.cpu_count() or 1)
 
 
-_complaints: deque[str] = deque(maxlen=3)  # the latest errors that llama.cpp told
+_complaints: deque[str] = deque(maxlen=3)  # the latest errors that llama.cpp logged
 
 
 @llama_cpp.llama_log_callback
@@ -213,7 +213,7 @@ def _listen(level: int, text: bytes, _: Any) -> None:
 
 @cache
 def _start_library() -> None:
-    """Start llama.cpp, and keep what it tells, which is every tensor of a model, off standard error."""
+    """Start llama.cpp, and keep its log, which names every tensor of a model, off standard error."""
     llama_cpp.llama_log_set(_listen, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
 

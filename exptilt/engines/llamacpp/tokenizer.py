@@ -24,7 +24,11 @@ class Encoded(NamedTuple):
 
 
 class GGUFTokenizer:
-    """network: whose file it is. chat_template: the source of a Jinja template, or None."""
+    """The tokenizer of a GGUF file.
+
+    network: the model of the same file.
+    chat_template: the source of a Jinja template, or None.
+    """
 
     def __init__(self, network: Network) -> None:
         self.network = network  # which owns what `handle` points to
@@ -33,7 +37,7 @@ class GGUFTokenizer:
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """All tokens that llama.cpp takes for the end of a text: those the header names and those known by their text."""
+        """All tokens that llama.cpp counts as the end of a text: those the header names and those known by their text."""
         size = llama_cpp.llama_vocab_n_tokens(self.handle)
         return frozenset(token for token in range(size) if llama_cpp.llama_vocab_is_eog(self.handle, token))
 

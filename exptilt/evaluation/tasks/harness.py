@@ -38,10 +38,10 @@ def harness_task(
     parts = [[(part, instance) for instance in _instances(part, problems, shots)] for part in loaded.values()]
     instances = [pair for turn in zip_longest(*parts) for pair in turn if pair is not None][:problems]
     judges = {part.config.task: _Judge(part, *_scoring(part, scoring)) for part in loaded.values()}
-    laws = {response_law(instance.args[1]) for _, instance in instances}
-    if len(laws) != 1:
-        raise ExptiltError(f"the parts of lm-eval:{task} end their responses in different ways ({laws}): evaluate each alone")
-    ((cap, stop),) = laws
+    ends = {response_ends(instance.args[1]) for _, instance in instances}
+    if len(ends) != 1:
+        raise ExptiltError(f"the parts of lm-eval:{task} end their responses in different ways ({ends}): evaluate each alone")
+    ((cap, stop),) = ends
     return Task(
         name=name,
         prompts=tuple(instance.args[0] for _, instance in instances),
@@ -62,7 +62,7 @@ def _load(task: str, include: str | None) -> dict[str, Any]:
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
     try:
         own = None if include is None else TaskManager(include_path=include, include_defaults=False)
-        if own is not None and task in own.all_tasks:  # to read the harness's own thousands of files takes seconds
+        if own is not None and task in own.all_tasks:  # reading the thousands of files of the harness takes seconds
             return own.load([task])["tasks"]
         return TaskManager(include_path=include).load([task])["tasks"]
     except KeyError:
@@ -71,13 +71,13 @@ def _load(task: str, include: str | None) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, ImportError, RuntimeError) as error:  # no network, another data format, a package missing
         raise ExptiltError(
-            f"the data of lm-eval:{task} cannot be had ({type(error).__name__}: {str(error)[:300]}). It is loaded by the harness "
+            f"the data of lm-eval:{task} cannot be loaded ({type(error).__name__}: {str(error)[:300]}). The harness loads it "
             "from where the task's file says: check the network, or name local files there."
         ) from error
 
 
 def _instances(part: Any, problems: int | None, shots: int | None) -> list[Any]:
-    """The requests of a task, made as the harness makes them; it must generate."""
+    """The requests of a task as the harness makes them. Raises ExptiltError for a task that does not generate."""
     kind = part.get_config("output_type")
     if kind != "generate_until":
         raise ExptiltError(
@@ -85,14 +85,14 @@ def _instances(part: Any, problems: int | None, shots: int | None) -> list[Any]:
             "such as gpqa_diamond_cot_zeroshot, mmlu_redux_generative or truthfulqa_gen"
         )
     configured = part.get_config("num_fewshot")
-    if configured is None or (shots is not None and configured != 0):  # the harness lets nobody change a 0
+    if configured is None or (shots is not None and configured != 0):  # the harness does not let a 0 be changed
         part.set_config(key="num_fewshot", value=shots or 0)
     part.set_fewshot_seed(seed=_SEED)
     part.build_all_requests(limit=problems)
     return part.instances
 
 
-def response_law(arguments: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
+def response_ends(arguments: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
     """Token cap and stop strings of a request."""
     until = arguments.get("until") or []
     return int(arguments.get("max_gen_toks", _CAP)), tuple([until] if isinstance(until, str) else until)
@@ -139,17 +139,17 @@ class _Judge:
         scores = self.part.process_results(doc, [self.answer(text, doc)])
         if self.metric not in scores or not isinstance(scores[self.metric], int | float):
             raise ExptiltError(
-                f"lm-eval:{self.part.config.task} gives {sorted(scores)} for a response, and no number as {self.metric!r}: "
-                "choose another metric (scoring)"
+                f"lm-eval:{self.part.config.task} gives {sorted(scores)} for a response, and {self.metric!r} is not a number "
+                "there: choose another metric (scoring)"
             )
         return scores[self.metric] == 1
 
 
 @dataclass(frozen=True)
 class _Filtered:
-    """Votes by what the task's own filter takes out of a response; a response that it finds nothing in has no answer.
+    """Reads answers for votes with the task's own filter; a response in which it finds nothing has no answer.
 
-    name: what a results file knows it by; the judge itself does not count there.
+    name: what a results file calls it; the judge is not part of a run's settings.
     """
 
     name: str
@@ -166,7 +166,7 @@ class _Filtered:
 
 
 def _filtered(name: str, judges: list[_Judge]) -> _Filtered:
-    """The vote's reader of a task, refused where one filter cannot read the responses to all problems without their documents."""
+    """The reader of a task's answers for votes. Raises ExptiltError where no one filter can read all responses by themselves."""
     task = judges[0].part.config.task
     configured = [judge.part.config.filter_list for judge in judges]
     if any(other != configured[0] for other in configured):
@@ -177,7 +177,7 @@ def _filtered(name: str, judges: list[_Judge]) -> _Filtered:
     reader = _Filtered(name, judges[0])
     try:
         reader("A. 1")
-    except Exception as error:  # a filter is the task's own code, and may want anything of the problem
+    except Exception as error:  # a filter is the task's own code, and may need anything of the problem
         raise ExptiltError(
             f"the filter {judges[0].filter!r} of lm-eval:{task} cannot read a response without its problem ({error!r}), as votes "
             "must: give the reader of answers (answer= of load_task, --answer), such as number or choice"

@@ -17,19 +17,19 @@ from exptilt.populations.utilities import chrf
 from exptilt.sandbox import Task as Trial
 from exptilt.sandbox import try_program
 
-_ENDS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")  # of a completed function, as the set's authors end it
+_ENDS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")  # where a completed function ends, as the set's authors have it
 _ASK = "Complete this Python function. Answer with the whole function in one ```python block.\n\n```python\n{}\n```"
 
 
 def word_problem_task(problems: int, seed: int) -> Task:
-    """Generated arithmetic word problems of the test split (`word_problems.py`), which the bundled models are made for."""
+    """Generated arithmetic word problems of the test split (`word_problems.py`), for which the bundled models were trained."""
     drawn = word_problems("test", problems, seed=seed)
     prompts, references = tuple(each.question for each in drawn), tuple(each.answer for each in drawn)
     return Task("word-problems", prompts, references, answers.number, same_number, max_tokens=96)
 
 
 def gsm_symbolic(problems: int, seed: int) -> Task:
-    """GSM-Symbolic (Mirzadeh et al., 2410.05229): GSM8K's templates with names and numbers drawn anew, by reasoning-gym."""
+    """GSM-Symbolic (Mirzadeh et al., 2410.05229): GSM8K's templates with names and numbers drawn anew by reasoning-gym."""
     try:
         import reasoning_gym  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:

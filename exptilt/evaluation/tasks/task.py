@@ -22,7 +22,7 @@ class Task:
     correct: whether a response is right, given the reference; it may be slow, as running unit tests is.
     max_tokens: the cap on a response that suits the task.
     stop: strings that end a response.
-    utility: how well one response serves where another was wanted, for minimum Bayes risk.
+    utility: how good one response is where another was wanted, for minimum Bayes risk.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Task:
     def __post_init__(self) -> None:
         if not self.prompts or len(self.prompts) != len(self.references):
             raise ValueError(
-                f"the task {self.name!r} has {len(self.prompts)} prompts and {len(self.references)} references: give as many, "
-                "at least one"
+                f"the task {self.name!r} has {len(self.prompts)} prompts and {len(self.references)} references: give one "
+                "reference for each prompt, and at least one prompt"
             )
 
     def __len__(self) -> int:
@@ -51,7 +51,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Named:
-    """A set of the papers: its name in lm-evaluation-harness, the reader of its answers, and the scoring where not the first."""
+    """A set known from papers.
+
+    harness: its name in lm-evaluation-harness.
+    answer: the reader of its answers.
+    scoring: as in `load_task`, where not the task's first.
+    """
 
     harness: str
     answer: Answer

@@ -2,10 +2,10 @@
 
 A problem is a short story about one quantity that changes clause by clause, for example the
 stickers of a child or the passengers of a bus. Every clause contributes one or two equations,
-so the solution is a chain `a op b = c`, one equation a line, closed by `#### answer`. All numbers
+so the solution is a chain of equations `a op b = c`, one per line, that ends with `#### answer`. All numbers
 are non-negative integers and every division is exact.
 
-The training and the test split cannot overlap: a hash of the question text decides its side.
+The training and the test split cannot overlap: a hash of the question text decides to which one it belongs.
 """
 
 from __future__ import annotations
