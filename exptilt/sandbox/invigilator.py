@@ -233,7 +233,8 @@ class Invigilator:
         if isinstance(value, _NAMED) and home.__module__ in sys.stdlib_module_names:
             return {"known": [home.__module__, value.__qualname__]}
         self.refuse(
-            f"the test passes a {kind.__name__} to the program; only plain values and functions can be passed", any_program=True
+            f"the test passes a value of type {kind.__name__} to the program, which takes plain values and functions only",
+            any_program=True,
         )
 
     def _find(self, kind: str, content: Any) -> Any:

@@ -160,13 +160,13 @@ def f(x): return 4
 @pytest.mark.parametrize(
     ("test", "why"),
     [
-        ("import nowhere_to_be_found\nassert f(2) == 4", "the test imports what is not there"),
-        ("from solution import f\nassert f(2) == 4", "the test imports what is not there"),
-        ("import re\nassert f(re.match('a', 'a'))", "the test passes a Match to the program"),
-        ("import io\nassert f(io.StringIO('a'))", "the test passes a StringIO to the program"),
-        ("class A: pass\nf(A())", "the test passes a A to the program"),
+        ("import nowhere_to_be_found\nassert f(2) == 4", "the test imports something that is not installed"),
+        ("from solution import f\nassert f(2) == 4", "the test imports something that is not installed"),
+        ("import re\nassert f(re.match('a', 'a'))", "the test passes a value of type Match to the program"),
+        ("import io\nassert f(io.StringIO('a'))", "the test passes a value of type StringIO to the program"),
+        ("class A: pass\nf(A())", "the test passes a value of type A to the program"),
         ("import sys\nassert f(2) == 4\nsys.exit()", "the test exits by SystemExit"),
-        ("f('x' * (1 << 25))", "the test sends the program more than can be sent"),
+        ("f('x' * (1 << 25))", "the test sends the program more than a message can hold"),
     ],
 )
 def test_a_test_that_no_program_can_be_put_to(test: str, why: str):
