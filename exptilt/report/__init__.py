@@ -56,30 +56,21 @@ def write_report(
     read = answer or reader(methods)
     known = {prompt_text(prompt): reference for prompt, reference in (references or {}).items()}
     sizes = _of_each(methods, parameters)
-    names = list(dict.fromkeys(name for method in methods for name in method.lines))
-    first = {name: method.lines[name] for method in reversed(methods) for name in method.lines}
-    prompts = {name: line["prompt"] for name, line in first.items()}
-    if known and not set(prompts.values()) & set(known):
-        raise ValueError(
-            f"none of the {len(known)} references belongs to a prompt of {methods[0].path}: give those of its prompts"
-        )
-    if known:  # a file of references is in the order that its reader knows; results lie in the order they finished
-        place = {prompt: number for number, prompt in enumerate(known)}
-        names.sort(key=lambda name: (place.get(prompts[name], len(place)), name))
+    lines = _lines(methods, known)
     kinds = warning_kinds(methods)
     index = [
         {
             "id": name,
-            "prompt": prompts[name],
-            "turns": first[name]["turns"],
-            "reference": known.get(prompts[name]),
+            "prompt": line["prompt"],
+            "turns": line["turns"],
+            "reference": known.get(line["prompt"]),
             "by": [_glance(method, name, known, read, kinds) for method in methods],
         }
-        for name in names
+        for name, line in lines.items()
     ]
     details = (
         (row, column, detail(method.lines[name], method, read, most_drafts))
-        for row, name in enumerate(names)
+        for row, name in enumerate(lines)
         for column, method in enumerate(methods)
         if name in method.lines
     )
@@ -89,6 +80,25 @@ def write_report(
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(render(title, overview, details))
     return path
+
+
+def _lines(methods: Sequence[Method], known: Mapping[str, str]) -> dict[str, Any]:
+    """For each prompt, by its name in the files, the first line about it; in the order of the references where there are any.
+
+    A file of references is in the order that its reader knows, where results are in the order in which they finished.
+    Raises ValueError where no reference belongs to a prompt.
+    """
+    lines: dict[str, Any] = {}
+    for method in methods:
+        lines |= {name: line for name, line in method.lines.items() if name not in lines}
+    if not known:
+        return lines
+    if not {line["prompt"] for line in lines.values()} & set(known):
+        raise ValueError(
+            f"none of the {len(known)} references belongs to a prompt of {methods[0].path}: give those of its prompts"
+        )
+    number = {prompt: position for position, prompt in enumerate(known)}
+    return dict(sorted(lines.items(), key=lambda item: (number.get(item[1]["prompt"], len(number)), item[0])))
 
 
 def _of_each(methods: Sequence[Method], parameters: Sequence[Parameters]) -> Sequence[Parameters]:

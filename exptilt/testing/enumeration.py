@@ -97,21 +97,21 @@ def final(sampler: Sampler, target: Target, key: Key, prompt: Prompt = "x") -> P
 
 def expected_weights(sampler: Sampler, target: Target) -> Law:
     """E[Σ_i w_i 1[y_i = y]] for every y, over all random paths of the sampler."""
-    total: Law = {}
-    for probability, population in paths(lambda key: final(sampler, target, key)):
-        if population is not None:
-            for draft, log_w in zip(population.drafts, population.log_w, strict=True):
-                total[draft.tokens] = total.get(draft.tokens, 0.0) + probability * math.exp(log_w)
-    return total
+    return _expected(sampler, target, lambda population: np.exp(population.log_w))
 
 
 def draw_law(sampler: Sampler, target: Target) -> Law:
     """The distribution of one draft picked from the sampler's last population by its weights, runs of weight zero left out."""
+    return _expected(sampler, target, lambda population: population.weights)
+
+
+def _expected(sampler: Sampler, target: Target, weigh: Callable[[Population], np.ndarray]) -> Law:
+    """The weight of each response in the sampler's last population, in the mean over all random paths."""
     total: Law = {}
     for probability, population in paths(lambda key: final(sampler, target, key)):
         if population is not None:
-            for draft, weight in zip(population.drafts, population.weights, strict=True):
-                total[draft.tokens] = total.get(draft.tokens, 0.0) + probability * float(weight)
+            for draft, weight in zip(population.drafts, weigh(population).tolist(), strict=True):
+                total[draft.tokens] = total.get(draft.tokens, 0.0) + probability * weight
     return total
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -103,21 +103,33 @@ def connect(
             f"timeout={timeout}, attempts={attempts}, concurrency={concurrency}, backoff={backoff}: give a timeout above 0, "
             "at least one attempt and one request at a time, and a backoff of 0 or more seconds"
         )
+    urls = _addresses(base_url)
+    transport = Transport(urls, key_name, timeout=timeout, attempts=attempts, concurrency=concurrency, backoff=backoff)
+    try:
+        found = {url: _measured(Probe(transport, url, model, template), mode, make, processed) for url in transport.urls}
+        return Server(transport, model, _common(found))
+    except BaseException:
+        transport.close()
+        raise
+
+
+def _addresses(base_url: str | Sequence[str] | None) -> list[str]:
+    """The servers that are named, each once."""
     given = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or HOSTED
     urls = [url.strip() for url in given.split(",")] if isinstance(given, str) else list(given)
     urls = list(dict.fromkeys(url for url in urls if url))
     if not urls:
         raise ModelError("base_url names no server: give one such as http://localhost:8000/v1")
-    transport = Transport(urls, key_name, timeout=timeout, attempts=attempts, concurrency=concurrency, backoff=backoff)
-    try:
-        found = [_measured(Probe(transport, url, model, template), mode, make, processed) for url in transport.urls]
-        for url, abilities in zip(transport.urls, found, strict=True):
-            if abilities != found[0]:
-                raise ModelError(
-                    f"{url} offers {abilities} but {transport.urls[0]} {found[0]}: drafts of one engine need one distribution. "
-                    "Start all servers with the same model and options."
-                )
-    except BaseException:
-        transport.close()
-        raise
-    return Server(transport, model, found[0])
+    return urls
+
+
+def _common(found: Mapping[str, Abilities]) -> Abilities:
+    """What all servers can do. Raises ModelError where they differ."""
+    (first, abilities), *others = found.items()
+    for url, theirs in others:
+        if theirs != abilities:
+            raise ModelError(
+                f"{url} offers {theirs} but {first} {abilities}: drafts of one engine need one distribution. "
+                "Start all servers with the same model and options."
+            )
+    return abilities
