@@ -76,7 +76,7 @@ def test_a_sandbox_that_cannot_be_built_is_an_error_and_no_score(monkeypatch: py
 @needs_walls
 def test_a_test_that_no_program_can_be_put_to_is_an_error():
     reward = UnitTests(["add(object(), 2)"], limits=SHORT)
-    with pytest.raises(RewardError, match=r"'add\(object\(\), 2\)' cannot be carried out: .* passes a object"):
+    with pytest.raises(RewardError, match=r"'add\(object\(\), 2\)' cannot be carried out: .* passes a value of type object"):
         reward("x", drafts(fenced("return a")))
 
 

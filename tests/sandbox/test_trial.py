@@ -165,7 +165,7 @@ def test_expressions_have_values_in_canonical_form():
 @pytest.mark.parametrize("caught", ["except Exception", "except"])
 def test_a_test_that_passes_an_object_is_broken_whatever_it_catches(caught: str):
     (outcome,) = try_program(PROGRAM, [Task(f"try:\n    same(object())\n{caught}:\n    pass")], limits=SHORT)
-    why = "the test passes a object to the program; only plain values and functions can be passed"
+    why = "the test passes a value of type object to the program, which takes plain values and functions only"
     assert outcome == Outcome("broken", why, any_program=True)
 
 

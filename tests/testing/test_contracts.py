@@ -64,7 +64,7 @@ class Broken:
     [
         ("sum", "not properly weighted: .* Z is .* and E\\[Ẑ\\]"),
         ("one stream", "drew twice with one key"),
-        ("other randomness", "other populations for the same key"),
+        ("other randomness", "different populations for the same key"),
         ("unfinished", "unfinished draft"),
         ("rewards", "rewards that are not those of its drafts"),
         ("excluded", "excludes \\(-inf\\) a positive weight"),
