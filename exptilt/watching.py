@@ -19,19 +19,22 @@ class Rows:
 
     generated: how many tokens they drew so far.
     texts: the text of each so far; its end may be the beginning of a stop string, or of a character.
-    answer: whether they grow at their end, and the first of them is the answer, whatever follows.
+    answer: the sampler whose answer the one row is, whatever follows, where it grows at its end; None for all other rows.
     """
 
     generated: Callable[[], int]
     texts: Callable[[], Sequence[str]]
-    answer: bool
+    answer: object
 
 
 class Watcher(Protocol):
     """Who watches a run. Both methods are called in the run's thread, and must return at once."""
 
-    def settle(self, text: str) -> None:
-        """Every answer of the run begins with this text, but for an end that may belong to a stop string or a character."""
+    def settle(self, sampler: object, text: str) -> None:
+        """Every answer of this sampler begins with the text, but for an end that may belong to a stop string or a character.
+
+        It may be one inside of another sampler, whose answer is not settled by that.
+        """
         ...
 
     def draw(self, rows: Rows) -> None:
@@ -40,7 +43,7 @@ class Watcher(Protocol):
 
 
 _watcher: ContextVar[Watcher | None] = ContextVar("exptilt_watcher", default=None)
-_answers: ContextVar[bool] = ContextVar("exptilt_answers", default=False)
+_answering: ContextVar[object] = ContextVar("exptilt_answering", default=None)
 
 
 @contextmanager
@@ -54,24 +57,24 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
 
 
 @contextmanager
-def drawing_the_answer() -> Iterator[None]:
-    """The one row of the engine call inside is the answer of the run."""
-    token = _answers.set(True)
+def drawing_the_answer(sampler: object) -> Iterator[None]:
+    """The one row of the engine call inside is the answer of this sampler."""
+    token = _answering.set(sampler)
     try:
         yield
     finally:
-        _answers.reset(token)
+        _answering.reset(token)
 
 
-def settle(text: str) -> None:
-    """Tell the watcher, if there is one, which text every answer of this run begins with."""
+def settle(sampler: object, text: str) -> None:
+    """Tell the watcher, if there is one, which text every answer of this sampler begins with."""
     watcher = _watcher.get()
     if watcher is not None:
-        watcher.settle(text)
+        watcher.settle(sampler, text)
 
 
 def show(generated: Callable[[], int], texts: Callable[[], Sequence[str]], *, grows: bool) -> None:
     """Show the watcher, if there is one, the rows of a call that begins. grows: whether their texts grow at their end."""
     watcher = _watcher.get()
     if watcher is not None:
-        watcher.draw(Rows(generated, texts, grows and _answers.get()))
+        watcher.draw(Rows(generated, texts, _answering.get() if grows else None))

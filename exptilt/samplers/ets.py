@@ -128,7 +128,7 @@ class ETS:
                 chain, log_w = candidates[pick], log_w + log_l[pick] - log_p[pick] - log_m
                 tree = tree.grown(candidates, log_e, pick, log_w, ahead.owner, first)
                 if self.returns == "chain":
-                    settle(chain.text)
+                    settle(self, chain.text)
                 if ended := chain.finish is not None:
                     response = [chain], log_w + ahead.log_h[ahead.owner == pick], ahead.rewards[ahead.owner == pick]
             if pool.alive and step + 1 < len(shares):

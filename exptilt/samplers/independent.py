@@ -87,7 +87,7 @@ class Independent:
         while len(drafts) < self.n:
             count = min(self.batch or self.n, self.n - len(drafts))
             keys = [key.child("draft", len(drafts) + i) for i in range(count)]
-            with drawing_the_answer() if self.n == 1 else nullcontext():
+            with drawing_the_answer(self) if self.n == 1 else nullcontext():
                 fresh = target.law.extend([target.law.start(prompt)] * count, keys)
             rated = target.rate(prompt, fresh)
             drafts += fresh

@@ -219,6 +219,8 @@ def _fits(setting: Setting, value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if setting.kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
+    if setting.kind == int | str:
+        return isinstance(value, int | str) and not isinstance(value, bool)
     return setting.kind in (str, bool) and isinstance(value, setting.kind)
 
 
@@ -231,7 +233,13 @@ def _wanted(setting: Setting) -> str:
         return " or ".join(map(repr, setting.choices))
     if get_origin(setting.kind) is tuple:
         return "a list of numbers"
-    known = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    known = {
+        int | str: "a whole number or a text",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+    }
     return known.get(setting.kind, "nothing: it is an object of the server's own, which no request can give")
 
 

@@ -87,7 +87,7 @@ class Run:
     @property
     def writes(self) -> bool:
         """Whether the answer itself is being written now."""
-        return self._rows is not None and self._rows.answer and not self.done
+        return self._rows is not None and self._mine(self._rows.answer) and not self.done
 
     @property
     def generated(self) -> int:
@@ -105,16 +105,22 @@ class Run:
     def settled(self) -> str:
         """The beginning of the answer, as far as it will stay whatever follows."""
         rows = self._rows
-        return final_part(rows.texts()[0] if rows is not None and rows.answer else self._settled, self._stops)
+        written = rows.texts()[0] if rows is not None and self._mine(rows.answer) else self._settled
+        return final_part(written, self._stops)
 
-    def settle(self, text: str) -> None:
-        self._settled = text
-        self._changed()
+    def settle(self, sampler: object, text: str) -> None:
+        if self._mine(sampler):
+            self._settled = text
+            self._changed()
 
     def draw(self, rows: Rows) -> None:
         self._before, self._rows = self.generated, rows
-        if rows.answer:
+        if self._mine(rows.answer):
             self._changed()
+
+    def _mine(self, sampler: object) -> bool:
+        """Whether it is the sampler of this answer, and not one inside of it."""
+        return sampler is self.plan.sampler
 
     def start(self) -> None:
         """Begin in a thread of its own. A call of the reward that never returns keeps it, so it must not keep the program."""

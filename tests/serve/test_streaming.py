@@ -69,6 +69,20 @@ def test_accepted_blocks_come_before_the_rest_is_drawn() -> None:
         assert text + "".join(map(content, lines)) == wanted.text
 
 
+def test_steps_of_text_are_a_setting_too() -> None:
+    """The settings of a sampler follow from its fields, so one that takes a number or a text was refused at first."""
+    asked = {"exptilt": {"candidates": 4, "block": "1"}}
+    with live() as server:
+        body = {"model": "table", "messages": USER, "seed": 5}
+        said = httpx2.post(f"{server.url}/v1/chat/completions", json={**body, **asked})
+        wrong = httpx2.post(f"{server.url}/v1/chat/completions", json={**body, "exptilt": {"block": 1.5}})
+    assert (
+        said.json()["choices"][0]["message"]["content"]
+        == xt.sample(xt.Target(TABLE, heads, 0.5), USER, xt.ETS(4, block=1), seed=5).text
+    )
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "exptilt.block")
+
+
 def test_what_is_not_decided_does_not_come_and_signs_of_life_do() -> None:
     """The best of the first four may not be that of all eight: an answer sent early would have to be taken back."""
     reward = Steps()
