@@ -103,46 +103,57 @@ def supported(logits: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
     return (shifted if least is None else shifted.masked_fill_(shifted < least, -math.inf)), top
 
 
-def draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """One token per row by inverse CDF over the vocabulary in id order.
+def draw(logits: Tensor, laws: Laws, uniforms: Tensor, counts: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """Tokens by inverse CDF over the vocabulary in id order, one for each uniform.
 
     logits: [rows, vocabulary].
-    uniforms: float64 [rows] in [0, 1).
-    Returns token ids int64 [rows] and their log-probabilities float64 [rows] (nats). Raises ModelError where logits are NaN.
+    uniforms: float64 [draws] in [0, 1).
+    counts: how many of the draws are from each row, in their order; one from each by default.
+    Returns token ids int64 [draws] and their log-probabilities float64 [draws] (nats). Raises ModelError where logits are NaN.
     """
     rows, vocabulary = logits.shape
     most = max(1, BLOCK // vocabulary) if logits.device.type == "cpu" else rows
-    if rows <= most:
-        return _draw(logits, laws, uniforms)
-    places = torch.arange(rows, device=logits.device).split(most)
-    drawn = [_draw(logits[some[0] : some[-1] + 1], laws.take(some), uniforms[some]) for some in places]
+    drawn: list[tuple[Tensor, Tensor]] = []
+    stop = 0
+    for first in range(0, rows, most):
+        some = slice(first, min(first + most, rows))
+        here = None if counts is None or max(counts[some]) == 1 else counts[some]
+        start, stop = stop, stop + (some.stop - first if here is None else sum(here))
+        part = laws if rows <= most else laws.take(torch.arange(some.start, some.stop, device=logits.device))
+        drawn.append(_draw(logits[some], part, uniforms[start:stop], here))
     tokens, logq = zip(*drawn, strict=True)
     return torch.cat(tokens), torch.cat(logq)
 
 
-def _draw(logits: Tensor, laws: Laws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+def _draw(logits: Tensor, laws: Laws, uniforms: Tensor, counts: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     """`draw`, all rows at once. The masses overwrite the shifted logits, so those of the tokens drawn are read again."""
+    device = logits.device
+    rows = torch.arange(len(logits), device=device)
+    if counts is not None:
+        rows = rows.repeat_interleave(torch.tensor(counts, device=device))
     shifted, top = supported(logits, laws)
-    tokens, total = _inverse(_exp_(shifted), uniforms[:, None])
-    logq = (_scaled(logits.gather(-1, tokens), laws) - top).double() - total.log()
-    return tokens[:, 0], logq[:, 0]
+    tokens, total = _inverse(_exp_(shifted), uniforms[:, None], rows)
+    scaled = logits[rows, tokens[:, 0]].float() / laws.temperature[rows, 0]
+    return tokens[:, 0], (scaled - top[rows, 0]).double() - total[:, 0].log()
 
 
-def _inverse(masses: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """The first index whose cumulative mass exceeds the uniform's share of the total: int64 and totals float64 [rows, 1].
+def _inverse(masses: Tensor, uniforms: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
+    """The first index whose cumulative mass exceeds the uniform's share of the total: int64 and totals float64 [draws, 1].
 
+    of: int64 [draws], the row of `masses` that each uniform [draws, 1] is for.
     Only the block that holds the index is accumulated: a cumulative sum over a whole vocabulary takes ten times as long as a sum.
     """
     blocks = _blocks(masses)
-    rows, _, width = blocks.shape
+    width = blocks.shape[-1]
     cumulative = blocks.sum(dim=-1).double().cumsum(dim=-1)
-    total = cumulative[:, -1:].contiguous()
-    if not bool(total.isfinite().all()):
+    if not bool(cumulative[:, -1].isfinite().all()):
         raise ModelError('the model gave logits that are NaN: its numbers overflow. Load it with dtype="float32".')
+    cumulative = cumulative[of]
+    total = cumulative[:, -1:].contiguous()
     wanted = uniforms * total
     block = _place(cumulative, wanted, total)
     wanted -= functional.pad(cumulative, (1, 0)).gather(-1, block)
-    inside = blocks[torch.arange(rows, device=masses.device), block[:, 0]].cumsum(dim=-1, dtype=torch.float64)
+    inside = blocks[of, block[:, 0]].cumsum(dim=-1, dtype=torch.float64)
     return block * width + _place(inside, wanted, inside[:, -1:].contiguous()), total
 
 

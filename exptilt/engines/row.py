@@ -89,9 +89,8 @@ class Row:
         return [*self.prior, *self.tokens]
 
     def take(self, token: int, logq: float, text: Text) -> None:
-        """Add a token that was drawn by one evaluation with this log-probability (nats), and see whether it ends the response."""
+        """Add a token that was drawn with this log-probability (nats), and see whether it ends the response."""
         assert self.logq is not None
-        self.cost.forwards += 1
         self.cost.generated += 1
         self.tokens.append(token)
         self.logq.append(logq)

@@ -1,8 +1,13 @@
-"""Decoding: the rows of all callers draw one token each, step after step; rows join and leave at any step."""
+"""Decoding: the rows of all callers draw one token each, step after step; rows join and leave at any step.
+
+Rows of equal tokens so far are one *branch*: one forward for all of them, and a draw for each. When they draw different tokens
+the branch parts. Each row has uniforms of its own, so its draft is the one that it would have drawn alone, up to rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,32 +20,47 @@ from exptilt.engines.row import Row
 from exptilt.engines.text import Text
 
 
+@dataclass
+class Branch:
+    """Rows of equal tokens so far, evaluated once for all of them: one slot, one forward, a draw for each key.
+
+    known: the key-values of their context but its last token.
+    """
+
+    rows: list[Row]
+    known: KeyValues | None
+
+
 class Decoder:
     """The batch of rows in flight: what `exptilt.engines.scheduler` drives."""
 
     def __init__(self, network: Network, text: Text) -> None:
         self.network = network
         self.text = text
-        self.rows: list[Row] = []
         self.slots = network.slots(share=True)
-        self._known: dict[Row, KeyValues | None] = {}  # key-values of each row's context but its last token
-        self._laws: Laws | None = None  # these are of the rows as they are now
+        self.branches: list[Branch] = []  # by slot
+        self._laws: Laws | None = None  # these are of the branches as they are now
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows in flight, branch by branch."""
+        return [row for branch in self.branches for row in branch.rows]
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> None:
         """Prefill what is not known yet and give the new rows their trunks and slots."""
         found, costs = self.network.prefill([row.context for row in rows])
         known = dict(zip(rows, found, strict=True))
-        alike: dict[tuple[int, ...], list[Row]] = {}
+        alike: dict[Hashable, list[Row]] = {}
         for row, row.cost in zip(rows, costs, strict=True):
-            alike.setdefault(row.context.tokens[:-1], []).append(row)
+            alike.setdefault((row.context, row.sampling) if self.network.fast else row, []).append(row)
         trunks = self._trunks(known)
-        own = [len(tokens) - self.slots.skipped(trunks.get(tokens)) for tokens in alike]
-        self.slots.reserve(len(self.rows) + len(rows), max(own))
-        for tokens, members in alike.items():
-            self.slots.join(known[members[0]], len(tokens), copies=len(members), trunk=trunks.get(tokens))
-            self.rows += members
-            self._known |= {row: known[row] for row in members}
+        own = [len(row.context.tokens) - 1 - self.slots.skipped(trunks.get(row.context.tokens[:-1])) for row in rows]
+        self.slots.reserve(len(self.rows) + len(rows), max(own))  # room for as many branches as they may become
+        for members in alike.values():
+            before, state = members[0].context.tokens[:-1], known[members[0]]
+            self.slots.join(state, len(before), trunk=trunks.get(before))
+            self.branches.append(Branch(members, state))
         self._laws = None
 
     def _trunks(self, known: Mapping[Row, KeyValues | None]) -> dict[tuple[int, ...], int]:
@@ -74,55 +94,77 @@ class Decoder:
         """Draw one token for every row; rows that are done leave and are returned."""
         device = self.network.device
         if self._laws is None:
-            self._laws = Laws.of([row.sampling for row in self.rows], self.network.vocabulary, device)
+            self._laws = Laws.of([branch.rows[0].sampling for branch in self.branches], self.network.vocabulary, device)
         logits = self._logits() if self.network.caches else self._logits_of_whole_texts()
-        uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in self.rows], dtype=torch.float64, device=device)
-        tokens, logq = draw(logits, self._laws, uniforms)
-        for row, token, value in zip(self.rows, tokens.tolist(), logq.tolist(), strict=True):
+        rows, counts = self.rows, [len(branch.rows) for branch in self.branches]
+        uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], dtype=torch.float64, device=device)
+        tokens, logq = draw(logits, self._laws, uniforms, counts)
+        for row, token, value in zip(rows, tokens.tolist(), logq.tolist(), strict=True):
             row.take(token, value, self.text)
-        done = [i for i, row in enumerate(self.rows) if row.done]
-        for i in done:
-            self._remember(i)
+        for branch in self.branches:
+            branch.rows[0].cost.forwards += 1
+        done = [row for row in rows if row.done]
+        self._remember()
         self.network.prefixes.trim()
-        return self._remove(done)
+        self._part()
+        return done
 
     @torch.inference_mode()
     def leave(self, rows: Sequence[Row]) -> None:
         """Drop rows that nobody waits for, and what rows that failed to join have left behind."""
         gone = set(rows)
-        self._remove([i for i, row in enumerate(self.rows) if row in gone])
+        for branch in self.branches:
+            branch.rows = [row for row in branch.rows if row not in gone]
+        self._free()
         if self.slots.trunks is not None:
             self.slots.trunks.tidy()
 
     def _logits(self) -> Tensor:
-        """Logits [rows, vocabulary] of every row's next token."""
+        """Logits [branches, vocabulary] of every branch's next token."""
         self.slots.reserve(len(self.rows), 0)
-        last = torch.tensor([row.last for row in self.rows], device=self.network.device)
+        last = torch.tensor([branch.rows[0].last for branch in self.branches], device=self.network.device)
         return self.network.feed(self.slots, last[:, None], keep=1)[:, 0]
 
     def _logits_of_whole_texts(self) -> Tensor:
-        texts = [(*row.context.tokens, *row.tokens) for row in self.rows]
-        for row, text in zip(self.rows, texts, strict=True):
+        first = [branch.rows[0] for branch in self.branches]
+        texts = [(*row.context.tokens, *row.tokens) for row in first]
+        for row, text in zip(first, texts, strict=True):
             row.cost.prompt += len(text) - 1  # read again
         return torch.cat(self.network.whole(texts, [1] * len(texts)))
 
-    def _remember(self, index: int) -> None:
-        """Keep the key-values of a row that is done: it may be continued, or redrawn from some token on."""
+    def _remember(self) -> None:
+        """Keep the key-values of rows that are done: they may be continued, or redrawn from some token on."""
         if not self.network.caches:
             return
-        row = self.rows[index]
-        known = self.slots.snapshot(index, self._known[row])
-        self.network.prefixes.put(row.fed, known, finished=row.finish is not None)
+        for slot, branch in enumerate(self.branches):
+            if done := [row for row in branch.rows if row.done]:
+                known = self.slots.snapshot(slot, branch.known)
+                self.network.prefixes.put(done[0].fed, known, finished=all(row.finish is not None for row in done))
 
-    def _remove(self, indices: Sequence[int]) -> list[Row]:
-        if not indices:
-            return []
-        removed = [self.rows[i] for i in indices]
-        for row in removed:
-            del self._known[row]
-        self.rows = [self.rows[i] for i in self.slots.leave(indices)]
-        self._laws = None
-        return removed
+    def _part(self) -> None:
+        """Take rows that are done from their branches, and part those whose rows drew different tokens."""
+        origins: list[int] = []
+        twigs: list[Branch] = []
+        for slot, branch in enumerate(self.branches):
+            drawn: dict[int, list[Row]] = {}
+            for row in branch.rows:
+                if not row.done:
+                    drawn.setdefault(row.last, []).append(row)
+            branch.rows, *others = [*drawn.values()] or [[]]
+            twigs += [Branch(rows, branch.known) for rows in others]
+            origins += [slot] * len(others)
+        if twigs:
+            self.slots.fork(origins)
+            self.branches += twigs
+            self._laws = None
+        self._free()
+
+    def _free(self) -> None:
+        """Give up the slots of branches without rows."""
+        empty = [slot for slot, branch in enumerate(self.branches) if not branch.rows]
+        if empty:
+            self.branches = [self.branches[i] for i in self.slots.leave(empty)]
+            self._laws = None
 
 
 class Lanes:

@@ -50,7 +50,7 @@ class Network:
 
     name: what errors call the model.
     memory: bytes for those key-values.
-    fast: whether rows may share trunks.
+    fast: whether rows may share trunks, and those of equal tokens one forward.
     scales: whether to look for a border, see below.
 
     A trial finds out what the model can do (`exptilt.engines.hf.trial`): `shares`, whether rows may share trunks, and `caches`,
@@ -62,6 +62,7 @@ class Network:
     def __init__(self, model: Any, memory: int, *, name: str, fast: bool = True, scales: bool = True) -> None:
         config = model.config.get_text_config(decoder=True)
         self.model = model
+        self.fast = fast
         self.device: torch.device = model.device
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self._accepted = _accepted(model)

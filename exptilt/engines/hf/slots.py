@@ -147,13 +147,12 @@ class Slots:
         self.capacity, self.columns, self.end = capacity, columns, width
         self._set_rows([start + moved for start in self.starts], self._trunk_of)
 
-    def join(self, known: KeyValues | None, length: int, copies: int = 1, trunk: int | None = None) -> None:
-        """Add `copies` rows whose first `length` tokens are known, in slots reserved before.
+    def join(self, known: KeyValues | None, length: int, trunk: int | None = None) -> None:
+        """Add a row whose first `length` tokens are known, in a slot reserved before.
 
-        trunk: the slot of the trunk that holds their prefix. A negative length starts the rows that many columns
+        trunk: the slot of the trunk that holds their prefix. A negative length starts the row that many columns
         after `end`: padding, in a block of several columns.
         """
-        new = slice(self.rows, self.rows + copies)
         skipped = self.skipped(trunk)
         for first, end, layers in known.parts(skipped, length) if known is not None else ():
             to = slice(self.end - length + first, self.end - length + end)
@@ -163,13 +162,27 @@ class Slots:
                         layer.lazy_initialization(*pair)
                     assert layer.keys is not None
                     assert layer.values is not None
-                    layer.keys[new, :, to] = pair[0]
-                    layer.values[new, :, to] = pair[1]
+                    layer.keys[self.rows, :, to] = pair[0]
+                    layer.values[self.rows, :, to] = pair[1]
         if trunk is not None and self.trunks is not None:
-            self.trunks.hold(trunk, copies)  # not before, because copying may run out of memory
-        self.rows += copies
-        starts = [*self.starts, *[self.end - length + skipped] * copies]
-        self._set_rows(starts, [*self._trunk_of, *[trunk] * copies])
+            self.trunks.hold(trunk, 1)  # not before, because copying may run out of memory
+        self.rows += 1
+        self._set_rows([*self.starts, self.end - length + skipped], [*self._trunk_of, trunk])
+
+    def fork(self, indices: Sequence[int]) -> None:
+        """Add a copy of each of these rows, in slots reserved before; on the same trunk."""
+        to = slice(self.rows, self.rows + len(indices))
+        window = slice(min(self.starts[i] for i in indices), self.end)
+        source = torch.tensor(indices, device=self.device)
+        for pair in (layer.pair() for layer in self.layers):
+            for states in pair or ():
+                states[to, :, window] = states[source, :, window]
+        trunk_of = [self._trunk_of[i] for i in indices]
+        for trunk in trunk_of:
+            if trunk is not None and self.trunks is not None:
+                self.trunks.hold(trunk, 1)
+        self.rows = to.stop
+        self._set_rows([*self.starts, *[self.starts[i] for i in indices]], [*self._trunk_of, *trunk_of])
 
     def leave(self, indices: Sequence[int]) -> list[int]:
         """Remove rows; returns for each row that is left, in the new order, the index it had before."""
