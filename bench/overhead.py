@@ -24,6 +24,7 @@ import numpy as np
 
 import exptilt as xt
 from bench.record import RESULTS, record
+from exptilt.blocks import BlockSize
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.scheduler import Scheduler
 from exptilt.evaluation.tasks.word_problems import word_problems
@@ -143,7 +144,7 @@ class Engine:
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         return self.inner.score(drafts, starts)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         asked = [(draft.prompt, draft.tokens, key) for draft, key in zip(drafts, keys, strict=True)]
         if self.scheduler is None:
             found = self.inner.extend(drafts, keys, tokens)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import exptilt as xt
+from exptilt.blocks import BlockSize
 from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.engines.certainty import Certainty
@@ -131,7 +132,7 @@ class Odd(TableEngine):
 
     first: float = math.nan
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         drawn = TableEngine.extend(self, drafts, keys, tokens)
         return [replace(draft, logq=(self.first, *(draft.logq or ())[1:])) for draft in drawn]
 

@@ -2,9 +2,10 @@
 
 from exptilt.samplers.command import Command
 from exptilt.samplers.ets import ETS
+from exptilt.samplers.gibbs import ParticleGibbs
 from exptilt.samplers.independent import Independent
 from exptilt.samplers.mcmc import Metropolised, SuffixMCMC
 from exptilt.samplers.rejection import Rejection
 from exptilt.samplers.smc import SMC
 
-__all__ = ["ETS", "Independent", "Rejection", "SuffixMCMC", "SMC", "Metropolised", "Command"]
+__all__ = ["ETS", "Independent", "Rejection", "SuffixMCMC", "SMC", "Metropolised", "ParticleGibbs", "Command"]

@@ -70,6 +70,13 @@ def log_ratio(target: Target, drafts: Sequence[Draft], starts: Sequence[int]) ->
     return ratios
 
 
+def metropolis(log_ratio: float, key: Key) -> bool:
+    """Whether a move is accepted: with probability min(1, exp(log_ratio)), +inf for one that is always made."""
+    if log_ratio >= 0:
+        return True
+    return key.choose([1.0 - math.exp(log_ratio), math.exp(log_ratio)]) == 1
+
+
 def at_least_one(record: object, *names: str) -> None:
     """Check at construction that the named counts are whole numbers of 1 or more; None stands for "not given"."""
     for name in names:

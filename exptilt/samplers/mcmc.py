@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,77 +35,11 @@ from exptilt.describe import LATER
 from exptilt.draft import Draft, Prompt, known_logq
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
-from exptilt.populations.diagnostics import r_hat
 from exptilt.populations.population import Population
 from exptilt.samplers.abort import check_bounds, drawn_while
+from exptilt.samplers.chain import Path, State, accept, chance, due
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import at_least_one
-from exptilt.samplers.trace import Chain
-
-
-class State(NamedTuple):
-    """The state of a chain: its response, the reward, and log of the density by which moves are accepted (-inf: excluded)."""
-
-    draft: Draft
-    reward: float
-    log_density: float
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the target gives this state any mass."""
-        return self.log_density > -math.inf
-
-
-@dataclass
-class _Path:
-    """The states of all chains so far, one row for each step, and how their moves went. runs: as in `Chain`."""
-
-    rows: list[list[State]]
-    runs: bool = False
-    moves: int = 0
-    accepted: int = 0
-
-    def add(self, row: list[State]) -> None:
-        """Add one step; a rejected move is the same state object."""
-        for new, old in zip(row, self.rows[-1], strict=True):
-            self.moves += old.allowed
-            self.accepted += old.allowed and new is not old
-        self.rows.append(row)
-
-    def population(self, burn_in: int = 0) -> Population | None:
-        """The states after the first `burn_in` with equal weights, zero for excluded ones; None where all are excluded."""
-        states = [state for row in self.rows[burn_in:] for state in row]
-        held = [state.allowed for state in states]
-        if not any(held):
-            return None
-        acceptance = self.accepted / max(1, self.moves)
-        trace = Chain(acceptance, self._r_hat(burn_in), len(self.rows[0]), burn_in, self.runs)
-        return Population.unweighted([state.draft for state in states], [state.reward for state in states], trace, held)
-
-    def _r_hat(self, burn_in: int) -> float | None:
-        """R̂ of the chains that have met an allowed state, over the steps at which all of them had."""
-        rewards = np.array([[state.reward for state in row] for row in self.rows[burn_in:]])
-        allowed = np.array([[state.allowed for state in row] for row in self.rows[burn_in:]])
-        entered = allowed[-1]
-        return r_hat(rewards[allowed[:, entered].all(axis=1)][:, entered].T)
-
-
-def accept(new: State, old: State, key: Key) -> bool:
-    """Metropolis acceptance with probability min(1, density'/density); a state of density zero is always left."""
-    probability = _chance(new.log_density, old.log_density)
-    if probability == 1.0:
-        return True
-    return key.choose([1.0 - probability, probability]) == 1
-
-
-def _chance(new: float, old: float) -> float:
-    """min(1, density'/density) from their logarithms; 1 where the old density is zero."""
-    return 1.0 if new >= old else math.exp(new - old)
-
-
-def _due(step: int, steps: int) -> bool:
-    """Whether a population is yielded after this step: the work of all of them stays linear in the chain's length."""
-    return step == steps or step % max(1, step // 16) == 0
 
 
 @dataclass(frozen=True)
@@ -149,12 +83,12 @@ class SuffixMCMC:
     def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         empty = [target.engine.start(prompt)] * self.chains
         drafts = target.engine.extend(empty, [key.child("chain", chain, "first") for chain in range(self.chains)])
-        path = _Path([self._states(target, prompt, drafts)])
+        path = Path([self._states(target, prompt, drafts)])
         for step in range(self.steps + 1):
             if step:
                 keys = [key.child("chain", chain, step) for chain in range(self.chains)]
                 path.add(self.transition(target, prompt, path.rows[-1], keys))
-            if step >= self.burn_in and _due(step, self.steps) and (population := path.population(self.burn_in)):
+            if step >= self.burn_in and due(step, self.steps) and (population := path.population(self.burn_in)):
                 yield population
         if not any(state.allowed for state in path.rows[-1]):
             raise AllWeightsZero(
@@ -181,7 +115,7 @@ class SuffixMCMC:
         coins = [key.child("accept").coin() for key in keys]
 
         def possible(row: int, draft: Draft, bound: float) -> bool:
-            return coins[row].below(_chance(self._highest(target, draft, bound), states[row].log_density))
+            return coins[row].below(chance(self._highest(target, draft, bound), states[row].log_density))
 
         redrawn, lowest = drawn_while(target, prompt, kept, [key.child("suffix") for key in keys], block, possible)
         ended = [row for row, draft in enumerate(redrawn) if draft.finish is not None]
@@ -189,7 +123,7 @@ class SuffixMCMC:
         rewards = np.array([proposed[row].reward for row in ended])
         check_bounds([redrawn[row] for row in ended], rewards, lowest[ended])
         return [
-            proposed[row] if row in proposed and coins[row].below(_chance(proposed[row].log_density, old.log_density)) else old
+            proposed[row] if row in proposed and coins[row].below(chance(proposed[row].log_density, old.log_density)) else old
             for row, old in enumerate(states)
         ]
 
@@ -238,11 +172,11 @@ class Metropolised:
         return self.sampler.needs(target)
 
     def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
-        path = _Path([[self.propose(target, prompt, key.child("run", 0))]], runs=True)
+        path = Path([[self.propose(target, prompt, key.child("run", 0))]], runs=True)
         for step in range(self.steps + 1):
             if step:
                 path.add([self.transition(target, prompt, path.rows[-1][0], key.child("run", step))])
-            if _due(step, self.steps) and (population := path.population()):
+            if due(step, self.steps) and (population := path.population()):
                 yield population
         if not path.rows[-1][0].allowed:
             raise AllWeightsZero(

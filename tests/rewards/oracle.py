@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from exptilt.blocks import BlockSize
 from exptilt.draft import Draft
 from exptilt.errors import PromptError
 from exptilt.keys import Floats, Key
@@ -44,7 +45,7 @@ class Oracle:
             raise PromptError("too long")
         return Draft(prompt)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         self.seen.extend(draft.prompt for draft in drafts)
         self.work.add(generated=len(drafts))
         pairs = zip(drafts, keys, strict=True)

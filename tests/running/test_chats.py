@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import exptilt as xt
+from exptilt.blocks import BlockSize
 from exptilt.core import Target
 from exptilt.draft import Chat, Draft, Prompt, question
 from exptilt.engines import TableEngine
@@ -132,7 +133,7 @@ class Pictures:
     def start(self, prompt: Prompt) -> Draft:
         return self.table.start(prompt)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         drawn = self.table.extend(drafts, keys, tokens)
         return [replace(draft, text="", output=np.array(draft.tokens)) for draft in drawn]
 

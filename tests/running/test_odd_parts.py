@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import exptilt as xt
+from exptilt.blocks import BlockSize
 from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.errors import AnswerError, PromptError, RewardError, SelectError
@@ -92,7 +93,7 @@ class Odd(xt.engines.TableEngine):
     bad: frozenset[str] = frozenset()
     error: type[Exception] = AnswerError
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[xt.Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[xt.Key], tokens: BlockSize | None = None) -> list[Draft]:
         if drafts[0].prompt in self.bad:
             raise self.error("the answer cannot be used")
         return TABLE.extend(drafts, keys, tokens)

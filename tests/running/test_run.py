@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 import exptilt as xt
+from exptilt.blocks import BlockSize
 from exptilt.core import Engine, Sampler, Target
 from exptilt.draft import Draft
 from exptilt.errors import BudgetSpent, CapabilityError, ModelError, RewardError, TargetError
@@ -159,7 +160,7 @@ def test_budgets_that_are_too_small_fail_their_prompt() -> None:
 class Broken(xt.engines.TableEngine):
     """A model that breaks down at one prompt."""
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[xt.Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[xt.Key], tokens: BlockSize | None = None) -> list[Draft]:
         if drafts[0].prompt == "prompt 3":
             raise ModelError("out of memory: use fewer candidates at once")
         time.sleep(0.002)
@@ -217,7 +218,7 @@ class Handless:
     def start(self, prompt: Any) -> Draft:
         raise AssertionError("nothing may be started before the request is checked")
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[xt.Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[xt.Key], tokens: BlockSize | None = None) -> list[Draft]:
         return self.inner.extend(drafts, keys, tokens)
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import exptilt as xt
+from exptilt.blocks import BlockSize
 from exptilt.cancelling import cancelled_by
 from exptilt.core import Target
 from exptilt.draft import Draft, Prompt
@@ -122,7 +123,7 @@ class SlowEngine:
     def start(self, prompt: Prompt) -> Draft:
         return self.table.start(prompt)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         assert self.scheduler is not None
         self.scheduler.run([Row(str(draft.prompt), 2 if draft.prompt == "quick" else 1000) for draft in drafts])
         return self.table.extend(drafts, keys, tokens)

@@ -19,7 +19,7 @@ from exptilt.keys import Key
 from exptilt.populations.diagnostics import r_hat
 from exptilt.populations.population import Population
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
-from exptilt.samplers.mcmc import State, _Path
+from exptilt.samplers.chain import Path, State
 from exptilt.testing.enumeration import distance, final, paths
 from exptilt.testing.toys import Toy, autoregressive, masked
 
@@ -240,16 +240,16 @@ def test_acceptance_is_a_share_of_the_moves_from_allowed_states() -> None:
 EXCLUDED = State(Draft("x"), -math.inf, -math.inf)
 
 
-def chains(*rewards: list[float | None]) -> _Path:
+def chains(*rewards: list[float | None]) -> Path:
     """Chains with these rewards, step by step; None for a state that the reward excludes."""
     states = [[EXCLUDED if r is None else State(Draft("x", (int(10 * r),)), r, r) for r in chain] for chain in rewards]
-    path = _Path([[chain[0] for chain in states]])
+    path = Path([[chain[0] for chain in states]])
     for row in zip(*(chain[1:] for chain in states), strict=True):
         path.add(list(row))
     return path
 
 
-def told(path: _Path, burn_in: int = 0) -> float | None:
+def told(path: Path, burn_in: int = 0) -> float | None:
     population = path.population(burn_in)
     assert population is not None
     return population.stats["r_hat"]

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exptilt.blocks import BlockSize
 from exptilt.core import Sampler, Target
 from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.keys import Floats
-from exptilt.samplers import ETS, SMC, Independent, SuffixMCMC, common, ets, independent, mcmc, smc
+from exptilt.samplers import ETS, SMC, Independent, SuffixMCMC, common, ets, independent, mcmc, particles, smc
 from exptilt.samplers.mcmc import State
 from exptilt.testing.enumeration import distance, expected_weights
 from exptilt.testing.toys import Toy, autoregressive
@@ -125,7 +126,7 @@ def test_level_for_increment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A particle filter that keeps in the weights what the potential did in the resampling."""
     toy, sampler = autoregressive(1), SMC(2, 2, 1, threshold=1.0)
     assert error_of(sampler, toy) < 1e-9
-    monkeypatch.setattr(smc, "log_copies", lambda log_g, log_p, parents: np.full(len(parents), -math.log(len(parents))))
+    monkeypatch.setattr(particles, "log_copies", lambda log_g, log_p, parents: np.full(len(parents), -math.log(len(parents))))
     assert error_of(sampler, toy) > NOTICED
 
 
@@ -158,7 +159,7 @@ def test_budget_granted_anew_after_each_cut() -> None:
     """A redraw that may run to a full cap of its own reaches responses that p cannot produce."""
 
     class Regranting(TableEngine):
-        def extend(self, drafts: Sequence[Draft], keys: Sequence[Any], tokens: int | None = None) -> list[Draft]:
+        def extend(self, drafts: Sequence[Draft], keys: Sequence[Any], tokens: BlockSize | None = None) -> list[Draft]:
             longer = [replace(self, max_tokens=self.max_tokens + draft.decided, _known={}) for draft in drafts]
             return [
                 TableEngine.extend(engine, [draft], [key], tokens)[0]

@@ -18,6 +18,7 @@ import pytest
 
 import exptilt as xt
 from exptilt import samplers
+from exptilt.blocks import BlockSize
 from exptilt.core import Sampler, Target
 from exptilt.draft import Draft
 from exptilt.engines import TableEngine
@@ -25,7 +26,7 @@ from exptilt.errors import AllWeightsZero
 from exptilt.keys import Key, Stream
 from exptilt.populations.population import Population
 from exptilt.rewards import Agreement
-from exptilt.samplers import ETS, SMC, Independent, Metropolised, Rejection, SuffixMCMC
+from exptilt.samplers import ETS, SMC, Independent, Metropolised, ParticleGibbs, Rejection, SuffixMCMC
 from exptilt.samplers.command import Command
 from exptilt.samplers.trace import Generations
 
@@ -55,6 +56,8 @@ SAMPLERS: dict[str, Sampler] = {
     "ets, value": ETS(3, 2, 2, value=ones),
     "smc": SMC(5, 2, 2, threshold=1.0),
     "smc, value": SMC(5, 2, value=ones, threshold=1.0),
+    "smc, rejuvenated": SMC(4, 2, 2, threshold=1.0, rejuvenate=2),
+    "particle gibbs": ParticleGibbs(SMC(3, 2, 2), 4),
     "chains": SuffixMCMC(8, chains=3),
     "power chain": SuffixMCMC(8, power=2.0),
     "rejection": Rejection(3, 90, 3.5, batch=4),
@@ -67,6 +70,8 @@ PROPOSED: dict[str, Sampler] = {
     "ets": ETS(3, 2, 2),
     "ets, candidates": ETS(3, 2, 2, propose_candidates=True),
     "smc": SMC(4, 2, 2, threshold=1.0),
+    "smc, rejuvenated": SMC(4, 2, 2, threshold=1.0, rejuvenate=2),
+    "particle gibbs": ParticleGibbs(SMC(3, 2, 2), 4),
     "metropolised ets": Metropolised(ETS(2, 1, 2, propose_candidates=True), 4),
 }
 CASES = [(name, None) for name in SAMPLERS] + [(name, PROPOSAL) for name in PROPOSED]
@@ -114,7 +119,7 @@ class Noting(TableEngine):
 
     calls: list[list[Key]] = field(default_factory=list, compare=False)
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         self.calls.append([key for draft, key in zip(drafts, keys, strict=True) if draft.finish is None])
         return TableEngine.extend(self, drafts, keys, tokens)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import exptilt as xt
+from exptilt.blocks import BlockSize
 from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.errors import CapabilityError, RewardError
@@ -119,7 +120,7 @@ class Lying:
     def prompt_tokens(self, prompt: str) -> tuple[int, ...]:
         return ()
 
-    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+    def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         if self.bug == "position":
             keys = [key.child(number) for number, key in enumerate(keys)]
         if self.bug == "keys":
