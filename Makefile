@@ -91,6 +91,7 @@ figures: $(VENV)/.dev
 
 train: $(VENV)/.dev
 	$(BIN)/python reproduce/train_tiny.py
+	$(BIN)/python reproduce/train_chain.py
 
 clean:
 	rm -rf $(VENV) $(SERVERS) $(NEWEST) .pytest_cache .ruff_cache

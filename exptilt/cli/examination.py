@@ -60,6 +60,9 @@ def _facts(found: Examination) -> Iterator[tuple[str, str]]:
         first, *more = (f"{_percent(value)}{{}} after {place:.0%}" for place, value in zip(PLACES, found.explained, strict=True))
         parts = [first.format(" of exp(r/β)") + " of a response", *(part.format("") for part in more)]
         yield "prefixes", f"tell {', '.join(parts)}"
+    if found.lost and found.lost[-1].value > 0:
+        parts = [f"{_percent(value)} by {place:.0%}" for place, value in zip(PLACES, found.lost, strict=True)]
+        yield "losses", f"of the draws without weight {', '.join(parts)} of a response are seen to be lost"
     if found.acceptance is not None:
         yield "suffixes", f"redrawn from a random position are accepted {_percent(found.acceptance)} of the time"
 

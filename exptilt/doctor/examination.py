@@ -102,6 +102,7 @@ class Examination:
     best_of: the n whose best-of-n has the same mean reward; None where the pilot's draws do not suffice.
     heavy: prompts whose exp(r/β) has a heavy tail by k̂.
     explained: for `PLACES` mean lengths, the share of the variance of exp(r/β) that the prefix explains.
+    lost: for the same lengths, the share of the draws without weight that are seen to be lost by then.
     acceptance: of suffix redraws under π.
     plan: the number of independent draws that reaches the effective draws; where an accuracy is wanted and reached, the number
         that reaches it.
@@ -120,6 +121,7 @@ class Examination:
     best_of: int | None = None
     heavy: int = 0
     explained: tuple[Estimate, ...] = ()
+    lost: tuple[Estimate, ...] = ()
     acceptance: Estimate | None = None
     plan: Plan | None = None
     why: str = ""

@@ -30,6 +30,8 @@ USUAL = Goal()
 _RESAMPLES = 200
 _USUAL_KL = 1.0  # nats; best-of-7 of Gaussian rewards has as much
 _LITTLE = 0.2  # half of a response that explains less of the variance of exp(r/β) is not a guide
+_SEEN = 0.25  # as many of the lost draws seen halfway make early abort or a filter pay
+_OFTEN = 0.15  # success of a draw above which abort is cheaper than a filter
 _BATCH = 8  # as many draws are made between two checks of a budget
 
 
@@ -119,8 +121,7 @@ def _advise(examination: Examination, soundings: Sequence[Sounding], goal: Goal,
     same = goal if goal.beta is not None or goal.share is not None else Goal(kl=tilt.kl)
     others = [] if goal.beta is not None else [_beta(sample, same) for sample in samples[:50]]
     spread = partial(_spread, tilt, tilts)
-    places = enumerate(tilt.explained)
-    explained = tuple(Estimate.of(value, [other.explained[place] for other in tilts]) for place, value in places)
+    explained, lost = (_by_place(tilt, tilts, name) for name in ("explained", "lost"))
     return replace(
         examination,
         beta=Estimate.of(beta, others),
@@ -129,14 +130,21 @@ def _advise(examination: Examination, soundings: Sequence[Sounding], goal: Goal,
         best_of=best_of(soundings, beta),
         heavy=heavy_tails(soundings, beta),
         explained=explained,
+        lost=lost,
         acceptance=None if math.isnan(tilt.acceptance) else spread("acceptance"),
         plan=Plan.reaching(goal.ess, tilt, tilts, examination.findings.length),
-        why=_why(explained),
+        why=_why(explained, lost, tilt.share),
     )
 
 
 def _spread(tilt: Tilt, tilts: Sequence[Tilt], name: str) -> Estimate:
     return Estimate.of(getattr(tilt, name), [getattr(other, name) for other in tilts])
+
+
+def _by_place(tilt: Tilt, tilts: Sequence[Tilt], name: str) -> tuple[Estimate, ...]:
+    """The estimates at each of `PLACES`, from the resamples that have them."""
+    samples = [getattr(other, name) for other in tilts if getattr(other, name)]
+    return tuple(Estimate.of(value, [sample[place] for sample in samples]) for place, value in enumerate(getattr(tilt, name)))
 
 
 def _beta(soundings: Sequence[Sounding], goal: Goal) -> float:
@@ -157,11 +165,24 @@ def tellable_kl(soundings: Sequence[Sounding]) -> float:
     return max(math.log(count) - 2.0, 0.5 * attainable_kl(soundings))
 
 
-def _why(explained: Sequence[Estimate]) -> str:
-    """Whether prefixes tell enough for guided sampling to be worth a try, in a sentence; empty without forks."""
+def _why(explained: Sequence[Estimate], lost: Sequence[Estimate], share: float) -> str:
+    """Whether prefixes tell enough for guided sampling to be worth a try, in a sentence; empty without forks.
+
+    share: of draws that stay effective. Giving up what is lost costs (1 - q)/(εq) steps where a draw succeeds with probability q
+    and fails at a step with probability ε, a filter of three 3·log(1/q)/ε: equal at q = 0.15 (`reproduce/chains.py`).
+    """
     if not explained:
         return ""
     half = explained[PLACES.index(0.5)]
+    seen = lost[PLACES.index(0.5)].low if lost else 0.0
+    if seen >= _SEEN:
+        told = f"Half of a response shows {lost[PLACES.index(0.5)].value:.0%} of the draws without weight to be lost"
+        if share >= _OFTEN:
+            return f"{told}: Rejection with a block gives them up there, at fewer tokens than independent draws (docs/chains.md)."
+        return (
+            f"{told}, and only {share:.0%} of draws count: filters with the reward as their value, such as "
+            'SMC(4, block="\\n", value=reward), need fewer tokens by far than independent draws (docs/chains.md).'
+        )
     if half.high < _LITTLE:
         return "Half of a response tells next to nothing about its reward: there is nothing to guide by."
     return (

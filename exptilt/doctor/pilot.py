@@ -79,15 +79,20 @@ class Pilot:
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """The first drafts of a prompt, cut and finished once more. kept: tokens before the cut, the whole draft's where it had
-    ended by then; rewards, lengths (tokens): of the new responses. All float64 [half of the draws]."""
+    """The first drafts of a prompt, cut and finished once more. All float64 [half of the draws].
+
+    kept: tokens before the cut, the whole draft's where it had ended by then.
+    rewards, lengths (tokens): of the new responses.
+    bounds: the highest reward that the part before the cut could still get, by the reward's `bound`; +inf where it tells none.
+    """
 
     kept: Floats
     rewards: Floats
     lengths: Floats
+    bounds: Floats
 
     def take(self, rows: np.ndarray) -> Branches:
-        return Branches(self.kept[rows], self.rewards[rows], self.lengths[rows])
+        return Branches(self.kept[rows], self.rewards[rows], self.lengths[rows], self.bounds[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +129,11 @@ class _Desk:
 
     def redraw(self, drafts: Sequence[Draft], places: Sequence[int], key: Key) -> Branches:
         kept = [draft.cut(place) for draft, place in zip(drafts, places, strict=True)]
+        bounds = self.target.bounds(self.prompt, kept)
         finished, rewards = self.finish(kept, [key.child(number) for number in range(len(kept))])
+        bounds = np.where([draft.finish is not None for draft in kept], rewards, bounds)  # what has ended has its reward
         before, after = (np.array([draft.decided for draft in some], dtype=np.float64) for some in (kept, finished))
-        return Branches(before, rewards, after)
+        return Branches(before, rewards, after, bounds)
 
     def population(self, drafts: Sequence[Draft], rewards: Floats) -> Population:
         return Population.unweighted(drafts, rewards, self.trace)

@@ -4,6 +4,8 @@ With h = exp(r/β)/Z, so that E_p[h] = 1, for one prompt:
 
 - ESS share 1/(1+χ²), χ² = Var_p(h), and KL(π‖p): as in `exptilt.populations.calibrate`, from the draws;
 - what a prefix explains: Var_p(E[h | prefix])/χ², the correlation of h between a draft and its fork;
+- the losses that a prefix shows: of the draws whose h is next to nothing beside the best draw's, the share that had ended by
+  then, or whose prefix has a bound (`exptilt.core.Bounded`) that tells as much;
 - acceptance of `SuffixMCMC`, min(1, exp((r'-r)/β)·n/n') in the mean over π: the average over drafts and their moves with
   weights h.
 
@@ -27,6 +29,7 @@ from exptilt.populations.calibrate import tilt_ess, tilt_kl
 from exptilt.populations.diagnostics import k_limit, pareto_k
 
 _EDGE = 0.1  # of the range of KL or ESS, at whose ends β hardly matters
+_LOST = math.log(0.01)  # a draw is lost whose log h is so far below that of the prompt's best draw
 _HIGHEST = 300.0  # of log h above the best draw's: its square is still finite
 
 
@@ -54,6 +57,7 @@ class Tilt:
     share: ESS as a share of draws from p.
     kl: KL(π‖p), nats.
     explained: the share of Var_p(exp(r/β)) that a prefix of each of `PLACES` mean lengths explains; empty without forks.
+    lost: the share of the lost draws that are seen to be lost by then; empty without forks, or where none is lost.
     acceptance: that of suffix redraws under π; NaN without moves.
     """
 
@@ -61,6 +65,7 @@ class Tilt:
     share: float
     kl: float
     explained: tuple[float, ...] = ()
+    lost: tuple[float, ...] = ()
     acceptance: float = math.nan
 
 
@@ -75,6 +80,7 @@ def measure(soundings: Sequence[Sounding], beta: float) -> Tilt:
         float(np.mean([tilt_ess(sounding.rewards, beta) for sounding in varied])),
         float(np.mean([tilt_kl(sounding.rewards, beta) for sounding in varied])),
         tuple(_explained(complete, place, beta) for place in range(len(PLACES))) if complete else (),
+        _losses(complete, beta),
         _acceptance(varied, beta),
     )
 
@@ -104,6 +110,18 @@ def _explained(soundings: Sequence[Sounding], place: int, beta: float) -> float:
         lost = (product + square) / (2 * (count - 1))
         covariance, variance = covariance + product + lost, variance + square + lost
     return min(1.0, max(0.0, covariance / variance)) if variance > 0 else 0.0
+
+
+def _losses(soundings: Sequence[Sounding], beta: float) -> tuple[float, ...]:
+    """The share of lost draws whose prefixes show it, at each of `PLACES`; empty where no draw is lost."""
+    seen, count = np.zeros(len(PLACES)), 0
+    for sounding in soundings:
+        top = float(sounding.rewards.max())
+        half = len(sounding.forks[0].bounds)
+        lost = (sounding.rewards[:half] - top) / beta < _LOST
+        count += int(lost.sum())
+        seen += [float(((fork.bounds - top) / beta < _LOST)[lost].sum()) for fork in sounding.forks]
+    return tuple((seen / count).tolist()) if count else ()
 
 
 def _acceptance(soundings: Sequence[Sounding], beta: float) -> float:

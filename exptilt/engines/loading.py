@@ -48,7 +48,8 @@ def load(
     """Load a model and fix its sampling parameters: the distribution p(y|x).
 
     name: "hf:HUB-ID-OR-FOLDER", any causal language model of transformers; "gguf:FILE", converted once and then read
-        from a cache; "tiny" or "tiny-small", two small models that ship with exptilt and solve word problems;
+        from a cache; "tiny" or "tiny-small", two small models that ship with exptilt and solve word problems, or
+        "tiny-chain", which works running totals of 4 to 48 steps;
         "llamacpp:FILE", a GGUF file as it is, quantised weights included, in llama.cpp; "vllm:HUB-ID-OR-FOLDER", the same
         models as "hf:" in vLLM; both in this process;
         "openai:MODEL", a model behind a server that speaks OpenAI's protocol;

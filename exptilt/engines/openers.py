@@ -177,5 +177,6 @@ KINDS: Mapping[str, Kind] = {
     "mdlm": Kind("HUB-ID-OR-FOLDER", mdlm),
     "tiny": Kind("", tiny),
     "tiny-small": Kind("", tiny),
+    "tiny-chain": Kind("", tiny),
     "tiny-mdlm": Kind("", tiny_mdlm),
 }

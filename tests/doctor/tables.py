@@ -91,6 +91,15 @@ def of_tokens(rate: Callable[[Tokens], float]) -> Reward:
     return reward
 
 
+class AllHeads:
+    """1.0 where every toss is 1; a toss that is not is seen at once."""
+
+    def __call__(self, prompt: str, drafts: list[Draft]) -> list[float]:
+        return [float(all(draft.tokens)) for draft in drafts]
+
+    bound = __call__
+
+
 def whole_responses_only(engine: TableEngine) -> Engine:
     """The engine of a server that cannot continue drafts."""
     return Blunt(engine.next_probs, engine.max_tokens, engine.end)

@@ -101,6 +101,18 @@ def test_an_engine_that_cannot_continue_tells_nothing_of_beginnings() -> None:
     assert (found.explained, found.why) == ((), "")
 
 
+@pytest.mark.parametrize(("size", "said"), [(2, "Rejection with a block"), (3, "SMC(4, block=")])
+def test_a_bound_that_shows_losses_decides_by_how_often_a_draw_succeeds(size: int, said: str) -> None:
+    """A quarter of two tosses are heads twice, an eighth of three: between them is the 15 % at which abort and a filter cost
+    the same."""
+    found = examine(tables.coin(size), tables.AllHeads(), PROMPTS, Goal(beta=0.1), draws=64, concurrency=1)
+    assert said in found.why
+    assert "of the draws without weight to be lost" in found.why
+    assert len(found.lost) == 3
+    blind = examine(tables.coin(size), tables.of_tokens(all), PROMPTS, Goal(beta=0.1), draws=64, concurrency=1)
+    assert said not in blind.why
+
+
 def test_the_same_seed_gives_the_same_examination() -> None:
     first, again, other = (
         examine(tables.coin(6), HEADS, PROMPTS[:3], seed=seed, concurrency=jobs) for seed, jobs in ((1, 1), (1, 3), (2, 1))

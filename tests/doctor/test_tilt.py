@@ -76,7 +76,7 @@ def test_what_few_pairs_lose_to_their_own_mean_is_given_back() -> None:
     def pilot() -> Sounding:
         rewards = generator.integers(0, 2, 64).astype(float)
         again = np.where(generator.random(4) < 0.5, rewards[:4], generator.integers(0, 2, 4))
-        fork = Branches(np.ones(4), again, np.full(4, 5.0))
+        fork = Branches(np.ones(4), again, np.full(4, 5.0), np.full(4, math.inf))
         return Sounding(rewards, np.full(64, 5.0), None, (fork, fork, fork))
 
     pilots = [pilot() for _ in range(1500)]
@@ -96,9 +96,29 @@ def test_a_beginning_that_decides_tells_all() -> None:
     assert measure(tables.soundings(toy, 5, 40), 0.5).explained == pytest.approx((1.0, 1.0, 1.0))
 
 
+@pytest.mark.parametrize("size", [3, 6])
+def test_losses_that_a_bound_shows(size: int) -> None:
+    """All tosses must be heads: of 1 - 2^-n of the draws that are lost, k tosses show 1 - 2^-k, and none without a bound."""
+    toy = Toy(Target(tables.coin(size), tables.AllHeads(), 0.1), {})
+    pilots = tables.soundings(toy, 40, 60)
+    tilt, samples = measure(pilots, 0.1), [measure(sample, 0.1).lost for sample in resample(pilots, 60, 0)]
+    for place, share in enumerate(PLACES):
+        truth = (1 - 0.5 ** max(1, round(share * size))) / (1 - 0.5**size)
+        error = float(np.std([sample[place] for sample in samples]))
+        assert abs(tilt.lost[place] - truth) < 5 * error < 0.1
+    blind = Toy(Target(tables.coin(size), tables.of_tokens(all), 0.1), {})
+    assert measure(tables.soundings(blind, 40, 60), 0.1).lost == (0.0, 0.0, 0.0)
+
+
+def test_draws_that_had_ended_are_seen_to_be_lost_without_a_bound() -> None:
+    short = Branches(np.full(2, 5.0), np.array([0.0, 1.0]), np.full(2, 5.0), np.array([0.0, 1.0]))
+    pilot = Sounding(np.array([0.0, 1.0]), np.full(2, 5.0), None, (short, short, short))
+    assert measure([pilot], 0.1).lost == (1.0, 1.0, 1.0)
+
+
 def test_excluded_draws() -> None:
     mixed = plain(0.0, 1.0, -math.inf, -math.inf)
-    moves = Branches(np.array([0.0, 2.0]), np.array([-math.inf, 1.0]), np.array([5.0, 5.0]))
+    moves = Branches(np.array([0.0, 2.0]), np.array([-math.inf, 1.0]), np.array([5.0, 5.0]), np.full(2, math.inf))
     tilt = measure([Sounding(mixed.rewards, mixed.lengths, moves)], 1.0)
     shares = np.array([1.0, math.e]) / (1 + math.e)
     assert tilt.acceptance == pytest.approx(shares[1])  # the move of the first draw leads to a draft that is excluded

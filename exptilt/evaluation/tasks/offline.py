@@ -1,4 +1,4 @@
-"""The tasks that need no network: word problems, GSM-Symbolic and HumanEval."""
+"""The tasks that need no network: word problems, chains, GSM-Symbolic and HumanEval."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from exptilt import answers
 from exptilt.answers.programs import fenced
 from exptilt.errors import ExptiltError
+from exptilt.evaluation.tasks.chains import chains
 from exptilt.evaluation.tasks.task import Task
 from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.populations.utilities import chrf
@@ -26,6 +27,13 @@ def word_problem_task(problems: int, seed: int) -> Task:
     drawn = word_problems("test", problems, seed=seed)
     prompts, references = tuple(each.question for each in drawn), tuple(each.answer for each in drawn)
     return Task("word-problems", prompts, references, answers.number, same_number, max_tokens=96)
+
+
+def chain_task(problems: int, seed: int, steps: int | None = None) -> Task:
+    """Generated chains of the test split (`chains.py`), which "tiny-chain" is made for: of `steps` steps, or of 4 to 48."""
+    drawn = chains("test", problems, seed, steps)
+    prompts, references = tuple(each.question for each in drawn), tuple(each.answer for each in drawn)
+    return Task("chains", prompts, references, answers.number, same_number, max_tokens=512)
 
 
 def gsm_symbolic(problems: int, seed: int) -> Task:

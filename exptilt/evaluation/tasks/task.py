@@ -9,7 +9,7 @@ from exptilt import answers
 from exptilt.answers import Answer
 from exptilt.populations.utilities import Utility, rouge1
 
-OFFLINE = ("word-problems", "gsm-symbolic", "humaneval", "humaneval-completion")
+OFFLINE = ("word-problems", "chains", "gsm-symbolic", "humaneval", "humaneval-completion")
 
 
 @dataclass(frozen=True)
