@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import exptilt as xt  # noqa: E402
-from exptilt.core import Sampler, Target  # noqa: E402
+from exptilt.core import Engine, Sampler, Target  # noqa: E402
 from exptilt.describe import describe  # noqa: E402
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.evaluation.evaluate import all_results  # noqa: E402
@@ -70,7 +70,7 @@ class Method:
     graded: bool = False
     budgeted: bool = False
 
-    def target(self, engine: xt.Engine, steps: int) -> Target:
+    def target(self, engine: Engine, steps: int) -> Target:
         """Graded, one line more is worth five nats at every length."""
         return Target(engine, GRADED, 0.2 / (steps + 1)) if self.graded else Target(engine, CHECK, BETA)
 
@@ -147,7 +147,7 @@ def judged(target: Target, sampler: Sampler, task: Task, budget: xt.Budget | Non
     return {"right": [int(each) for each in right], "tokens": [result.usage.tokens for result in results]}
 
 
-def pool(engine: xt.Engine, task: Task) -> dict[str, Any]:
+def pool(engine: Engine, task: Task) -> dict[str, Any]:
     """The draws of every problem: which are right, which are flawless, and the votes of groups of `BUDGET` of them."""
     steps = len(read_chain(task.prompts[0]).changes)
     target = Target(engine, CHECK, BETA)

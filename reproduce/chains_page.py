@@ -51,10 +51,15 @@ def lengths(found: Found) -> list[int]:
     return sorted(map(int, found))
 
 
-def error_rate(found: Found) -> float:
-    """The share of wrong lines among those that follow right ones, over all lengths."""
-    pools = [methods["pool"] for methods in found.values()]
+def error_rate(found: Found, length: int | None = None) -> float:
+    """The share of wrong lines among those that follow right ones, at one length or over all."""
+    pools = [methods["pool"] for steps, methods in found.items() if length in (None, int(steps))]
     return sum(pool["wrong"] for pool in pools) / sum(pool["lines"] for pool in pools)
+
+
+def ideal_of(found: Found, length: int) -> Ideal:
+    """The ideal costs at a length, by the rate of errors that was measured there."""
+    return Ideal.of(error_rate(found, length), length)
 
 
 def best_of(pool: Mapping[str, Any], k: int) -> float:
@@ -67,7 +72,7 @@ def cost_of_best(found: Found, length: int) -> tuple[float, bool]:
 
     Where it was not, n follows from the measured rate of errors.
     """
-    ideal, pool = Ideal.of(error_rate(found), length), found[str(length)]["pool"]
+    ideal, pool = ideal_of(found, length), found[str(length)]["pool"]
     per_draw = float(np.mean(pool["tokens"])) * length / (LINE * length + LAST)
     for k in range(1, len(pool["right"][0]) + 1):
         if best_of(pool, k) >= ideal.accuracy:
@@ -82,13 +87,14 @@ def at_budget(found: Found, length: int) -> dict[str, tuple[float, int]]:
     chains = len(pool["right"])
     reached = {name: float(np.mean(pool[key])) for name, key in (("majority vote", "majority"), ("distinct vote", "distinct"))}
     reached["best-of-n"] = best_of(pool, BUDGET)
-    abort = methods["first success with abort"]
-    reached["first success with abort"] = float(np.mean(np.array(abort["tokens"]) <= tokens))
+    reached[ABORT] = float(np.mean(np.array(methods[ABORT]["tokens"]) <= tokens))
     for name in BUDGETED:
         reached[name] = float(np.mean(methods[name]["right"]))
     return {name: (share, chains) for name, share in reached.items()}
 
 
+ABORT = "first success with abort"
+FILTERS = ("SMC of 3, checker", "SMC of 4, checker", "ETS of 4, checker")
 BUDGETED = ("SuffixMCMC", "SuffixMCMC, graded", "SMC, rollouts", "ETS, rollouts", "SMC, checker", "ETS, checker")
 
 # -------------------------------------------------------------------------------------------------------------- page
@@ -125,8 +131,8 @@ problems of [methods.md](methods.md), guided samplers gain nothing. There a filt
 ## What a wanted accuracy costs
 
 Steps drawn for a chain, in the tokens of a step, until (1 - ε³)^L of the chains are right: the accuracy of an ideal filter of
-three. Ideal lines are for ε = {error:.3f}; simulated with ε = 0.1, best-of-n, abort and a filter take 163, 25 and 36 steps at a
-length of 12, 1,071, 113 and 71 at 24, 23,237, 1,491 and 141 at 48. A cost in italics was not measured but follows from ε: no
+three. Ideal costs are for the ε of each length; simulated with ε = 0.1, best-of-n, abort and a filter take 163, 25 and 36 steps
+at a length of 12, 1,071, 113 and 71 at 24, 23,237, 1,491 and 141 at 48. A cost in italics was not measured but follows from ε: no
 pool is that large. Costs and accuracies with 95 % intervals.
 
 """
@@ -134,7 +140,7 @@ pool is that large. Costs and accuracies with 95 % intervals.
 
 def page(found: Found) -> str:
     error = error_rate(found)
-    pools, filters = ([methods[name] for methods in found.values()] for name in ("pool", "SMC of 3, checker"))
+    pools, filters = ([methods[name] for methods in found.values()] for name in ("pool", FILTERS[0]))
     text = _ABOUT.format(
         error=error,
         crossing=math.log(0.15) / math.log(1 - error),
@@ -146,26 +152,21 @@ def page(found: Found) -> str:
 
 
 def _costs(found: Found) -> list[str]:
-    error = error_rate(found)
-    lines = ["| steps | wanted | best-of-n, ideal | measured | first success with abort, ideal | measured | filter of 3, ideal "]
-    lines[0] += "| SMC of 3 | its accuracy | SMC of 4 | its accuracy | ETS of 4 | its accuracy | best-of-n ÷ SMC of 4 |"
-    lines.append("|---:|" + "---:|" * 13)
+    heads = ["steps", "wanted", "best-of-n, ideal", "measured", "first success with abort, ideal", "measured"]
+    heads += ["filter of 3, ideal", *(name.removesuffix(", checker") for name in FILTERS), "best-of-n ÷ SMC of 3"]
+    lines = [f"| {' | '.join(heads)} |", "|---:|" + "---:|" * (len(heads) - 1)]
     for length in lengths(found):
-        methods, ideal = found[str(length)], Ideal.of(error, length)
+        methods, ideal = found[str(length)], ideal_of(found, length)
         best, seen = cost_of_best(found, length)
-        abort = Cost.of(methods["first success with abort"], length)
+        abort, filters = Cost.of(methods[ABORT], length), [Cost.of(methods[name], length) for name in FILTERS]
         cells = [f"{length}", f"{ideal.accuracy:.1%}", f"{ideal.best_of_n:,.0f}", f"{best:,.0f}" if seen else f"*{best:,.0f}*"]
-        cells += [f"{ideal.abort:,.0f}", _spread(abort), f"{ideal.filter:.0f}"]
-        for name in ("SMC of 3, checker", "SMC of 4, checker", "ETS of 4, checker"):
-            cost = Cost.of(methods[name], length)
-            cells += [_spread(cost), f"{cost.accuracy:.1%} ({cost.interval[0]:.1%} to {cost.interval[1]:.1%})"]
-        cells.append(f"{best / Cost.of(methods['SMC of 4, checker'], length).steps:.1f}")
-        lines.append(f"| {' | '.join(cells)} |")
+        cells += [f"{ideal.abort:,.0f}", f"{abort.steps:,.0f} ± {1.96 * abort.error:,.0f}", f"{ideal.filter:.0f}"]
+        for cost in filters:
+            cells.append(
+                f"{cost.steps:,.0f} at {cost.accuracy:.1%} ({100 * cost.interval[0]:.1f} to {100 * cost.interval[1]:.1f})"
+            )
+        lines.append(f"| {' | '.join([*cells, f'{best / filters[0].steps:.1f}'])} |")
     return lines
-
-
-def _spread(cost: Cost) -> str:
-    return f"{cost.steps:,.0f} ± {1.96 * cost.error:,.0f}"
 
 
 def _budgets(found: Found) -> list[str]:
@@ -201,7 +202,7 @@ def _errors(found: Found) -> list[str]:
 _BUDGET_STYLES = {
     "SMC, checker": ("#7c3aed", "s", "-"),
     "ETS, checker": ("#2563eb", "o", "-"),
-    "first success with abort": ("#059669", "D", "-"),
+    ABORT: ("#059669", "D", "-"),
     "SuffixMCMC, graded": ("#0d9488", "v", "-"),
     "best-of-n": ("#b45309", "o", "-"),
     "SuffixMCMC": ("#0d9488", "v", ":"),
@@ -245,24 +246,29 @@ def _draw_budgets(axis: Any, found: Found) -> None:
 
 
 def _draw_costs(axis: Any, found: Found) -> None:
-    fine, error = np.geomspace(min(lengths(found)), max(lengths(found)), 100), error_rate(found)
-    ideals = [Ideal.of(error, steps) for steps in fine]
-    measured = {
-        "best_of_n": [cost_of_best(found, length)[0] for length in lengths(found)],
-        "abort": [Cost.of(found[str(length)]["first success with abort"], length).steps for length in lengths(found)],
-        "filter": [Cost.of(found[str(length)]["SMC of 3, checker"], length).steps for length in lengths(found)],
-    }
-    named = {"best_of_n": ("best-of-n", "#b45309", "o"), "abort": ("first success with abort", "#059669", "D")}
-    named["filter"] = ("SMC of 3, checker", "#7c3aed", "s")
-    seen = [cost_of_best(found, length)[1] for length in lengths(found)]
-    for key, (name, colour, marker) in named.items():
-        axis.plot(fine, [getattr(ideal, key) for ideal in ideals], color=colour, ls="--", lw=1.2)
-        faces = [colour if key != "best_of_n" or each else "white" for each in seen]
-        axis.scatter(lengths(found), measured[key], s=34, marker=marker, color=faces, edgecolors=colour, zorder=3, label=name)
-    errors = [1.96 * Cost.of(found[str(length)]["first success with abort"], length).error for length in lengths(found)]
-    axis.errorbar(lengths(found), measured["abort"], yerr=errors, fmt="none", ecolor=named["abort"][1], elinewidth=1)
+    steps, ideals = lengths(found), [ideal_of(found, length) for length in lengths(found)]
+    best = [cost_of_best(found, length) for length in steps]
+    aborts = [Cost.of(found[str(length)][ABORT], length) for length in steps]
+    filters = [Cost.of(found[str(length)][FILTERS[0]], length) for length in steps]
+    _draw_series(axis, "best-of-n", ("#b45309", "o"), steps, [each.best_of_n for each in ideals], [cost for cost, _ in best])
+    _draw_series(axis, ABORT, ("#059669", "D"), steps, [each.abort for each in ideals], [each.steps for each in aborts])
+    _draw_series(axis, FILTERS[0], ("#7c3aed", "s"), steps, [each.filter for each in ideals], [each.steps for each in filters])
+    spread = [1.96 * each.error for each in aborts]
+    axis.errorbar(steps, [each.steps for each in aborts], yerr=spread, fmt="none", ecolor="#059669", elinewidth=1)
     axis.plot([], [], color="#374151", ls="--", lw=1.2, label="ideal")
-    axis.scatter([], [], s=34, marker="o", color="white", edgecolors=named["best_of_n"][1], label="best-of-n, by the error rate")
+    hollow = [(length, cost) for length, (cost, seen) in zip(steps, best, strict=True) if not seen]
+    if hollow:
+        x, y = zip(*hollow, strict=True)
+        axis.scatter(x, y, s=34, color="white", edgecolors="#b45309", zorder=4, label="not measured: by the error rate")
     axis.set_yscale("log")
     axis.set_title("Steps drawn for the accuracy of an ideal filter of three")
     axis.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _draw_series(
+    axis: Any, name: str, style: tuple[str, str], steps: list[int], ideal: list[float], measured: list[float]
+) -> None:
+    """One method: its ideal cost as a broken line, what was measured as marks."""
+    colour, marker = style
+    axis.plot(steps, ideal, color=colour, ls="--", lw=1.2)
+    axis.scatter(steps, measured, s=34, marker=marker, color=colour, zorder=3, label=name)

@@ -33,7 +33,7 @@ def chain_task(problems: int, seed: int, steps: int | None = None) -> Task:
     """Generated chains of the test split (`chains.py`), which "tiny-chain" is made for: of `steps` steps, or of 4 to 48."""
     drawn = chains("test", problems, seed, steps)
     prompts, references = tuple(each.question for each in drawn), tuple(each.answer for each in drawn)
-    return Task("chains", prompts, references, answers.number, same_number, max_tokens=512)
+    return Task("chains", prompts, references, answers.number, same_number, max_tokens=320)
 
 
 def gsm_symbolic(problems: int, seed: int) -> Task:
