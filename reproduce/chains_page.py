@@ -95,7 +95,7 @@ def at_budget(found: Found, length: int) -> dict[str, tuple[float, int]]:
 
 ABORT = "first success with abort"
 FILTERS = ("SMC of 3, checker", "SMC of 4, checker", "ETS of 4, checker")
-BUDGETED = ("SuffixMCMC", "SuffixMCMC, graded", "SMC, rollouts", "ETS, rollouts", "SMC, checker", "ETS, checker")
+BUDGETED = ("SuffixMCMC, graded", "SMC, rollouts", "ETS, rollouts", "SMC, checker", "ETS, checker")
 
 # -------------------------------------------------------------------------------------------------------------- page
 
@@ -205,7 +205,6 @@ _BUDGET_STYLES = {
     ABORT: ("#059669", "D", "-"),
     "SuffixMCMC, graded": ("#0d9488", "v", "-"),
     "best-of-n": ("#b45309", "o", "-"),
-    "SuffixMCMC": ("#0d9488", "v", ":"),
     "SMC, rollouts": ("#7c3aed", "s", ":"),
     "ETS, rollouts": ("#2563eb", "o", ":"),
     "distinct vote": ("#374151", "^", "--"),

@@ -55,13 +55,13 @@ def _about_reward(examination: Examination, failures: Sequence[Failure]) -> Iter
 def _about_draws(findings: Findings, engine: Engine) -> Iterator[str]:
     if findings.flat == findings.prompts:
         yield (
-            "No two draws of a prompt differ in reward: there is nothing to tilt by. Raise the temperature, fix the reward, or let "
-            "it grade partial success, by which filters find what no draw reached (docs/chains.md)."
+            "No two draws of a prompt differ in reward: there is nothing to tilt by. Raise the temperature, fix the reward, or "
+            "let it grade partial success, by which filters find what no draw reached (docs/chains.md)."
         )
     elif findings.flat * 3 > findings.prompts:
         yield (
-            f"On {findings.flat} of {findings.prompts} prompts all draws have the same reward: independent draws gain nothing there, "
-            "and β and sampler are judged on the others."
+            f"On {findings.flat} of {findings.prompts} prompts all draws have the same reward: independent draws gain nothing "
+            "there, and β and sampler are judged on the others."
         )
     if findings.poor:
         have = "prompt has" if findings.poor == 1 else "prompts have"
