@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,6 +40,7 @@ class Broken:
     """Independent draws with one bug. `bug` names it."""
 
     bug: str
+    calls: Iterator[int] = field(default_factory=count, compare=False)  # numbers its calls
     weighted: ClassVar[bool] = True
 
     def needs(self, target: Target) -> frozenset[str]:
@@ -49,7 +51,7 @@ class Broken:
         if self.bug == "one stream":
             keys = [key.child(0), key.child(0)]
         if self.bug == "other randomness":
-            keys = [Key(int(np.random.default_rng().integers(2**31)), number) for number in range(2)]
+            keys = [Key(next(self.calls), number) for number in range(2)]
         drafts = target.engine.extend([target.engine.start(prompt)] * 2, keys, 1 if self.bug == "unfinished" else None)
         rewards = target.rate(prompt, drafts)
         log_w = rewards / target.beta - (0.0 if self.bug == "sum" else math.log(2))
