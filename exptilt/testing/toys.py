@@ -11,7 +11,8 @@ import numpy as np
 
 from exptilt.core import Target
 from exptilt.draft import Draft
-from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
+from exptilt.engines.masked_table import MaskedTableEngine, Order
+from exptilt.engines.table import TableEngine
 from exptilt.testing.enumeration import Law, gamma
 
 Tokens = tuple[int, ...]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from exptilt.draft import MASK, Draft
-from exptilt.engines.table import MaskedTableEngine, Order, TableEngine
+from exptilt.engines.masked_table import MaskedTableEngine, Order
+from exptilt.engines.table import TableEngine
 from exptilt.errors import PromptError
 from exptilt.keys import Key
 from exptilt.testing.enumeration import distance, paths

@@ -17,7 +17,7 @@ import pytest
 
 from exptilt.core import Sampler, Target
 from exptilt.draft import Draft
-from exptilt.engines.table import Order
+from exptilt.engines.masked_table import Order
 from exptilt.errors import AllWeightsZero
 from exptilt.keys import Key
 from exptilt.populations.population import Population

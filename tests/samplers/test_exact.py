@@ -12,7 +12,8 @@ import pytest
 
 from exptilt.core import Sampler
 from exptilt.draft import Draft
-from exptilt.engines.table import Order, TableEngine
+from exptilt.engines.masked_table import Order
+from exptilt.engines.table import TableEngine
 from exptilt.samplers import ETS, SMC, Independent
 from exptilt.testing.enumeration import distance, expected_weights
 from exptilt.testing.toys import Toy, autoregressive, masked

@@ -13,7 +13,8 @@ import pytest
 
 from exptilt.core import Sampler, Target
 from exptilt.draft import Draft
-from exptilt.engines.table import MaskedTableEngine, TableEngine
+from exptilt.engines.masked_table import MaskedTableEngine
+from exptilt.engines.table import TableEngine
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
 from exptilt.populations.diagnostics import r_hat
