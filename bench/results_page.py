@@ -112,6 +112,40 @@ def soak(found: Found) -> str:
     )
 
 
+def serve_load(found: Found) -> str:
+    health, shares = found["healthz_ms"], [100 * share for share in found["throughput_of_run"]]
+    return "\n".join(
+        [
+            f"{stamp(found)} {found['requests']} word problems from {found['clients']} clients over the loopback, which ran "
+            f"on the same machine; load average {found['load_average']:.0f}, median and range of {len(shares)} rounds.",
+            "",
+            "| | |",
+            "|---|---:|",
+            f"| `exptilt.run`, seconds | {spread(found['run_seconds'])} |",
+            f"| `exptilt serve`, seconds | {spread(found['served_seconds'])} |",
+            f"| throughput of a run, % | {spread(shares, '.0f')} |",
+            f"| errors, answers that differ from the run's | {found['errors']}, {found['different_texts']} |",
+            f"| /healthz meanwhile, ms: median, 99th percentile, longest | {health['p50']}, {health['p99']}, {health['p100']} |",
+        ]
+    )
+
+
+def serve_chaos(found: Found) -> str:
+    memory, statuses = found["resident_mib"], found["statuses"]
+    answered = sum(number for name, number in statuses.items() if name.endswith(" 200"))
+    refused = sum(number for name, number in statuses.items() if name.endswith(" 400"))
+    left = sum(number for name, number in statuses.items() if name.endswith(" left"))
+    idle, gone = found["idle_after_seconds"], found["idle_after_vanished_seconds"]
+    return (
+        f"{stamp(found)} {found['requests']:,} requests in {found['seconds']:.0f} s, 64 at a time: {answered:,} answered, "
+        f"{refused:,} malformed or of the wrong type and refused, {left:,} abandoned, {found['vanished_clients']:,} of them in "
+        f"long answers. {found['server_errors']} with the status 500, {found['streams_cut']} streams without an end. Nothing was "
+        f"under way {idle:.2f} s after the last request, and {gone:.2f} s after the last client had vanished. Memory: "
+        f"{memory['after_a_fifth']:.0f} MiB after a fifth of the requests, {memory['at_the_end']:.0f} MiB after all, "
+        f"{memory['after_vanished']:.0f} MiB at the end."
+    )
+
+
 PARTS: list[tuple[str, str, Callable[[Found], str]]] = [
     ("(a) to (c) ETS against the straightforward version: the tiny model", "guidance-tiny", guidance),
     ("(a) to (c) the tiny model, blocks of 64", "guidance-tiny-256", guidance),
@@ -123,6 +157,8 @@ PARTS: list[tuple[str, str, Callable[[Found], str]]] = [
     ("(e) Sampler, session and scheduler", "overhead", overhead),
     ("(f) Memory against the caps", "memory", memory),
     ("Soak", "soak", soak),
+    ("The server against a run", "serve_load", serve_load),
+    ("Clients that misbehave", "serve_chaos", serve_chaos),
 ]
 
 

@@ -85,10 +85,7 @@ class Desk:
         if asked.stream:
             await work.wait(FIRST)
             work.done  # noqa: B018 - raises what went wrong by now
-            return EventSourceResponse(
-                written(work, wire, head, ended, limits.keep_alive),
-                headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-            )
+            return EventSourceResponse(written(work, wire, head, ended, limits.keep_alive), headers=_UNBUFFERED)
         await work.finish()
         engine = made.target.engine
         answers = [await run_in_threadpool(answer_of, run.outcome, run.number, engine, asked.logprobs) for run in work.runs]

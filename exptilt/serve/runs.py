@@ -126,6 +126,12 @@ class Run:
         """Begin in a thread of its own. A call of the reward that never returns keeps it, so it must not keep the program."""
         Thread(target=self._work, name=f"exptilt-answer-{self.number}", daemon=True).start()
 
+    def fail(self, error: Exception) -> None:
+        """The end of an answer that never began."""
+        self.error = error
+        self._ended(0.0)
+        self._changed()
+
     def _work(self) -> None:
         began = time.monotonic()
         try:
@@ -158,8 +164,12 @@ class Work:
         self.runs = [Run(plan, number, stop, self._tell, self._left) for number in range(plan.answers)]
 
     def start(self) -> None:
+        """Begin all of them. Where there is no thread to be had, those that have none fail."""
         for run in self.runs:
-            run.start()
+            try:
+                run.start()
+            except RuntimeError as error:
+                run.fail(error)
 
     async def finish(self) -> None:
         """Wait until all are done, or one has failed. Raises its error, and Refusal at the deadline."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from ipaddress import ip_address
 
 import uvicorn
 
@@ -62,6 +63,8 @@ async def _close_in_time(server: uvicorn.Server, desk: Desk, grace: float) -> No
         places = [socket.getsockname() for each in server.servers for socket in each.sockets]
         urls = [f"http://{f'[{host}]' if ':' in host else host}:{port}" for host, port, *_ in places]
         LOGGER.info({"event": "start", "urls": urls, "models": desk.catalogue.models})
+        if desk.config.api_key is None and any(not ip_address(host.partition("%")[0]).is_loopback for host, *_ in places):
+            LOGGER.warning({"event": "open", "said": "other machines are served, and no API key is asked for"})
     while not server.should_exit:
         await asyncio.sleep(_LOOK)
     LOGGER.info({"event": "stop", "running": desk.admission.running, "waiting": desk.admission.waiting, "grace": grace})

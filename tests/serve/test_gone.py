@@ -13,6 +13,7 @@ import pytest
 
 from exptilt.draft import Draft, Prompt
 from exptilt.serve.config import Config, Limits
+from exptilt.serve.runs import Run
 from tests.running.test_stream import SlowEngine
 from tests.serve.served import Live, catalogue, heads, live, recipe, wait_for
 
@@ -138,3 +139,19 @@ def test_a_reward_that_hangs_ends_with_the_deadline_and_keeps_nobody_else(slow: 
         assert httpx2.post(url, json={**asked, "model": "table@plain"}).status_code == 200
         hanging.set()
         wait_for(lambda: server.desk.admission.running == 0)
+
+
+def test_an_answer_without_a_thread_fails_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is out of threads would otherwise lose the places of the answers for good."""
+
+    def none_left(run: Run) -> None:
+        raise RuntimeError("can't start new thread")
+
+    asked = {"model": "table", "n": 2, "messages": [{"role": "user", "content": "hi"}]}
+    with live() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "start", none_left)
+            assert httpx2.post(f"{server.url}/v1/chat/completions", json=asked).status_code == 500
+        wait_for(lambda: server.desk.admission.running == 0)
+        assert server.desk.admission.held == 0
+        assert httpx2.post(f"{server.url}/v1/chat/completions", json=asked).status_code == 200
