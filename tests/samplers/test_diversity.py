@@ -40,18 +40,20 @@ def even_length(tokens: tuple[int, ...]) -> bool:
 
 # ------------------------------------------------------------------------------------------------------- rejuvenation
 
+# Three symbols, so that unfinished drafts differ: with two, the last of which ends the text, every move leads to where it began.
 REJUVENATED: dict[str, tuple[SMC, Toy]] = {
-    "a value": (SMC(2, 1, value=value, threshold=0.9, rejuvenate=1), autoregressive(1, cap=3)),
-    "one particle, two moves": (SMC(1, 1, value=value, threshold=0.9, rejuvenate=2), autoregressive(2, cap=3)),
-    "rollouts": (SMC(2, 1, 1, threshold=0.9, rejuvenate=1), autoregressive(3, cap=2)),
-    "rollouts, longer": (SMC(1, 1, 1, threshold=0.9, rejuvenate=1), autoregressive(4, cap=3)),
-    "never resampled": (SMC(2, 1, value=value, threshold=0.0, rejuvenate=1), autoregressive(5, cap=3)),
-    "a proposal": (SMC(1, 1, value=value, threshold=0.9, rejuvenate=1), autoregressive(6, cap=3, proposal=True)),
-    "a proposal, rollouts": (SMC(2, 1, 1, threshold=0.9, rejuvenate=1), autoregressive(7, cap=2, proposal=True)),
+    "a value": (SMC(2, 1, value=value, threshold=0.9, rejuvenate=1), autoregressive(1, symbols=3, cap=2)),
+    "one particle, two steps": (SMC(1, 1, value=value, threshold=0.9, rejuvenate=1), autoregressive(2, symbols=3, cap=3)),
+    "two moves": (SMC(1, 1, value=value, rejuvenate=2), autoregressive(2, symbols=3, cap=2)),
+    "rollouts": (SMC(1, 1, 1, threshold=0.9, rejuvenate=1), autoregressive(3, symbols=3, cap=2)),
+    "two symbols": (SMC(2, 1, value=value, threshold=0.9, rejuvenate=1), autoregressive(1, cap=3)),
+    "never resampled": (SMC(2, 1, value=value, threshold=0.0, rejuvenate=1), autoregressive(5, symbols=3, cap=2)),
+    "a proposal": (SMC(1, 1, value=value, rejuvenate=1), autoregressive(6, symbols=3, cap=3, proposal=True)),
+    "a proposal, rollouts": (SMC(1, 1, 1, rejuvenate=1), autoregressive(7, symbols=3, cap=2, proposal=True)),
     "masked": (SMC(2, 1, value=value, threshold=0.9, rejuvenate=1), masked(8, length=2, order="left")),
-    "a constraint": (SMC(2, 1, 1, threshold=0.9, rejuvenate=1), constrained(autoregressive(9, cap=2), even_length)),
-    "a value that gives up": (SMC(2, 1, value=hopeless, threshold=0.9, rejuvenate=1), autoregressive(10, cap=3)),
-    "lines": (SMC(2, "\n\n", value=lines_value, threshold=0.9, rejuvenate=1), lined(autoregressive(11, cap=4), ("\n", ""))),
+    "a constraint": (SMC(1, 1, 1, rejuvenate=1), constrained(autoregressive(9, symbols=3, cap=2), even_length)),
+    "a value that gives up": (SMC(2, 1, value=hopeless, threshold=0.9, rejuvenate=1), autoregressive(10, symbols=3, cap=2)),
+    "lines": (SMC(1, "\n", value=lines_value, rejuvenate=1), lined(autoregressive(11, symbols=3, cap=3), ("a", "\n", ""))),
 }
 
 
@@ -148,17 +150,19 @@ def _ends(law: Any, extent: int | Block, tokens: tuple[int, ...], before: int, n
 
 
 GIBBS: dict[str, tuple[SMC, Toy]] = {
-    "a value": (SMC(2, 1, value=value, threshold=1.0), autoregressive(1, cap=3)),
+    "a value": (SMC(2, 1, value=value, threshold=1.0), autoregressive(1, symbols=3, cap=2)),
     "a value, adaptive": (SMC(2, 1, value=value, threshold=0.8), autoregressive(2, symbols=3, cap=2)),
+    "two steps": (SMC(2, 1, value=value, threshold=1.0), autoregressive(1, cap=4)),
     "three particles": (SMC(3, 1, value=value, threshold=0.9), autoregressive(3, cap=2)),
-    "never resampled": (SMC(2, 1, value=value, threshold=0.0), autoregressive(4, cap=3)),
-    "rollouts": (SMC(2, 2, 1, threshold=1.0), autoregressive(5, cap=3)),
+    "never resampled": (SMC(2, 1, value=value, threshold=0.0), autoregressive(4, symbols=3, cap=2)),
+    "rollouts": (SMC(2, 1, 1, threshold=1.0), autoregressive(5, symbols=3, cap=2)),
     "rollouts, a proposal": (SMC(2, 1, 1, threshold=0.9), autoregressive(6, cap=2, proposal=True)),
-    "a value, a proposal": (SMC(2, 1, value=value, threshold=0.9), autoregressive(7, cap=3, proposal=True)),
+    "a value, a proposal": (SMC(2, 1, value=value, threshold=0.9), autoregressive(7, symbols=3, cap=2, proposal=True)),
     "masked": (SMC(2, 1, value=value, threshold=1.0), masked(8, length=3, order="left")),
     "a constraint": (SMC(2, 1, 1, threshold=1.0), constrained(autoregressive(9, cap=2), even_length)),
-    "a value that gives up": (SMC(2, 1, value=hopeless, threshold=0.9), autoregressive(10, cap=3)),
-    "lines": (SMC(2, "\n\n", value=lines_value, threshold=0.9), lined(autoregressive(11, cap=4), ("\n", ""))),
+    "a value that gives up": (SMC(2, 1, value=hopeless, threshold=0.9), autoregressive(10, symbols=3, cap=2)),
+    "lines": (SMC(2, "\n", value=lines_value, threshold=0.9), lined(autoregressive(11, symbols=3, cap=2), ("a", "\n", ""))),
+    "long lines": (SMC(2, "\n\n", value=lines_value, threshold=0.9), lined(autoregressive(11, cap=4), ("\n", ""))),
     "one step": (SMC(3), autoregressive(12, cap=3)),
 }
 
