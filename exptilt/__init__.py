@@ -41,7 +41,7 @@ from exptilt.running.cluster import Cluster
 from exptilt.running.result import Failure, Partial, Result
 from exptilt.running.run import asample, run, sample, stream
 from exptilt.running.stream import Stream
-from exptilt.samplers import ETS, SMC, Independent, Metropolised, ParticleGibbs, Rejection, SuffixMCMC
+from exptilt.samplers import ETS, SMC, Beam, Independent, Metropolised, ParticleGibbs, Rejection, SuffixMCMC
 from exptilt.usage import Budget
 
 _install_moved()
@@ -53,6 +53,7 @@ __all__ = [
     "SMC",
     "AllWeightsZero",
     "AnswerError",
+    "Beam",
     "Block",
     "Budget",
     "BudgetSpent",

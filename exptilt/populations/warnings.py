@@ -18,14 +18,15 @@ def warnings(population: Population, beta: float, *, has_reward: bool = True) ->
     more than half of the steps, where the trace tells (`Guided`). Weighted populations: ESS below 10 and below half of the
     drafts; one draft with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied
     weights, as of a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as
-    found in the population's `stats`. A population of one draft has nothing to judge by. Without a reward (`rewards.Zero`)
-    equal rewards are as they should be.
+    found in the population's `stats`. A search without a target, which its trace tells (`Untargeted`). A population of one
+    draft has nothing to judge by. Without a reward (`rewards.Zero`) equal rewards are as they should be.
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
     weighted = population.proper or not population.even  # a stop rule leaves weights that are no longer proper
     found = [*(_weight_warnings(population, beta) if weighted else ()), *_chain_warnings(population, beta)]
     flat = _flat_warning(population) if has_reward else None
+    found += [population.trace.no_target] if isinstance(population.trace, Untargeted) else []
     return [each for each in (flat, _excluded_warning(population), None if flat else _alike_warning(population), *found) if each]
 
 
@@ -36,6 +37,16 @@ class Guided(Protocol):
     @property
     def alike(self) -> float | None:
         """The share of these steps at which all scores were the same, so that the choice was random; None without a step."""
+        ...
+
+
+@runtime_checkable
+class Untargeted(Protocol):
+    """A trace of a search, whose drafts stand for no distribution."""
+
+    @property
+    def no_target(self) -> str:
+        """Why nothing that is said of a distribution holds for its drafts, in one sentence or two."""
         ...
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from exptilt.populations.diagnostics import log_shares
 from exptilt.populations.population import Population
-from exptilt.samplers.trace import Chain, Generations, Tree
+from exptilt.samplers.trace import Beams, Chain, Generations, Tree
 
 
 class Texts:
@@ -48,14 +48,15 @@ def tree(trace: Tree, population: Population | None, texts: Texts) -> dict[str, 
     return {"kind": "candidates", "columns": columns}
 
 
-def generations(trace: Generations, chosen: str, texts: Texts) -> dict[str, Any]:
-    """The particles of every generation with their parents; the path leads to the chosen draft."""
+def generations(trace: Generations | Beams, chosen: str, texts: Texts) -> dict[str, Any]:
+    """The particles, or beams, of every generation with their parents; the path leads to the chosen draft."""
+    selected = "resampled" if isinstance(trace, Generations) else "the best kept"
     columns = []
     for number, each in enumerate(trace.generations):
         parents = each.parents if number else [-1] * len(each.texts)
         cards = _cards(each.texts, each.log_w, parents, texts)
         resampled = number > 0 and each.parents != tuple(range(len(each.parents)))
-        columns.append({"title": f"Generation {number + 1}", "note": "resampled" if resampled else "", "cards": cards})
+        columns.append({"title": f"Generation {number + 1}", "note": selected if resampled else "", "cards": cards})
     place = next((place for place, text in enumerate(trace.generations[-1].texts) if text == chosen), -1)
     for column in reversed(columns):
         if place >= 0:

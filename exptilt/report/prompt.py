@@ -16,7 +16,7 @@ from exptilt.report.growth import Texts, chain, generations, tree
 from exptilt.report.methods import Method
 from exptilt.running.lines import stored_population
 from exptilt.running.traces import stored_trace
-from exptilt.samplers.trace import Chain, Generations, Tree
+from exptilt.samplers.trace import Beams, Chain, Generations, Tree
 
 _NUMBER = re.compile(r"[-−+]?(?:\d[\d.,]*\d|\d)%?|\binf\b")
 
@@ -140,7 +140,7 @@ def _history(
         elif all(step.first is None for step in trace.steps):
             missing.append("The population holds the chain alone, so the rollouts behind the energies were not kept.")
         return {"tree": tree(trace, population, texts)}
-    if isinstance(trace, Generations):
+    if isinstance(trace, Generations | Beams):
         if trace.generations:
             return {"tree": generations(trace, line["draft"]["text"], texts)}
         missing.append("The file was written before generations were recorded, so only the last one is shown.")

@@ -68,6 +68,7 @@ _CHAIN = {"acceptance": "finite", "r_hat": _MAYBE_NUMBER, "chains": "positive", 
 _TRACES: Mapping[str, dict[str, Any]] = {
     "Tree": {"steps": [_STEP]},
     "Generations": {"generations": [_GENERATION], "resampled": "count"},
+    "Beams": {"generations": [_GENERATION]},
     "Chain": _CHAIN,
 }
 _OLDER = {"earlier?": [{}], "generations?": [_GENERATION], "resampled?": "count", "acceptance?": "finite"}
@@ -141,7 +142,7 @@ def _inconsistent(how: Mapping[str, Any]) -> str:
         if len(counts) > 1 or step["pick"] >= len(step["candidates"]):
             return f"how.steps[{number}] has parts that do not fit each other"
     before = None
-    for number, each in enumerate(how["generations"] if how.get("type") == "Generations" else ()):
+    for number, each in enumerate(how["generations"] if how.get("type") in ("Generations", "Beams") else ()):
         counts = {len(each[name]) for name in _GENERATION}
         if counts == {0} or len(counts) > 1 or (before is not None and max(each["parents"]) >= before):
             return f"how.generations[{number}] has parts that do not fit each other"

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from exptilt.samplers.trace import Chain, Generation, Generations, Step, Tree
+from exptilt.samplers.trace import Beams, Chain, Generation, Generations, Step, Tree
 
-_OWN = (Tree, Generations, Chain)
+_OWN = (Tree, Generations, Beams, Chain)
 
 
 def trace_line(trace: object) -> Mapping[str, Any] | None:
@@ -38,6 +38,8 @@ def stored_trace(line: Mapping[str, Any], sampler: Any) -> object:
         return Tree(tuple(_step(step) for step in how["steps"]))
     if kind == "Generations":
         return Generations(tuple(_generation(each) for each in how["generations"]), how["resampled"])
+    if kind == "Beams":
+        return Beams(tuple(_generation(each) for each in how["generations"]))
     return Chain(**{name: value for name, value in how.items() if name != "type"}) if kind == "Chain" else how
 
 

@@ -1,5 +1,6 @@
 """The algorithms: each file states the distribution it targets, then its dataclass, then how it draws."""
 
+from exptilt.samplers.beam import Beam
 from exptilt.samplers.command import Command
 from exptilt.samplers.ets import ETS
 from exptilt.samplers.gibbs import ParticleGibbs
@@ -8,4 +9,4 @@ from exptilt.samplers.mcmc import Metropolised, SuffixMCMC
 from exptilt.samplers.rejection import Rejection
 from exptilt.samplers.smc import SMC
 
-__all__ = ["ETS", "Independent", "Rejection", "SuffixMCMC", "SMC", "Metropolised", "ParticleGibbs", "Command"]
+__all__ = ["ETS", "Beam", "Independent", "Rejection", "SuffixMCMC", "SMC", "Metropolised", "ParticleGibbs", "Command"]

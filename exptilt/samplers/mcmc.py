@@ -165,7 +165,9 @@ class Metropolised:
     def __post_init__(self) -> None:
         at_least_one(self, "steps")
         if not self.sampler.weighted:
-            raise ValueError(f"Metropolised needs a sampler with proper weights; {type(self.sampler).__name__} is a Markov chain")
+            raise ValueError(
+                f"Metropolised needs a sampler with proper weights; {type(self.sampler).__name__} is a Markov chain or a search"
+            )
 
     def needs(self, target: Target) -> frozenset[str]:
         """What the inner sampler needs."""

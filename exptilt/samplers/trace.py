@@ -5,6 +5,7 @@ by the sampler's name: another author's sampler that yields a `Tree` is stored a
 
     Tree           a guided chain: the candidates of each step, and which of them was picked (ETS)
     Generations    particles that grow together and are resampled (SMC)
+    Beams          the drafts that a beam search kept at each step (Beam)
     Chain          the states of Markov chains, as the rows of the population (SuffixMCMC, Metropolised)
 
 Everything here is texts, counts and log-weights in nats; nothing is needed to compute the population itself.
@@ -12,6 +13,7 @@ Everything here is texts, counts and log-weights in nats; nothing is needed to c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,6 +111,32 @@ class Generations:
         return Generations((*self.generations, fresh), self.resampled + (parents is not None))
 
 
+@dataclass(frozen=True)
+class Beams:
+    """The drafts that a search kept at each step: equal weights in `log_w`, and in `log_v` the scores by which they were kept."""
+
+    generations: tuple[Generation, ...] = ()
+
+    @property
+    def alike(self) -> float | None:
+        """The share of the steps at which all kept drafts had the same score."""
+        return _share_alike([each.log_v for each in self.generations])
+
+    @property
+    def no_target(self) -> str:
+        """Why nothing that is said of a distribution holds for these drafts."""
+        return (
+            "Beam search has no target: its drafts are the best it met, neither drawn from π nor weighted, so there is no log Ẑ, "
+            "and a vote counts beams, most of which begin alike. Take SMC with the same value for weights that are proper."
+        )
+
+    def grown(self, drafts: Sequence[Draft], parents: Sequence[int], scores: Floats) -> Beams:
+        """These and one step more. parents: the number of the draft of the step before that each one continues."""
+        texts = tuple(draft.text for draft in drafts)
+        even = (-math.log(len(texts)),) * len(texts)
+        return Beams((*self.generations, Generation(texts, tuple(parents), even, tuple(scores.tolist()))))
+
+
 # ------------------------------------------------------------------------------------------------------------ chains
 
 
@@ -136,5 +164,5 @@ def _share_alike(steps: Sequence[Sequence[float]]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-Trace = Tree | Generations | Chain
+Trace = Tree | Generations | Beams | Chain
 """The traces of exptilt's own samplers; another sampler may yield these, or a frozen dataclass of its own."""

@@ -34,6 +34,11 @@ def hopeless(prompt: str, drafts: list[Draft]) -> list[float]:
     return [-math.inf if draft.tokens[0] else 0.4 * draft.decided for draft in drafts]
 
 
+def steep(prompt: str, drafts: list[Draft]) -> list[float]:
+    """So that two different beginnings are resampled and two equal ones are not."""
+    return [3.0 * draft.tokens[0] for draft in drafts]
+
+
 def even_length(tokens: tuple[int, ...]) -> bool:
     return len(tokens) % 2 == 0
 
@@ -43,6 +48,7 @@ def even_length(tokens: tuple[int, ...]) -> bool:
 # Three symbols, so that unfinished drafts differ: with two, the last of which ends the text, every move leads to where it began.
 REJUVENATED: dict[str, tuple[SMC, Toy]] = {
     "a value": (SMC(2, 1, value=value, threshold=0.9, rejuvenate=1), autoregressive(1, symbols=3, cap=2)),
+    "a steep value": (SMC(2, 1, value=steep, threshold=0.9, rejuvenate=1), autoregressive(13, symbols=3, cap=2)),
     "one particle, two steps": (SMC(1, 1, value=value, threshold=0.9, rejuvenate=1), autoregressive(2, symbols=3, cap=3)),
     "two moves": (SMC(1, 1, value=value, rejuvenate=2), autoregressive(2, symbols=3, cap=2)),
     "rollouts": (SMC(1, 1, 1, threshold=0.9, rejuvenate=1), autoregressive(3, symbols=3, cap=2)),

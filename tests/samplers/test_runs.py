@@ -26,7 +26,7 @@ from exptilt.errors import AllWeightsZero
 from exptilt.keys import Key, Stream
 from exptilt.populations.population import Population
 from exptilt.rewards import Agreement
-from exptilt.samplers import ETS, SMC, Independent, Metropolised, ParticleGibbs, Rejection, SuffixMCMC
+from exptilt.samplers import ETS, SMC, Beam, Independent, Metropolised, ParticleGibbs, Rejection, SuffixMCMC
 from exptilt.samplers.command import Command
 from exptilt.samplers.trace import Generations
 
@@ -58,6 +58,8 @@ SAMPLERS: dict[str, Sampler] = {
     "smc, value": SMC(5, 2, value=ones, threshold=1.0),
     "smc, rejuvenated": SMC(4, 2, 2, threshold=1.0, rejuvenate=2),
     "particle gibbs": ParticleGibbs(SMC(3, 2, 2), 4),
+    "beam search": Beam(3, 4, 2),
+    "beam search by value": Beam(3, 4, 2, value=ones),
     "chains": SuffixMCMC(8, chains=3),
     "power chain": SuffixMCMC(8, power=2.0),
     "rejection": Rejection(3, 90, 3.5, batch=4),
