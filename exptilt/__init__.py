@@ -38,6 +38,8 @@ from exptilt.populations.calibrate import choose_beta
 from exptilt.populations.population import Population
 from exptilt.populations.select import best, draw, mbr, vote
 from exptilt.running.cluster import Cluster
+from exptilt.running.example import Example
+from exptilt.running.examples import read_examples as examples
 from exptilt.running.result import Failure, Partial, Result
 from exptilt.running.run import asample, run, sample, stream
 from exptilt.running.stream import Stream
@@ -63,6 +65,7 @@ __all__ = [
     "Cluster",
     "ClusterError",
     "Draft",
+    "Example",
     "ExptiltError",
     "Failure",
     "Independent",
@@ -90,6 +93,7 @@ __all__ = [
     "choose_beta",
     "draw",
     "engines",
+    "examples",
     "load",
     "mbr",
     "rewards",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -133,7 +134,7 @@ class Target:
     proposal: Engine | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.beta, int | float) and 0 < self.beta < math.inf):
+        if isinstance(self.beta, bool) or not (isinstance(self.beta, Real) and 0 < self.beta < math.inf):
             raise TargetError(f"beta={self.beta!r} must be a positive finite number: it divides the reward, π ∝ p·exp(r/beta)")
         if not (callable(self.reward) or isinstance(self.reward, PromptReward)):
             raise TargetError(f"reward {self.reward!r} is not callable: give a function (prompt, drafts) -> floats")
@@ -146,7 +147,7 @@ class Target:
                     f"the proposal {self.proposal.name} has {name} {theirs} but the engine {self.engine.name} has {ours}: "
                     "importance ratios need both over the same responses. Give both the same tokenizer and token cap."
                 )
-        check_cover(self.engine.name, self.engine.settings, self.proposal.name, self.proposal.settings)
+        check_cover(self.engine, self.proposal)
 
     @property
     def law(self) -> Engine:

@@ -64,7 +64,9 @@ Prompt = str | Chat
 
 def as_prompt(given: Any) -> Prompt:
     """A prompt as users write it: a string, a Chat, or a list of messages. Raises PromptError for anything else."""
-    if isinstance(given, str | Chat):
+    if isinstance(given, str):
+        return str.__str__(given)  # a str of numpy is one by its content, not by how it prints itself
+    if isinstance(given, Chat):
         return given
     if isinstance(given, Sequence) and not isinstance(given, bytes | bytearray):
         return Chat.of(given)

@@ -58,7 +58,7 @@ class Key:
     path: tuple[int | str, ...]
 
     def __init__(self, seed: int, *path: int | str) -> None:
-        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "seed", int(seed))  # an integer of numpy prints itself in another way, and the stream is of that
         object.__setattr__(self, "path", path)
 
     def child(self, *path: int | str) -> Key:

@@ -1,51 +1,79 @@
 """Whether a proposal q covers the reference p: a weight p/q can correct everything but q(y) = 0 where p(y) > 0.
 
-What q cannot draw never enters a population, so its share of Z is silently lost, however many draws there are. Engines'
-settings mostly show this. Logits alone give every token a positive probability; top_k and top_p remove tokens, and a
-stop string ends responses that would go on without it. `check_cover` refuses a proposal that is known to exclude
-something; `cover_warning` says when this cannot be known.
+What q cannot draw never enters a population, so its share of Z is silently lost, however many draws there are. A table knows its
+whole distribution (`Known`). Other engines' settings mostly show this: logits alone give every token a positive probability,
+top_k and top_p remove tokens, and a stop string ends responses that would go on without it. `check_cover` refuses a proposal
+that is known to exclude something; `cover_warning` says when this cannot be known.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from exptilt.errors import TargetError
 
 _OF_TOKENS = ("temperature", "top_p", "top_k")  # the parameters that decide which tokens have a positive probability
 
 
-def check_cover(engine: str, ours: Mapping[str, Any], proposal: str, theirs: Mapping[str, Any]) -> None:
-    """Refuse a proposal that is known to leave out what the engine can draw. Raises TargetError.
+class Drawn(Protocol):
+    """What is asked of an engine here."""
 
-    engine, proposal: their names.
-    ours, theirs: their settings.
-    """
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Known(Protocol):
+    """An engine that knows its whole distribution, as a table does."""
+
+    def never_draws(self, other: Any) -> str | None:
+        """What `other` may draw and this engine never does, in words; "" if there is nothing, None if it cannot tell."""
+        ...
+
+
+def check_cover(engine: Drawn, proposal: Drawn) -> None:
+    """Refuse a proposal that is known to leave out what the engine can draw. Raises TargetError."""
+    ours, theirs = engine.settings, proposal.settings
     if "stop" in ours and "stop" in theirs and sorted(ours["stop"]) != sorted(theirs["stop"]):
         raise TargetError(
-            f"the proposal {proposal} stops at {list(theirs['stop'])!r} but the engine {engine} at {list(ours['stop'])!r}: each "
-            "has responses that the other lacks, and no weight makes up for that. Give both the same stop strings."
+            f"the proposal {proposal.name} stops at {list(theirs['stop'])!r} but the engine {engine.name} at "
+            f"{list(ours['stop'])!r}: each has responses that the other lacks, and no weight makes up for that. Give both "
+            "the same stop strings."
         )
-    if _covers(ours, theirs) is False:
+    if missing := _missing(engine, proposal):
         raise TargetError(
-            f"the proposal {proposal} ({_truncation(theirs)}) excludes tokens that the engine {engine} ({_truncation(ours)}) "
-            "may draw: they are lost, and no weight makes up for them. Give the proposal top_k=None, top_p=1.0, or truncate the "
-            "engine in the same way at no higher temperature."
+            f"the proposal {proposal.name} never draws {missing}, which the engine {engine.name} may: it is lost, and no weight "
+            "makes up for it. Give the proposal a positive probability wherever the engine has one."
+        )
+    if missing is None and _covers(ours, theirs) is False:
+        raise TargetError(
+            f"the proposal {proposal.name} ({_truncation(theirs)}) excludes tokens that the engine {engine.name} "
+            f"({_truncation(ours)}) may draw: they are lost, and no weight makes up for them. Give the proposal top_k=None, "
+            "top_p=1.0, or truncate the engine in the same way at no higher temperature."
         )
 
 
-def cover_warning(engine: str, ours: Mapping[str, Any], proposal: str, theirs: Mapping[str, Any]) -> str | None:
+def cover_warning(engine: Drawn, proposal: Drawn) -> str | None:
     """One sentence where it cannot be known whether the proposal covers the engine; None where it does."""
-    if _covers(ours, theirs) is not None:
+    ours, theirs = engine.settings, proposal.settings
+    if _missing(engine, proposal) is not None or _covers(ours, theirs) is not None:
         return None
     declared = _declared(theirs) and not theirs.get("extra")
     cure = "give it top_k=None, top_p=1.0" if declared else "see that it gives every token a positive probability"
     return (
-        f"It is not known whether the proposal {proposal} ({_truncation(theirs)}) can draw everything that the engine "
-        f"{engine} ({_truncation(ours)}) can; whatever it cannot draw is missing from log Ẑ and from the answers: {cure}."
+        f"It is not known whether the proposal {proposal.name} ({_truncation(theirs)}) can draw everything that the engine "
+        f"{engine.name} ({_truncation(ours)}) can; whatever it cannot draw is missing from log Ẑ and from the answers: {cure}."
     )
+
+
+def _missing(engine: Drawn, proposal: Drawn) -> str | None:
+    """As `Known.never_draws` of the proposal; None where it does not know its distribution."""
+    return proposal.never_draws(engine) if isinstance(proposal, Known) else None
 
 
 def _covers(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,8 +12,9 @@ from exptilt.draft import Draft, Prompt, check_text
 from exptilt.errors import ExptiltError, RewardError, raised_at
 from exptilt.keys import Floats
 
-Reward = Callable[[Any, list[Draft]], Sequence[float] | Floats]
+Reward = Callable[..., Sequence[float] | Floats]
 """r(x, y): takes a prompt and drafts, returns one float for each. -inf excludes a draft; NaN and +inf are errors.
+Further parameters are columns of a data set, by name.
 
 A reward with the attribute `reads = "text"` is refused for drafts that have an output instead of text. One with the attribute
 `reward_max` tells an upper bound of its values, by which answers can be proved (`Population.certified`)."""
@@ -73,9 +74,17 @@ def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
         check_text(f"reward {name}", drafts)
     try:
         given = reward(prompt, list(drafts))
+        if isinstance(given, Coroutine):
+            given.close()
+            raise RewardError(f"reward {name} is an async function: give one that returns the floats themselves")
         if isinstance(given, Mapping | Set | str | bytes):  # a set or a mapping is iterable, but not in the order of the drafts
             raise RewardError(f"reward {name} returned a {type(given).__name__} ({given!r:.60}): return one float for each draft")
-        values = np.asarray(list(given), dtype=np.float64)
+        items = list(given)
+        if odd := [item for item in items if item is None or isinstance(item, str | bytes)]:
+            raise RewardError(
+                f"reward {name} returned {odd[0]!r:.60} for a draft: return a float for each; -inf excludes a draft"
+            )
+        values = np.asarray(items, dtype=np.float64)
     except (ExptiltError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit too: a reward that calls exit() must not end the run

@@ -17,11 +17,20 @@ from exptilt.draft import Draft
 from exptilt.engines import TableEngine
 from exptilt.engines.certainty import Certainty
 from exptilt.engines.distribution_numpy import log_probability
+from exptilt.engines.masked_table import MaskedTableEngine
 from exptilt.engines.sampling import Sampling
 from exptilt.errors import AllWeightsZero, ModelError, TargetError
 from exptilt.keys import Floats, Key
 from exptilt.proposals import _covers, check_cover, cover_warning
 from exptilt.running.session import Session
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an engine tells of itself."""
+
+    name: str
+    settings: Mapping[str, Any]
 
 
 def settings(weights: str = "a", **sampling: Any) -> dict[str, Any]:
@@ -67,12 +76,12 @@ def vars_of(law: Sampling) -> dict[str, Any]:
 )
 def test_cover(ours: dict[str, Any], theirs: dict[str, Any], covers: bool | None) -> None:
     p, q = settings(**ours), settings(**theirs)
-    warning = cover_warning("p", p, "q", q)
+    warning = cover_warning(Told("p", p), Told("q", q))
     if covers is False:
         with pytest.raises(TargetError, match=r"the proposal q \(.*excludes tokens.*top_k=None, top_p=1.0"):
-            check_cover("p", p, "q", q)
+            check_cover(Told("p", p), Told("q", q))
     else:
-        check_cover("p", p, "q", q)
+        check_cover(Told("p", p), Told("q", q))
     assert (warning is not None) == (covers is None)
     if warning:
         assert warning.startswith("It is not known whether")
@@ -81,19 +90,19 @@ def test_cover(ours: dict[str, Any], theirs: dict[str, Any], covers: bool | None
 def test_fields_of_a_server_may_do_anything() -> None:
     """min_p in the further fields of a request cuts tokens off like top_p; the field's meaning is the server's own."""
     p, q = settings(), {**settings(), "extra": {"min_p": 0.2}}
-    check_cover("p", p, "q", q)
-    warning = cover_warning("p", p, "q", q)
+    check_cover(Told("p", p), Told("q", q))
+    warning = cover_warning(Told("p", p), Told("q", q))
     assert warning is not None
     assert "min_p" in warning
-    assert cover_warning("q", q, "q", q) is None
+    assert cover_warning(Told("q", q), Told("q", q)) is None
 
 
 def test_other_stop_strings_are_refused() -> None:
     """q never goes on behind a stop string of its own, though p does; and p never draws what q goes on with."""
     for ours, theirs in (((), ("\n",)), (("\n",), ()), (("\n",), ("\n\n",))):
         with pytest.raises(TargetError, match="same stop strings"):
-            check_cover("p", settings(stop=ours), "q", settings(stop=theirs))
-    check_cover("p", settings(stop=("a", "b")), "q", settings(stop=("b", "a")))
+            check_cover(Told("p", settings(stop=ours)), Told("q", settings(stop=theirs)))
+    check_cover(Told("p", settings(stop=("a", "b"))), Told("q", settings(stop=("b", "a"))))
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,10 @@ class Truncated(TableEngine):
     @property
     def settings(self) -> Mapping[str, Any]:
         return {"engine": "toy", "weights": "a", "temperature": 1.0, "top_p": 1.0, "top_k": self.top_k, **self.told}
+
+    def never_draws(self, other: object) -> str | None:
+        """Only its settings tell."""
+        return None
 
 
 def flat(prompt: str, drafts: Sequence[Draft]) -> list[float]:
@@ -121,6 +134,47 @@ def test_targets_are_refused_or_results_warn() -> None:
     for outcome in (xt.sample(unknown, "x", xt.Independent(4)), *xt.run(unknown, ["x"], xt.SMC(2, 1))):
         assert isinstance(outcome, xt.Result)
         assert "can draw everything" in outcome.warnings[0]
+
+
+def tables(p: Any, q: Any) -> tuple[TableEngine, TableEngine]:
+    return TableEngine(p, 4, 2, name="p"), TableEngine(q, 4, 2, name="q", temperature=2.0)
+
+
+def test_a_table_knows_what_it_covers() -> None:
+    """Proposals between tables always warned that nothing could be known, and a smaller support than p's passed with that."""
+    even, after_zero = [0.4, 0.3, 0.3], [1.0, 0.0, 0.0]
+    p, q = tables(lambda prefix: even, lambda prefix: even)
+    result = xt.sample(xt.Target(p, flat, 1.0, q), "x", xt.SMC(40, 1))
+    assert not any("can draw" in warning for warning in result.warnings)
+    xt.Target(tables(lambda prefix: after_zero, lambda prefix: even)[0], flat, 1.0, q)
+
+    late = TableEngine(lambda prefix: [0.5, 0.0, 0.5] if prefix == (1, 0, 0) else even, 4, 2, name="q")
+    with pytest.raises(TargetError, match=r"the proposal q never draws the token 1 after 1 0 0, which the engine p may"):
+        xt.Target(p, flat, 1.0, late)
+    xt.Target(late, flat, 1.0, p)
+    unreachable = TableEngine(lambda prefix: [0.0, 0.0, 1.0] if prefix[:1] == (1,) else even, 4, 2)
+    sure = TableEngine(lambda prefix: [0.5, 0.0, 0.5] if prefix == () else even, 4, 2)
+    xt.Target(sure, flat, 1.0, unreachable)  # what q lacks there, p does not reach
+
+
+def test_a_table_of_more_prefixes_than_can_be_looked_at_says_that_it_cannot_be_known() -> None:
+    p, q = (TableEngine(lambda prefix: [0.3, 0.3, 0.4], 30, 2, name=name, temperature=t) for name, t in (("p", 1.0), ("q", 2.0)))
+    warning = cover_warning(p, q)
+    assert warning is not None
+    assert "is not known" in warning
+
+
+@pytest.mark.parametrize("order", ["random", "left"])
+def test_a_masked_table_knows_what_it_covers(order: Any) -> None:
+    even = MaskedTableEngine(lambda state, place: [0.5, 0.3, 0.2], 3, order, name="p")
+    assert cover_warning(even, replace(even, temperature=2.0)) is None
+    last = MaskedTableEngine(lambda state, place: [0.5, 0.5, 0.0] if state == (0, 1, -1) else [0.5, 0.3, 0.2], 3, order, name="q")
+    with pytest.raises(TargetError, match=r"never draws the token 2 at position 2 of 0 1 _, which the engine p may"):
+        xt.Target(even, flat, 1.0, last)
+    xt.Target(last, flat, 1.0, even)
+    if order == "left":  # a state that q's order never comes to does not matter
+        aside = MaskedTableEngine(lambda state, place: [1.0, 0, 0] if state == (-1, 1, -1) else [0.5, 0.3, 0.2], 3, order)
+        xt.Target(even, flat, 1.0, aside)
 
 
 # ------------------------------------------------------------------------------------------- what engines may tell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ from exptilt.errors import UsageError
 from exptilt.evaluation.tasks import Task, load_task
 from exptilt.keys import Key
 from exptilt.names import ANSWERS
-from exptilt.running.examples import read_prompts
+from exptilt.running.example import Example
+from exptilt.running.examples import read_examples
 from exptilt.running.lines import encode
 from exptilt.samplers.command import own_command
 
@@ -41,6 +43,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="one prompt; for many, give --prompts or --task")
     group = parser.add_argument_group("prompts")
     group.add_argument("--prompts", metavar="FILE", help="the prompts of the planned run, as for exptilt run")
+    groups.add_keys(group)
     groups.add_task(group, required=False)
     group.add_argument("--problems", type=whole, metavar="N", help="how many prompts the run will have; default all")
     groups.add_answer(group, "as suits the task, or number")
@@ -81,7 +84,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
 class _Request:
     """What the command was asked about: the prompts of the pilot, how many the run will have, and their task."""
 
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[Prompt | Example, ...]
     problems: int
     task: Task | None
 
@@ -124,7 +127,9 @@ def _request(args: argparse.Namespace) -> _Request:
     task = load_task(args.task, problems=args.problems, seed=args.task_seed) if args.task else None
     if task is not None and args.answer:
         task = replace(task, answer=ANSWERS.find(args.answer))
-    prompts: Sequence[Prompt] = read_prompts(args.prompts) if task is None else task.prompts
+    prompts: Sequence[Prompt | Example] = (
+        read_examples(args.prompts, args.prompt_key, args.id_key) if task is None else task.prompts
+    )
     chosen = sorted(Key(args.seed, "pilot").rng().permutation(len(prompts))[: args.pilot_prompts].tolist())
     if task is not None:
         task = replace(task, prompts=_at(task.prompts, chosen), references=_at(task.references, chosen))
@@ -164,15 +169,22 @@ def _command(args: argparse.Namespace, found: Examination, plan: Plan) -> str:
         words += ["--problems", str(args.problems)] if args.problems else []
     else:
         words = ["run", args.model, args.prompts] if args.prompts else ["sample", args.model, args.prompt]
+    words += [
+        word for name in ("prompt_key", "id_key") if (value := getattr(args, name)) for word in (groups.setting_flag(name), value)
+    ]
     words += ["--reward", args.reward, "--beta", f"{found.beta.value:.3g}"]
     sampling = [(name, value) for name in groups.SAMPLING if (value := getattr(args, name)) is not None]
-    words += [word for name, value in sampling for word in (groups.setting_flag(name), str(value))]
+    words += [word for name, value in sampling for word in (groups.setting_flag(name), _word(value))]
     words += [word for text in args.stop or () for word in ("--stop", text)]
     words += ["--answer", args.answer] if args.answer else []
     words += _sampler_flags(plan.sampler)
     words += ["--reward-timeout", f"{args.reward_timeout:g}"] if args.reward_timeout else []
     words += ["--out", f"runs/{Path(args.prompts).stem}.jsonl"] if args.prompts else []
     return shlex.join(["exptilt", *words])
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _sampler_flags(sampler: Any) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from exptilt import names
+from exptilt import answers, names
 from exptilt.cli import groups
 from exptilt.cli.terminal import counted, progress_bar, show_note, stdout
 from exptilt.cli.values import whole
@@ -21,7 +21,8 @@ from exptilt.errors import UsageError
 from exptilt.evaluation.compare import Announce, Comparison, Point, compare, curve
 from exptilt.evaluation.cost import Parameters
 from exptilt.evaluation.evaluate import Score, paired_difference
-from exptilt.evaluation.tasks import Task, load_task
+from exptilt.evaluation.tasks import Task, file_task, load_task
+from exptilt.evaluation.tasks.files import REFERENCE_KEYS
 from exptilt.running.lines import encode
 from exptilt.running.result import Outcome
 
@@ -32,7 +33,11 @@ tokens, temperature and cap. With --out, the same command resumes a stopped eval
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
     groups.add_model(parser)
     group = parser.add_argument_group("task")
-    groups.add_task(group, required=True)
+    groups.add_task(group, required=False)
+    group.add_argument("--prompts", metavar="FILE", help="problems of your own instead, as for exptilt run, with right answers")
+    groups.add_keys(group)
+    known = ", ".join(REFERENCE_KEYS)
+    group.add_argument("--reference-key", metavar="NAME", help=f"the column of the right answers; default the first of {known}")
     group.add_argument("--problems", type=whole, metavar="N", help="the first N problems; default all, 100 of a generated set")
     group.add_argument("--seeds", type=whole, metavar="N", default=1, help="repeat with the seeds 0 to N-1; default 1")
     group.add_argument("--shots", type=whole, metavar="N", help="few-shot examples of an lm-eval task")
@@ -56,13 +61,10 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     groups.at_least_one(args, "seeds", "concurrency")
     with groups.checked(args):
         sampler, until = groups.sampler_of(args), groups.until_of(args)
-        task = load_task(
-            args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include,
-            answer=names.ANSWERS.find(args.answer) if args.answer else None,
-        )  # fmt: skip
+        task = _task(args)
         args.max_tokens, args.stop = args.max_tokens or task.max_tokens, args.stop or list(task.stop)
         target = groups.target_of(args, task.answer)()
-    if args.out:
+    if args.out and args.prompts is None:  # results keep the columns of a file, the right answers among them
         _write_references(task, Path(args.out))
     seeds = tuple(range(args.seeds))
     with _bars(console) as announce:
@@ -76,6 +78,25 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     else:
         _show(task, comparison, points, args)
     return 0
+
+
+def _task(args: argparse.Namespace) -> Task:
+    if (args.task is None) == (args.prompts is None):
+        raise UsageError("give either --task NAME or --prompts FILE; see exptilt eval --help.")
+    answer = names.ANSWERS.find(args.answer) if args.answer else None
+    if args.prompts is None:
+        return load_task(
+            args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include,
+            answer=answer,
+        )  # fmt: skip
+    if args.problems is not None and args.problems < 1:
+        raise UsageError(f"--problems {args.problems} must be at least 1; see exptilt eval --help.")
+    if any(given is not None for given in (args.shots, args.scoring, args.include)):
+        raise UsageError("--shots, --scoring and --include belong to lm-eval tasks: leave them out with --prompts.")
+    return file_task(
+        args.prompts, answer=answer or answers.number, prompt_key=args.prompt_key, id_key=args.id_key,
+        reference_key=args.reference_key, problems=args.problems,
+    )  # fmt: skip
 
 
 def _write_references(task: Task, folder: Path) -> None:

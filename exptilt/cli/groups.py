@@ -17,7 +17,7 @@ from rich.console import Console
 
 from exptilt import names
 from exptilt.answers import Answer
-from exptilt.cli.values import one_of, parameters, positive, real, whole
+from exptilt.cli.values import json_object, one_of, parameters, positive, real, whole
 from exptilt.core import Sampler, Target
 from exptilt.engines.loading import known
 from exptilt.errors import UsageError
@@ -29,7 +29,15 @@ from exptilt.running.run import Select
 from exptilt.samplers.command import Setting
 from exptilt.usage import Budget
 
-SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "dtype", "system")  # flags that `exptilt.load` takes as they are
+SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "dtype",
+    "system",
+    "template_kwargs",
+)  # flags that `exptilt.load` takes as they are
 
 
 class Asked(NamedTuple):
@@ -78,6 +86,18 @@ def at_least_one(args: argparse.Namespace, *flags: str) -> None:
             raise UsageError(f"--{flag.replace('_', '-')} {value} must be at least 1; see exptilt {args.command} --help.")
 
 
+PROMPTS = (
+    'a file: .jsonl or .json, each line or entry {"prompt": ...}, {"messages": [...]} or a string; .csv with a header; .parquet; '
+    "or text with one prompt per line; - for standard input. Other columns reach rewards by the names of their parameters"
+)
+
+
+def add_keys(group: argparse._ActionsContainer) -> None:
+    """How the columns of a file of prompts are called."""
+    group.add_argument("--prompt-key", metavar="NAME", help="the column of the prompt; default prompt, or messages")
+    group.add_argument("--id-key", metavar="NAME", help="the column of the id, which results keep; default id, if there is one")
+
+
 # ------------------------------------------------------------------------------------------------------------ target
 
 
@@ -116,13 +136,14 @@ def add_target(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
 
 def add_reward(group: argparse._ArgumentGroup, default: str | None = None) -> None:
     kinds = ", ".join(names.REWARDS.more)
+    own = "(text) or (prompt, drafts), with further parameters for columns,"
     group.add_argument(
         "--reward",
         metavar="SPEC",
         required=default is None,
         default=default,
         help=f"{', '.join(names.REWARDS.names)}; a model as {kinds}, with ?OPTION=VALUE&... after it; or your own function "
-        "(text) or (prompt, drafts) as FILE.py:NAME or package.module:NAME",
+        f"{own} as FILE.py:NAME or package.module:NAME",
     )
     group.add_argument(
         "--reward-timeout",
@@ -142,6 +163,12 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", metavar="TEXT", help="end a response before this text; may be given more than once"
     )
     group.add_argument("--system", metavar="TEXT", help="a system message, for prompts that have none of their own")
+    group.add_argument(
+        "--template-kwargs",
+        type=json_object,
+        metavar="JSON",
+        help="variables of the chat template: '{\"enable_thinking\": false}'",
+    )
     group.add_argument("--dtype", **one_of("float32", "bfloat16", "float16"), help="default float32")
 
 

@@ -36,6 +36,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         metavar="FILE",
         help='the right answers: a .jsonl file, each line {"prompt": ..., "reference": ...}; or one per line, with --prompts',
     )
+    parser.add_argument("--reference-key", metavar="NAME", help="the column of the prompts' file with the right answers instead")
     parser.add_argument("--prompts", metavar="FILE", help="the file of prompts that was run, in the order of the references")
     add_answer(parser, "that of the run's vote, or number")
     add_parameters(parser, action="append")
@@ -63,7 +64,8 @@ def _written(args: argparse.Namespace) -> Path:
     try:
         with checked(args):
             return write_report(
-                args.stores, out, references=_references(args), answer=ANSWERS.find(args.answer) if args.answer else None,
+                args.stores, out, references=_references(args), reference_key=args.reference_key,
+                answer=ANSWERS.find(args.answer) if args.answer else None,
                 title=args.title, most_drafts=args.most_drafts, parameters=args.parameters or (),
             )  # fmt: skip
     except OSError as error:

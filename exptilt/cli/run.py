@@ -16,7 +16,7 @@ from exptilt.cli.values import one_of, real, whole
 from exptilt.errors import ExptiltError
 from exptilt.running.allocation import Gain
 from exptilt.running.cluster import Cluster
-from exptilt.running.examples import read_prompts
+from exptilt.running.examples import read_examples
 from exptilt.running.lines import encode
 from exptilt.running.result import Failure, Outcome
 from exptilt.running.run import run
@@ -24,15 +24,12 @@ from exptilt.usage import Budget
 
 ABOUT = """Answer every prompt of a file, and write a JSON line for each as it finishes.
 The same command resumes a stopped run where it left off."""
-PROMPTS = (
-    'a .jsonl or .json file, each line or entry {"prompt": ...}, {"messages": [...]} or a string; or a text file with one '
-    "prompt per line; - for standard input"
-)
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
     groups.add_model(parser)
-    parser.add_argument("prompts", metavar="PROMPTS", help=PROMPTS)
+    parser.add_argument("prompts", metavar="PROMPTS", help=groups.PROMPTS)
+    groups.add_keys(parser.add_argument_group("prompts"))
     asked = groups.add_request(parser, argv)
     _add_allocation(parser)
     _add_store(parser)
@@ -84,7 +81,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         if args.total_tokens is not None:
             budget = replace(budget or Budget(), total_tokens=args.total_tokens)
         build = groups.target_of(args)
-        prompts = read_prompts(args.prompts)
+        prompts = read_examples(args.prompts, args.prompt_key, args.id_key)
         cluster = None if args.ray is None else Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
         with status(console, f"loading {args.model}"):
             target = build() if cluster is None else build

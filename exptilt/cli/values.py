@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from typing import Any, NoReturn
 
@@ -41,6 +42,17 @@ def parameters(text: str) -> Parameters:
 
 def _no_parameters(text: str) -> NoReturn:
     raise argparse.ArgumentTypeError(f"{text!r} is not one to three numbers of parameters, such as 5e8,0,1e9")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Names with their values, as JSON."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object, such as '{{\"enable_thinking\": false}}'")
+    return found
 
 
 def one_of(*choices: str) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from exptilt.evaluation.tasks.task import Task
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
 from exptilt.rating import reward_name
+from exptilt.rewards.columns import filled
+from exptilt.running.example import Example
 from exptilt.running.result import Failure, Result
 from exptilt.running.run import Progress, run
 from exptilt.usage import Budget
@@ -38,7 +40,7 @@ _BATCH = 8  # as many draws are made between two checks of a budget
 def examine(
     engine: Engine,
     reward: Reward | PromptReward,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | Example],
     goal: Goal = USUAL,
     *,
     draws: int = 32,
@@ -84,7 +86,7 @@ def examine(
     if not results:
         raise error_named(failures[0].error, failures[0].message)
     first = results[0]
-    checks = check_reward(engine, reward, first.prompt, first.population.drafts, Key(seed, "doctor"))
+    checks = check_reward(engine, filled(reward, first.columns), first.prompt, first.population.drafts, Key(seed, "doctor"))
     soundings = [Sounding.of(result) for result in results]
     examination = _advise(Examination(Findings.of(results, soundings), checks, _speed(results, seconds)), soundings, goal, seed)
     if task is not None:
@@ -196,11 +198,10 @@ def _why(explained: Sequence[Estimate], lost: Sequence[Estimate], share: float) 
 
 def _solve(examination: Examination, results: Sequence[Result], task: Task, goal: Goal) -> Examination:
     """The accuracy of 1, 2, 4, ... of the pilot's draws; the fewest that reach the goal by best-of-n or a weighted vote."""
-    references: dict[Prompt, str] = dict(zip(task.prompts, task.references, strict=True))
     some = replace(
         task,
         prompts=tuple(result.prompt for result in results),
-        references=tuple(references[result.prompt] for result in results),
+        references=tuple(task.references[result.index] for result in results),
     )
     count = min(len(result.population) for result in results)
     beta = math.inf if examination.beta is None else examination.beta.value

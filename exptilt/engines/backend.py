@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from exptilt.blocks import BlockSize
-from exptilt.draft import Draft, Prompt
+from exptilt.draft import Chat, Draft, Prompt
 from exptilt.engines.row import Measure
 from exptilt.keys import Key
 
@@ -35,6 +35,19 @@ class Texts(Protocol):
 
     def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
         """The text of each response, without the tokens that end it."""
+        ...
+
+
+@runtime_checkable
+class Templated(Protocol):
+    """Texts whose chat template takes variables."""
+
+    def encode(self, prompt: Prompt, variables: Mapping[str, Any] = ...) -> tuple[int, ...]:
+        """As in `Texts`, with variables of the template."""
+        ...
+
+    def seen(self, chat: Chat, variables: Mapping[str, Any]) -> Hashable:
+        """What the model reads of a chat, as far as it can be seen: its ids, or how many there are; None where nothing can."""
         ...
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 import numpy as np
 
 from exptilt.blocks import Block, BlockSize
 from exptilt.draft import MASK, Chat, Draft, Prompt, Turn, check_characters, check_filled
-from exptilt.engines.backend import Backend
+from exptilt.engines.backend import Backend, Templated
 from exptilt.engines.certainty import Certainty
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.engines.row import LeftToRight, Measure
 from exptilt.engines.sampling import Sampling, check_count
+from exptilt.engines.template_kwargs import check_template_kwargs
 from exptilt.engines.text import Text, check_cap, check_room, check_system, check_tokens
 from exptilt.errors import CapabilityError, PromptError
 from exptilt.keys import Floats, Key
@@ -38,6 +39,7 @@ class LanguageEngine(Generic[B]):
         their own).
     system: the system turn of plain strings, and of chats that have none.
     template: whether the chat template is applied; False feeds plain strings as they are.
+    template_kwargs: variables of the chat template, such as {"enable_thinking": False}; those that it does not read are refused.
 
     Closing an engine closes its backend, and with it every other engine that shares it.
 
@@ -49,11 +51,13 @@ class LanguageEngine(Generic[B]):
     sampling: Any = field(default_factory=Sampling)
     system: str | None = None
     template: bool = True
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     work: Work = field(default_factory=Work, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_system(self.backend.text.has_template, self.system, self.template, self.name)
         self._try_system()
+        check_template_kwargs(self.backend.text, self.template_kwargs, self.template, self.name)
         self.backend.check(self.sampling)
         check_cap(self.max_tokens, self.backend.context, self.name)
 
@@ -61,7 +65,7 @@ class LanguageEngine(Generic[B]):
         """Refuse a system text that the chat template refuses or leaves out, here and not prompt by prompt."""
         if self.system is not None and isinstance(self.backend.text, Text):
             try:
-                self.backend.text.encode(Chat((Turn("system", self.system), Turn("user", "x"))))
+                self._encode(Chat((Turn("system", self.system), Turn("user", "x"))))
             except PromptError as error:
                 raise ValueError(f"system={self.system[:80]!r} cannot be given to {self.name}: {error}") from error
 
@@ -94,6 +98,8 @@ class LanguageEngine(Generic[B]):
     @property
     def settings(self) -> Mapping[str, Any]:
         own = {"system": self.system, "template": self.template}
+        if self.template_kwargs:  # files of runs without them do not name them
+            own["template_kwargs"] = dict(self.template_kwargs)
         return {**self.backend.settings, **own, **self.sampling.settings()}
 
     def with_sampling(self, **changes: Any) -> LanguageEngine[B]:
@@ -108,7 +114,7 @@ class LanguageEngine(Generic[B]):
 
         Raises PromptError where the prompt is empty, leaves no room for a response, or is a chat that the model cannot take.
         """
-        ids = self.backend.text.encode(self._asked(prompt))
+        ids = self._encode(self._asked(prompt))
         check_room(len(ids), self.max_tokens, self.backend.context, self.name)
         return ids
 
@@ -169,6 +175,11 @@ class LanguageEngine(Generic[B]):
         size = self.backend.vocabulary
         if size is not None and max(tokens.ids, default=0) >= size:
             raise ValueError(f"the block ends at token {max(tokens.ids)}, but {self.name} has 0 to {size - 1}: give one of those")
+
+    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+        if self.template_kwargs:  # which are given to `Templated` texts alone
+            return cast(Templated, self.backend.text).encode(prompt, self.template_kwargs)
+        return self.backend.text.encode(prompt)
 
     def _asked(self, prompt: Prompt) -> Prompt:
         """The prompt as the tokenizer gets it: a text as it is, or a chat with its system turn."""

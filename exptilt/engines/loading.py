@@ -43,6 +43,7 @@ def load(
     stop: str | Sequence[str] | None = None,
     system: str | None = None,
     template: bool = True,
+    template_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> OpenEngine:
     """Load a model and fix its sampling parameters: the distribution p(y|x).
@@ -58,6 +59,8 @@ def load(
     temperature, top_p, top_k, max_tokens, stop: see `exptilt.engines.sampling.Sampling`; 1, 1, all tokens, 256 and none where not
         given, but 64 tokens for "tiny-mdlm". Masked-diffusion models take no stop strings.
     system: the system turn of prompts that have none; template=False feeds prompts as they are, without chat template.
+    template_kwargs: variables of the chat template, such as {"enable_thinking": False}; behind a server they go to the request
+        that applies it. Those that the template does not read are refused.
     options: what the kind of model has besides. All but servers have dtype, "float32" (where not given), "bfloat16" or
         "float16", of which only float32 keeps drafts independent of what else is in the batch, and device, such as "cpu" or
         "cuda:1", which is CUDA where there is one; those in memory have max_rows and memory as well, how many rows decode at once
@@ -75,9 +78,16 @@ def load(
     options = {key: value for key, value in options.items() if value is not None}
     kind, colon, source = name.partition(":")
     if kind in KINDS and bool(source) == bool(KINDS[kind].follows) and not (colon and not source):
-        return KINDS[kind].open(Asked(name, source, given, system, template), options)
-    more = {**given, **options, **({} if system is None else {"system": system}), **({} if template else {"template": False})}
+        return KINDS[kind].open(Asked(name, source, given, system, template, _variables(template_kwargs)), options)
+    prompted = {"system": system, "template": None if template else False, "template_kwargs": template_kwargs or None}
+    more = {**given, **options, **{key: value for key, value in prompted.items() if value is not None}}
     return _theirs(name, more)
+
+
+def _variables(given: object) -> Mapping[str, Any]:
+    if not (given is None or isinstance(given, Mapping)):
+        raise ValueError(f'template_kwargs={given!r} has no names: give a dict such as {{"enable_thinking": False}}')
+    return dict(given or {})
 
 
 def known() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from exptilt.blocks import Block, BlockSize
 from exptilt.describe import describe
 from exptilt.draft import MASK, Draft, Prompt, check_filled
-from exptilt.engines.table import ABILITIES, Tokens, check_parameters, log_of, tempered, written
+from exptilt.engines.table import ABILITIES, MOST_PREFIXES, Tokens, check_parameters, log_of, tempered, written
 from exptilt.errors import CapabilityError
 from exptilt.keys import Floats, Key, Stream
 from exptilt.usage import Work
@@ -109,11 +109,31 @@ class MaskedTableEngine:
             layer = following
         return {tokens: math.log(mass) for tokens, mass in layer.items()}
 
+    def never_draws(self, other: Any) -> str | None:
+        """A token at a position that `other` may decide so and this table never does, in the orders in which this table decides;
+        "" if there is none, None if it cannot tell."""
+        if not isinstance(other, MaskedTableEngine):
+            return None
+        states = {(MASK,) * self.length: None}  # in the order in which they were found
+        for state in (waiting := list(states)):  # the list grows meanwhile
+            for position in self._next_positions(state) if MASK in state else ():
+                theirs = np.flatnonzero(other._at(state, position)).tolist()
+                if lacking := [token for token in theirs if self._at(state, position)[token] == 0]:
+                    shown = " ".join("_" if token == MASK else str(token) for token in state)
+                    return f"the token {lacking[0]} at position {position} of {shown}"
+                filled = [(*state[:position], token, *state[position + 1 :]) for token in theirs]
+                waiting += [each for each in dict.fromkeys(filled) if each not in states]
+                states |= dict.fromkeys(filled)
+            if len(states) > MOST_PREFIXES:
+                return None
+        return ""
+
     def _at(self, state: Tokens, position: int) -> Floats:
         if (state, position) not in self._known:
-            self._known[state, position] = tempered(
-                self.probs(state, position), self.temperature, f"{state}, position {position}"
-            )
+            start = (MASK,) * self.length, 0
+            size = None if (state, position) == start else len(self._at(*start))
+            where = f"{state}, position {position}"
+            self._known[state, position] = tempered(self.probs(state, position), self.temperature, where, size)
         return self._known[state, position]
 
     def _next_positions(self, state: Tokens) -> list[int]:

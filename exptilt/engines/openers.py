@@ -29,7 +29,7 @@ class Asked:
     name: as the user wrote it.
     source: what stands after the kind.
     sampling: the sampling parameters that were given.
-    system, template: as in `LanguageEngine`.
+    system, template, template_kwargs: as in `LanguageEngine`.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Asked:
     sampling: Options = field(default_factory=dict)
     system: str | None = None
     template: bool = True
+    template_kwargs: Options = field(default_factory=dict)
 
 
 class Kind(NamedTuple):
@@ -73,7 +74,8 @@ def closed_on_error(opened: Any) -> Iterator[None]:
 
 def _engine(asked: Asked, backend: Any, sampling: Any = None) -> LanguageEngine[Any]:
     with closed_on_error(backend):
-        return LanguageEngine(backend, sampling or Sampling(**asked.sampling), asked.system, asked.template)
+        chosen = sampling or Sampling(**asked.sampling)
+        return LanguageEngine(backend, chosen, asked.system, asked.template, asked.template_kwargs)
 
 
 def _transformers(asked: Asked, options: Options, source: Any) -> LanguageEngine[Any]:

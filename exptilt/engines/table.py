@@ -23,14 +23,19 @@ from exptilt.keys import Floats, Key
 from exptilt.usage import Work
 
 ABILITIES = frozenset({"continue", "logq", "score"})  # of every table
+MOST_PREFIXES = 20_000  # of those that are looked at to compare two tables
 Tokens = tuple[int, ...]
 
 
-def tempered(probabilities: Any, temperature: float, where: str) -> Floats:
-    """Check a probability vector and apply the temperature: p^(1/T), normalised."""
+def tempered(probabilities: Any, temperature: float, where: str, size: int | None) -> Floats:
+    """Check a probability vector, of a length if one is given, and apply the temperature: p^(1/T), normalised."""
     vector = np.asarray(probabilities, dtype=np.float64)
     if vector.ndim != 1 or not np.all(vector >= 0) or not math.isclose(vector.sum(), 1.0, rel_tol=1e-9):
         raise ValueError(f"the table gives {probabilities!r} at {where}: give non-negative probabilities that sum to 1")
+    if size is not None and len(vector) != size:
+        raise ValueError(
+            f"the table gives {len(vector)} probabilities at {where} and {size} at its start: give one for each token"
+        )
     vector = vector ** (1.0 / temperature)
     return vector / vector.sum()
 
@@ -141,9 +146,25 @@ class TableEngine:
                         open_prefixes.append((longer, log_p + math.log(probability)))
         return outcomes
 
+    def never_draws(self, other: Any) -> str | None:
+        """A token after a prefix that `other` may draw and this table never does; "" if there is none, None if it cannot tell."""
+        if not isinstance(other, TableEngine):
+            return None
+        prefixes: list[Tokens] = [()]
+        for prefix in prefixes:  # the list grows meanwhile
+            theirs = np.flatnonzero(other._next(prefix)).tolist()
+            if lacking := [token for token in theirs if self._next(prefix)[token] == 0]:
+                return f"the token {lacking[0]} after {' '.join(map(str, prefix)) or 'nothing'}"
+            longer = ((*prefix, token) for token in theirs)
+            prefixes += [tokens for tokens in longer if self._finish(tokens) is None]
+            if len(prefixes) > MOST_PREFIXES:
+                return None
+        return ""
+
     def _next(self, prefix: Tokens) -> Floats:
         if prefix not in self._known:
-            self._known[prefix] = tempered(self.next_probs(prefix), self.temperature, f"{prefix}")
+            size = len(self._next(())) if prefix else None
+            self._known[prefix] = tempered(self.next_probs(prefix), self.temperature, f"{prefix}", size)
         return self._known[prefix]
 
     def _finish(self, tokens: Tokens) -> Literal["stop", "length"] | None:

@@ -5,11 +5,12 @@ Text is always decoded from all tokens of a response and never encoded again: to
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -20,6 +21,7 @@ from exptilt.draft import Chat, Prompt
 from exptilt.errors import PromptError
 
 KEPT_PROMPTS = 4096
+_NONE: Mapping[str, Any] = {}
 MARK = "[[the response goes on here]]"  # the mark that shows where a template puts the end of a prefill
 BROKEN = "\ufffd"  # decoders write it for bytes that are not a whole character
 
@@ -37,7 +39,7 @@ class Text:
         self.ends = frozenset(ends)
         self.closed = closed
         self._lock = threading.RLock()  # tokenizers are not safe to share between threads
-        self._prompts: OrderedDict[Prompt, tuple[int, ...]] = OrderedDict()
+        self._prompts: OrderedDict[tuple[Prompt, str], tuple[int, ...]] = OrderedDict()
         self._pieces: dict[int, str] = {}
         self._stop_tokens: dict[Sequence[str], frozenset[int]] = {}
         _texts.add(self)
@@ -57,17 +59,26 @@ class Text:
             vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
         return blake2b(repr(vocabulary).encode(), digest_size=16).hexdigest()
 
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """Token ids of a text as it is, with what the tokenizer puts around it, or of a chat by the template."""
+    def encode(self, prompt: Prompt, variables: Mapping[str, Any] = _NONE) -> tuple[int, ...]:
+        """Token ids of a text as it is, with what the tokenizer puts around it, or of a chat by the template.
+
+        variables: of the template, as JSON values.
+        """
         for part in [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt.turns]:
             _check_characters(part)
+        key = (prompt, json.dumps(variables, sort_keys=True) if variables else "")
         with self._lock:
-            if prompt not in self._prompts:
-                self._prompts[prompt] = tuple(self._plain(prompt) if isinstance(prompt, str) else self._chat(prompt))
+            if key not in self._prompts:
+                ids = self._plain(prompt) if isinstance(prompt, str) else self._chat(prompt, variables)
+                self._prompts[key] = tuple(ids)
                 if len(self._prompts) > KEPT_PROMPTS:
                     self._prompts.popitem(last=False)
-            self._prompts.move_to_end(prompt)
-            return self._prompts[prompt]
+            self._prompts.move_to_end(key)
+            return self._prompts[key]
+
+    def seen(self, chat: Chat, variables: Mapping[str, Any]) -> tuple[int, ...]:
+        """What the model reads of a chat."""
+        return self.encode(chat, variables)
 
     def _plain(self, prompt: str) -> list[int]:
         ids = self.tokenizer(prompt).input_ids
@@ -80,13 +91,14 @@ class Text:
             return ids[: ends[0]] if ends and self.ends.issuperset(ids[ends[0] :]) else ids
         return ids
 
-    def _chat(self, chat: Chat) -> list[int]:
+    def _chat(self, chat: Chat, variables: Mapping[str, Any]) -> list[int]:
         """The ids of a chat: up to where the response begins, which is behind the prefill where there is one."""
         messages, prefill = chat.messages, chat.prefill
         if prefill is not None:
             messages[-1]["content"] = prefill + MARK
         try:
-            written = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prefill is None)
+            asked = {"tokenize": False, "add_generation_prompt": prefill is None, **variables}
+            written = self.tokenizer.apply_chat_template(messages, **asked)
         except Exception as error:
             raise PromptError(
                 f"the model's chat template refuses the prompt ({type(error).__name__}: {error}). "

@@ -21,6 +21,7 @@ from exptilt.errors import error_named
 from exptilt.evaluation.cost import Cost, mean_cost
 from exptilt.keys import Floats, Key
 from exptilt.populations.until import Until
+from exptilt.running.example import Example
 from exptilt.running.result import Failure, Outcome, Result
 from exptilt.running.run import Progress, Select, run
 
@@ -81,7 +82,7 @@ def paired_difference(one: Score, other: Score, *, draws: int = 10_000, seed: in
 
 def evaluate(
     target: Target,
-    questions: Sequence[Prompt],
+    questions: Sequence[Prompt | Example],
     references: Sequence[str],
     sampler: Sampler,
     selects: Mapping[str, Select | None],
@@ -123,7 +124,9 @@ class Conditions:
     until: Until | None = None
 
 
-def run_all(target: Target, questions: Sequence[Prompt], sampler: Sampler, how: Conditions) -> tuple[list[Result], float]:
+def run_all(
+    target: Target, questions: Sequence[Prompt | Example], sampler: Sampler, how: Conditions
+) -> tuple[list[Result], float]:
     """The results of all questions, and the seconds they took; see `Score` on those read from a file."""
     fresh = 0
 

@@ -35,7 +35,7 @@ REWARDS = Registry(
         "negative-entropy": rewards.NegativeEntropy,
         "none": rewards.Zero,
     },
-    tuple(f"{kind}:NAME" for kind in MODEL_REWARDS),
+    ("matches:COLUMN", *(f"{kind}:NAME" for kind in MODEL_REWARDS)),
 )
 
 
@@ -99,6 +99,8 @@ def find_reward(spec: str, answer: str | Answer = "number") -> Reward | PromptRe
         name, options = model_options(rest)
         with _typed(spec, options):
             return _model_reward(kind, name, options)
+    if kind == "matches" and rest:
+        return rewards.Matches(find_answer(answer), column=rest)
     found = REWARDS.find(spec)
     if spec in REWARDS.own and "answer" in {item.name for item in fields(found)}:
         return found(find_answer(answer))

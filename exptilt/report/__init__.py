@@ -34,6 +34,7 @@ def write_report(
     out: str | Path,
     *,
     references: Mapping[Prompt, str] | Mapping[str, str] | None = None,
+    reference_key: str | None = None,
     answer: Answer | None = None,
     title: str = "exptilt report",
     most_drafts: int = MOST_DRAFTS,
@@ -44,6 +45,7 @@ def write_report(
     stores: results files of `run`; they are only read, and may still be growing.
     references: the right answer of each prompt, by the prompt or its text (`exptilt.draft.prompt_text`); without them
         rewards replace accuracy.
+    reference_key: the column of the results that holds the right answer instead, which equal prompts may have different.
     answer: reads the answer out of a text; where not given, the one that the files' own vote used, else `answers.number`.
     most_drafts: texts kept of one prompt and method, the heaviest drafts first; the weights of all are shown.
     parameters: sizes of the models, which the files do not hold, for a column of FLOPs: for each file, or once where all are
@@ -52,19 +54,19 @@ def write_report(
     Raises StoreError for a file that cannot be used, ValueError for none, for references that fit no prompt, or for
     parameters that cannot be those of all files.
     """
-    methods = collect(stores)
-    read = answer or reader(methods)
     known = {prompt_text(prompt): reference for prompt, reference in (references or {}).items()}
+    methods = [method.referred(known, reference_key) for method in collect(stores)]
+    read = answer or reader(methods)
     sizes = _of_each(methods, parameters)
-    lines = _lines(methods, known)
+    lines = _lines(methods, known, reference_key)
     kinds = warning_kinds(methods)
     index = [
         {
             "id": name,
             "prompt": line["prompt"],
             "turns": line["turns"],
-            "reference": known.get(line["prompt"]),
-            "by": [_glance(method, name, known, read, kinds) for method in methods],
+            "reference": line["reference"],
+            "by": [_glance(method, name, read, kinds) for method in methods],
         }
         for name, line in lines.items()
     ]
@@ -74,7 +76,7 @@ def write_report(
         for column, method in enumerate(methods)
         if name in method.lines
     )
-    overview = {"title": title, "methods": summary(methods, known, read, sizes), "warnings": list(kinds), "prompts": index}
+    overview = {"title": title, "methods": summary(methods, read, sizes), "warnings": list(kinds), "prompts": index}
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
@@ -82,18 +84,24 @@ def write_report(
     return path
 
 
-def _lines(methods: Sequence[Method], known: Mapping[str, str]) -> dict[str, Any]:
+def _lines(methods: Sequence[Method], known: Mapping[str, str], reference_key: str | None) -> dict[str, Any]:
     """For each prompt, by its name in the files, the first line about it; in the order of the references where there are any.
 
     A file of references is in the order that its reader knows, where results are in the order in which they finished.
-    Raises ValueError where no reference belongs to a prompt.
+    Raises ValueError where no reference belongs to a prompt, or no result has the column of the references.
     """
     lines: dict[str, Any] = {}
     for method in methods:
         lines |= {name: line for name, line in method.lines.items() if name not in lines}
+    if known and reference_key is not None:
+        raise ValueError("references and reference_key both tell the right answers: give one of them")
+    unknown = all(line["reference"] is None for line in lines.values())
+    if reference_key is not None and unknown:
+        columns = dict.fromkeys(name for line in lines.values() for name in line.get("example", {}).get("columns", {}))
+        raise ValueError(f"no result of {methods[0].path} has a column {reference_key!r}: it has {', '.join(columns) or 'none'}")
     if not known:
         return lines
-    if not {line["prompt"] for line in lines.values()} & set(known):
+    if unknown:
         raise ValueError(
             f"none of the {len(known)} references belongs to a prompt of {methods[0].path}: give those of its prompts"
         )
@@ -116,8 +124,6 @@ def _of_each(methods: Sequence[Method], parameters: Sequence[Parameters]) -> Seq
     return list(parameters) * len(methods)
 
 
-def _glance(
-    method: Method, name: str, references: Mapping[str, str], read: Answer, kinds: Mapping[str, int]
-) -> dict[str, Any] | None:
+def _glance(method: Method, name: str, read: Answer, kinds: Mapping[str, int]) -> dict[str, Any] | None:
     line = method.lines.get(name)
-    return None if line is None else glance(line, method, references.get(line["prompt"]), read, kinds)
+    return None if line is None else glance(line, method, line["reference"], read, kinds)

@@ -30,13 +30,11 @@ def warning_kinds(methods: Sequence[Method]) -> dict[str, int]:
     return {kind: number for number, kind in enumerate(sorted(counts, key=lambda kind: -counts[kind]))}
 
 
-def summary(
-    methods: Sequence[Method], references: Mapping[str, str], read: Answer, parameters: Sequence[Parameters] = ()
-) -> list[dict[str, Any]]:
+def summary(methods: Sequence[Method], read: Answer, parameters: Sequence[Parameters] = ()) -> list[dict[str, Any]]:
     """The figures of each method, in the order of the methods. parameters: of the models of each; without them no FLOPs."""
     sizes = parameters or [None] * len(methods)
     return [
-        _method(method, references, read) | {"differs": _differs(method, methods[0]), "flops": _flops(method, size)}
+        _method(method, read) | {"differs": _differs(method, methods[0]), "flops": _flops(method, size)}
         for method, size in zip(methods, sizes, strict=True)
     ]
 
@@ -46,10 +44,10 @@ def _differs(method: Method, first: Method) -> list[str]:
     return [name for name, value in method.target.items() if value != first.target[name]]
 
 
-def _method(method: Method, references: Mapping[str, str], read: Answer) -> dict[str, Any]:
+def _method(method: Method, read: Answer) -> dict[str, Any]:
     answered = [line for line in method.lines.values() if "error" not in line]
-    judged = [line for line in method.lines.values() if line["prompt"] in references]
-    right = [_right(line, references, read) for line in judged]
+    judged = [line for line in method.lines.values() if line["reference"] is not None]
+    right = [_right(line, read) for line in judged]
     return {
         "name": method.name,
         "kind": method.kind,
@@ -64,14 +62,14 @@ def _method(method: Method, references: Mapping[str, str], read: Answer) -> dict
         "accuracy": _share(right),
         "reward": _mean([line["reward"] for line in answered if line["reward"] is not None]),
         "cost": _cost(answered),
-        "curve": _curve(method, judged, references, read),
-        "calibration": _calibration([line for line in judged if "error" not in line], references, read),
+        "curve": _curve(method, judged, read),
+        "calibration": _calibration([line for line in judged if "error" not in line], read),
     }
 
 
-def _right(line: Mapping[str, Any], references: Mapping[str, str], read: Answer) -> bool:
+def _right(line: Mapping[str, Any], read: Answer) -> bool:
     """A prompt that failed has no right answer."""
-    return "error" not in line and is_right(read(line["draft"]["text"]), references[line["prompt"]], read)
+    return "error" not in line and is_right(read(line["draft"]["text"]), line["reference"], read)
 
 
 def _share(right: Sequence[bool]) -> dict[str, Any] | None:
@@ -122,9 +120,7 @@ def _flops(method: Method, parameters: Parameters | None) -> list[float | None] 
 # ---------------------------------------------------------------------------------------------------- accuracy curve
 
 
-def _curve(
-    method: Method, lines: Sequence[Mapping[str, Any]], references: Mapping[str, str], read: Answer
-) -> list[tuple[float, float]]:
+def _curve(method: Method, lines: Sequence[Mapping[str, Any]], read: Answer) -> list[tuple[float, float]]:
     """(mean tokens, accuracy) of the weighted vote among what each prompt had drawn when it reached a cap of tokens.
 
     The caps run from where every prompt had its first population to where the last one ended; a prompt that ended
@@ -133,7 +129,7 @@ def _curve(
     answered = [line for line in lines if "error" not in line]
     if not all("population" in line and _grows(line, method.kind) for line in answered):
         return []
-    paths = [_path(line, method.kind, references, read) for line in answered]
+    paths = [_path(line, method.kind, read) for line in answered]
     if not paths or max(map(len, paths)) < 2:
         return []
     first, last = max(path[0][0] for path in paths), max(path[-1][0] for path in paths)
@@ -149,7 +145,7 @@ def _grows(line: Mapping[str, Any], kind: str) -> bool:
     return all(entry.get("grown", kind in _GROWING) for entry in line["trace"])
 
 
-def _path(line: Mapping[str, Any], kind: str, references: Mapping[str, str], read: Answer) -> list[tuple[float, bool]]:
+def _path(line: Mapping[str, Any], kind: str, read: Answer) -> list[tuple[float, bool]]:
     """(tokens, whether the vote is right) after each population that the trace tells of."""
     population = stored_population(line)
     assert population is not None
@@ -165,14 +161,14 @@ def _path(line: Mapping[str, Any], kind: str, references: Mapping[str, str], rea
             if answer is not None and weight > 0:
                 shares[answer] = shares.get(answer, 0.0) + weight
         top = max(shares, key=lambda answer: shares[answer], default=None)
-        path.append((spent, is_right(top, references[line["prompt"]], read)))
+        path.append((spent, is_right(top, line["reference"], read)))
     return path
 
 
 # -------------------------------------------------------------------------------------------------------- calibration
 
 
-def _calibration(lines: Sequence[Mapping[str, Any]], references: Mapping[str, str], read: Answer) -> dict[str, Any] | None:
+def _calibration(lines: Sequence[Mapping[str, Any]], read: Answer) -> dict[str, Any] | None:
     """Whether the most probable answer is right as often as its probability says.
 
     bins: of equal width over [0, 1], those that hold prompts, each with the mean probability and the share of right
@@ -183,7 +179,7 @@ def _calibration(lines: Sequence[Mapping[str, Any]], references: Mapping[str, st
     for line in lines:
         answer, share = next(iter(posterior(line, stored_population(line), read)), (None, 0.0))
         if share > 0:
-            pairs.append((min(1.0, share), is_right(answer, references[line["prompt"]], read)))
+            pairs.append((min(1.0, share), is_right(answer, line["reference"], read)))
     if not pairs:
         return None
     shares, right = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], dtype=np.float64)

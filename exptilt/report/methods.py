@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from exptilt.running.store import read_store
 
 @dataclass(frozen=True)
 class Method:
-    """One results file. name: short, after the file. lines: the file's lines by their ids."""
+    """One results file. name: short, after the file. lines: the file's lines by their ids; each has its "reference", or None."""
 
     name: str
     path: Path
@@ -51,6 +51,17 @@ class Method:
         model, proposal = (law.get("model") if isinstance(law, Mapping) else None for law in laws)
         return model, proposal
 
+    def referred(self, references: Mapping[str, str], key: str | None) -> Method:
+        """The same with the right answer of each line: by its prompt, or out of the column of this name."""
+
+        def found(line: Mapping[str, Any]) -> str | None:
+            if key is None:
+                return references.get(line["prompt"])
+            value = line.get("example", {}).get("columns", {}).get(key)
+            return None if value is None else str(value)
+
+        return replace(self, lines={name: {**line, "reference": found(line)} for name, line in self.lines.items()})
+
 
 def collect(paths: Sequence[str | Path]) -> list[Method]:
     """The methods of these files, each with a name of its own. Raises ValueError for no file, or the same one twice."""
@@ -68,7 +79,8 @@ def _method(name: str, path: Path) -> Method:
     shown = {}
     for key, line in lines.items():
         prompt = as_prompt(line["prompt"])
-        shown[key] = line | {"prompt": prompt_text(prompt), "turns": None if isinstance(prompt, str) else prompt.messages}
+        turns = None if isinstance(prompt, str) else prompt.messages
+        shown[key] = line | {"prompt": prompt_text(prompt), "turns": turns, "reference": None}
     return Method(name, path, settings, shown)
 
 

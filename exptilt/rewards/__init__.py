@@ -8,6 +8,7 @@ from exptilt.rewards.agreement import Agreement, RunningMajority
 from exptilt.rewards.arithmetic import Arithmetic
 from exptilt.rewards.calls import CallsLike
 from exptilt.rewards.code import OutputAgreement, UnitTests
+from exptilt.rewards.columns import TRL
 from exptilt.rewards.isolated import Isolated
 from exptilt.rewards.likelihood import LogProb, NegativeEntropy, Power, SelfCertainty
 from exptilt.rewards.model import (
@@ -22,6 +23,7 @@ from exptilt.rewards.model import (
 from exptilt.rewards.rules import Each, Format, Matches, Sum, Zero
 
 __all__ = [
+    "TRL",
     "Agreement",
     "Arithmetic",
     "CallsLike",

@@ -16,7 +16,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -24,12 +24,13 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.util import Finalize
 from queue import LifoQueue
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 from exptilt.core import PromptReward, Reward
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import ExptiltError, RewardError, error_named
 from exptilt.rating import rate, reward_name
+from exptilt.rewards.columns import Filled, filled, taken, wanted
 
 _START = 300.0  # seconds to start a process and import what the reward needs
 _LAST_WORDS = 1.0  # seconds between the end of the pipe and that of the process
@@ -80,10 +81,20 @@ class Isolated:
     def __reduce__(self) -> tuple[Any, ...]:
         return Isolated, (self.reward, self.seconds, self.processes, self.memory)
 
-    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that the reward reads."""
+        return wanted(self.reward)
+
+    def given(self, columns: Mapping[str, Any]) -> Reward:
+        """This reward for one problem. Its columns go to the process with each call."""
+        values = taken(self.reward, columns)
+        return Filled(self, {"columns": values}) if values else self
+
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft], columns: Mapping[str, Any] | None = None) -> list[float]:
         worker = self._idle.get()
         try:
-            return worker.rate(prompt, list(drafts), self.seconds)
+            return worker.rate(prompt, list(drafts), self.seconds, columns or {})
         finally:
             self._idle.put(worker)
 
@@ -97,10 +108,10 @@ class _Worker:
         self._pipe: Connection | None = None
         self._end: Callable[[], Any] = lambda: None  # kills the process, at the first call
 
-    def rate(self, prompt: Prompt, drafts: list[Draft], seconds: float) -> list[float]:
+    def rate(self, prompt: Prompt, drafts: list[Draft], seconds: float, columns: Mapping[str, Any]) -> list[float]:
         try:
             pipe = self._start() if self._pipe is None or self._has_ended(0.0) else self._pipe
-            pipe.send((prompt, drafts))
+            pipe.send((prompt, drafts, columns))
             kind, said = self._hear(pipe, seconds, f"did not return within {seconds:g} s for {len(drafts)} drafts")
         except (EOFError, OSError):  # the other end of the pipe is closed
             raise self._failure(self._last_words()) from None
@@ -190,11 +201,11 @@ def _serve(pipe: Connection, task: bytes, memory: int | None) -> None:
     pipe.send(("ready", None))
     while True:
         try:
-            prompt, drafts = pipe.recv()
+            prompt, drafts, columns = pipe.recv()
         except EOFError:
             return
         try:
-            said = "values", rate(reward, prompt, drafts).tolist()
+            said = "values", rate(cast(Reward, filled(reward, columns)), prompt, drafts).tolist()
         except ExptiltError as error:
             said = type(error).__name__, str(error)
         pipe.send(said)

@@ -14,10 +14,12 @@ import numpy as np
 from exptilt.answers import exact
 from exptilt.answers import reference as read_reference
 from exptilt.core import Engine, PromptReward, Reward
+from exptilt.describe import LATER
 from exptilt.draft import Draft, Prompt, prompt_text, question
 from exptilt.errors import RewardError, UsageError
 from exptilt.keys import Floats, Key
 from exptilt.rating import bounds, rate, reward_name, told_maximum
+from exptilt.rewards.columns import Filled, ReadsColumns, filled, parameters, wanted
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,21 @@ class Matches:
     answer: reads the answer of a text in canonical form, such as `exptilt.answers.number`.
     reference: the right answer as text, bare or as a solution that marks it, read by `exptilt.answers.reference`; or a mapping
         from each prompt to its right answer.
+    column: the column of a data set that holds it instead.
     Raises ValueError where `answer` finds nothing in a reference, RewardError for a prompt that the mapping lacks.
     """
 
     answer: Callable[[str], str | None]
-    reference: str | Mapping[Any, str]
+    reference: str | Mapping[Any, str] | None = None
+    column: str | None = field(default=None, metadata=LATER)
     _expected: Mapping[Any, str] = field(init=False, repr=False, compare=False)
     reads: ClassVar[str] = "text"
     reward_max: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        given = {None: self.reference} if isinstance(self.reference, str) else dict(self.reference)
+        if (self.reference is None) == (self.column is None):
+            raise ValueError('Matches compares with a reference: give it, or the name of its column as column="answer"')
+        given = {None: self.reference} if isinstance(self.reference, str) else dict(self.reference or {})
         expected: dict[Any, str] = {}
         for prompt, text in given.items():
             found = read_reference(self.answer, text)
@@ -56,7 +62,23 @@ class Matches:
             expected[prompt] = found
         object.__setattr__(self, "_expected", expected)
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The column of the right answers, if they are in one."""
+        return frozenset() if self.column is None else frozenset({self.column})
+
+    def given(self, columns: Mapping[str, Any]) -> Matches:
+        """This reward for one problem. Raises RewardError where its reference holds no answer."""
+        if self.column is None:
+            return self
+        try:
+            return Matches(self.answer, str(columns[self.column]))
+        except ValueError as error:
+            raise RewardError(f"the column {self.column!r}: {error}") from None
+
     def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+        if self.column is not None:
+            raise RewardError(f"Matches reads the column {self.column!r}, and the prompt has no columns: give an Example")
         place = None if isinstance(self.reference, str) else prompt
         if place not in self._expected:
             raise RewardError(f"Matches has no reference for the prompt {prompt_text(prompt)[:80]!r}: add it to the mapping")
@@ -117,7 +139,8 @@ class Format:
 class Each:
     """A reward from a function that rates one text: `(text) -> float` or `(prompt, text) -> float`.
 
-    Which of the two it is follows from the number of parameters without a default. Errors name the function.
+    Which of the two it is follows from the number of parameters without a default, or from the place of one called `text`.
+    Further parameters are columns by name (`exptilt.rewards.columns`). Errors name the function.
     """
 
     function: Callable[..., float]
@@ -125,29 +148,42 @@ class Each:
     reads: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
-        count = _required(self.function)
-        if count not in (1, 2):
+        needed = _required(self.function)
+        first = needed.index("text") + 1 if "text" in needed[:2] else len(needed)
+        if first not in (1, 2):
             raise ValueError(
-                f"Each({reward_name(self.function)}) needs {count} arguments: "
+                f"Each({reward_name(self.function)}) needs {first} arguments: "
                 "give a function (text) -> float or (prompt, text) -> float"
             )
-        object.__setattr__(self, "_takes_prompt", count == 2)
+        object.__setattr__(self, "_takes_prompt", first == 2)
         object.__setattr__(self, "__qualname__", f"Each({reward_name(self.function)})")
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The further parameters of the function that have no default."""
+        named, _ = parameters(self.function, 1 + self._takes_prompt)
+        return frozenset(name for name, needed in named.items() if needed)
+
+    def given(self, columns: Mapping[str, Any]) -> Reward:
+        """This reward for one problem."""
+        named, takes_all = parameters(self.function, 1 + self._takes_prompt)
+        values = {name: value for name, value in columns.items() if takes_all or name in named}
+        return Filled(self, values) if values else self
 
     @property
     def reward_max(self) -> float | None:
         """The upper bound that the function gives by an attribute of this name."""
         return told_maximum(self.function)
 
-    def __call__(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float]:
+    def __call__(self, prompt: Prompt, drafts: Sequence[Draft], **columns: Any) -> list[float]:
         if self._takes_prompt:
-            return [self.function(question(prompt), draft.text) for draft in drafts]
-        return [self.function(draft.text) for draft in drafts]
+            return [self.function(question(prompt), draft.text, **columns) for draft in drafts]
+        return [self.function(draft.text, **columns) for draft in drafts]
 
     def bound(self, prompt: Prompt, drafts: Sequence[Draft]) -> list[float | None]:
         """What the function says by an attribute `bound`, a function of the same parameters, of each unfinished text."""
         told = getattr(self.function, "bound", None)
-        if told is None:
+        if told is None or self.columns:
             return [None] * len(drafts)
         return [told(question(prompt), draft.text) if self._takes_prompt else told(draft.text) for draft in drafts]
 
@@ -164,7 +200,7 @@ def as_reward(found: Any, spec: str) -> Any:
     """What the user wrote, as a reward: decided by the parameters that it must be given.
 
     (text) or (prompt, text) -> float rates one text, (prompt, drafts) -> floats rates many at once; which of the last
-    two is told by the name `text`. A class is made an object first, without arguments.
+    two is told by the name `text`. Further parameters are columns. A class is made an object first, without arguments.
     """
     if isinstance(found, type):
         try:
@@ -177,23 +213,25 @@ def as_reward(found: Any, spec: str) -> Any:
         raise UsageError(f"{spec} is {found!r} and cannot be called: {_WANTED}")
     function: Callable[..., Any] = found
     try:
-        parameters = inspect.signature(function).parameters.values()
+        found_parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some built-in functions have no signature
         return Each(function)
+    if isinstance(function, ReadsColumns):
+        return function
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [parameter for parameter in parameters if parameter.kind in positional and parameter.default is parameter.empty]
-    if len(needed) not in (1, 2):
-        raise UsageError(f"{spec} needs {len(needed)} arguments: {_WANTED}")
-    return Each(function) if len(needed) == 1 or needed[1].name == "text" else function
+    needed = [each.name for each in found_parameters if each.kind in positional and each.default is each.empty]
+    if not needed:
+        raise UsageError(f"{spec} needs 0 arguments: {_WANTED}")
+    return Each(function) if len(needed) == 1 or "text" in needed[:2] else function
 
 
-def _required(function: Callable[..., Any]) -> int:
-    """How many positional parameters without a default the function has."""
+def _required(function: Callable[..., Any]) -> list[str]:
+    """The positional parameters of the function that have no default."""
     if not callable(function):
         raise ValueError(f"Each({function!r}) is not callable: give a function (text) -> float")
-    parameters = inspect.signature(function).parameters.values()
+    found = inspect.signature(function).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
+    return [each.name for each in found if each.kind in positional and each.default is each.empty]
 
 
 @dataclass(frozen=True)
@@ -215,6 +253,15 @@ class Sum:
                 raise ValueError(
                     f"Sum has weight {weight} for {reward_name(reward)}: give finite weights, and leave out a part of weight 0"
                 )
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that the parts read."""
+        return frozenset().union(*(wanted(part) for _, part in self.parts))
+
+    def given(self, columns: Mapping[str, Any]) -> Sum:
+        """This sum for one problem."""
+        return Sum(tuple((weight, filled(part, columns)) for weight, part in self.parts))
 
     @property
     def fixed(self) -> bool:

@@ -101,6 +101,9 @@ class _Jobs:
                 job.prompt,
                 ClusterError.__name__,
                 f"its worker died {times} while it was under way, {'at last alone: ' if self.attempts > 1 else ''}{reason}",
+                id=job.id,
+                columns=job.columns,
+                index=job.index,
             )
         (self.apart if self.deaths[job] == self.attempts - 1 else self.turn).append(job)
         return None
@@ -136,6 +139,9 @@ class Crew:
         while self._first is None:
             self._hear(nothing)
         return self._first[1]
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Nothing: the reward is known to the workers alone, and each checks the jobs that it is handed."""
 
     def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
         """Jobs with their outcomes, each once, as they finish. Raises what goes wrong with more than one prompt.

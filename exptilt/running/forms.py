@@ -84,12 +84,14 @@ _POPULATION = {
     "proper": "flag", "drafts": [_DRAFT], "rows": ["count"], "log_w": ["log"], "rewards": ["log"],
     "beta?": ("positive", "none"), "reward_max?": ("finite", "none"), "own_logq?": "flag",
 }  # fmt: skip
+_EXAMPLE = {"id": ("text", "whole", "none"), "columns": {}}
 _RESULT = {
     "prompt": "prompt", "reward": _MAYBE_NUMBER, "log_z": _MAYBE_NUMBER, "stopped": "stopped", "limit": ("text", "none"),
     "warnings": ["text"], "posterior": (["pair"], "none"), "usage": _USAGE, "trace": [_ENTRY], "draft": _DRAFT,
     "how?": ("none", {}), "proved?": ("text", "none"), "population?": _POPULATION,
+    "example?": _EXAMPLE,
 }  # fmt: skip
-_FAILURE = {"prompt": "prompt", "error": "text", "message": "text", "usage?": _USAGE}
+_FAILURE = {"prompt": "prompt", "error": "text", "message": "text", "usage?": _USAGE, "example?": _EXAMPLE}
 _SETTINGS = {
     "engine": "any",
     "proposal": "any",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from exptilt.core import Sampler
 from exptilt.draft import prompt_text
-from exptilt.errors import error_named
-from exptilt.running.lines import to_line
+from exptilt.errors import StoreError, error_named
+from exptilt.running.lines import changed_columns, from_line, to_line
 from exptilt.running.places import Place
 from exptilt.running.request import Job
 from exptilt.running.result import Failure, Outcome, Result
@@ -23,6 +24,16 @@ def known_lines(file: Store, jobs: Sequence[Job], retry: bool) -> dict[str, Mapp
     """The lines that the file has of these jobs, but for failures that are to be tried again."""
     names = {job.name for job in jobs}
     return {name: line for name, line in file.lines.items() if name in names and not (retry and "error" in line)}
+
+
+def read_back(line: Mapping[str, Any], job: Job, sampler: Sampler, seed: int) -> Outcome:
+    """The outcome in a line, with the id, columns and index of its problem. Raises StoreError where its columns were others."""
+    if changed := changed_columns(line, job.columns):
+        raise StoreError(
+            f"the results file holds a result for {prompt_text(job.prompt)[:40]!r} with other columns ({changed}): the problems "
+            "have changed. Restore them (equal prompts in their order), or choose another path."
+        )
+    return replace(from_line(line, sampler, seed), id=job.id, columns=job.columns, index=job.index)
 
 
 @dataclass

@@ -53,6 +53,7 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
     """An outcome as the values of its line; without `population` only the chosen draft is kept of it."""
     if isinstance(outcome, Failure):
         failed = {"id": name, "prompt": prompt_json(outcome.prompt), "error": outcome.error, "message": outcome.message}
+        failed |= _example_line(outcome)
         return failed if outcome.usage is None else failed | {"usage": asdict(outcome.usage)}
     line = {
         "id": name,
@@ -71,6 +72,7 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
         "draft": _draft_line(outcome.draft),
         "proved": outcome.proved,
     }
+    line |= _example_line(outcome)
     return line | {"population": _population_line(outcome.population)} if population else line
 
 
@@ -95,6 +97,32 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
         posterior=None if line["posterior"] is None else {_hashable(answer): share for answer, share in line["posterior"]},
         proved=line.get("proved"),
     )
+
+
+def _example_line(outcome: Outcome) -> dict[str, Any]:
+    """The id and the columns of the problem, as far as they are JSON values; nothing where there are none."""
+    columns = {name: value for name, value in outcome.columns.items() if is_json(value)}
+    return {"example": {"id": outcome.id, "columns": columns}} if columns or outcome.id is not None else {}
+
+
+def is_json(value: Any) -> bool:
+    """Whether a value of a column can be written into a results file."""
+    try:
+        encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def changed_columns(line: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
+    """How the columns of a line differ from those of its problem now, such as "answer: 4 → 5"; empty where they agree."""
+    stored = line.get("example", {}).get("columns", {})
+    both = {
+        name: (encode(value), encode(columns[name]))
+        for name, value in stored.items()
+        if is_json(columns.get(name)) and name in columns
+    }
+    return "; ".join(f"{name}: {before:.60} → {now:.60}" for name, (before, now) in both.items() if before != now)
 
 
 def _answer(answer: Any) -> Any:

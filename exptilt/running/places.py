@@ -27,6 +27,10 @@ class Place(Protocol):
         """What `Request.settings` is there."""
         ...
 
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raise TargetError for a job that cannot be done, as far as that is known here."""
+        ...
+
     def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
         """Jobs with their outcomes, each once, as they finish; with `stop` no more than those that end with the first failure."""
         ...
@@ -55,6 +59,9 @@ class Threads:
     @property
     def settings(self) -> Mapping[str, Any]:
         return self.request.settings
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        self.request.check_columns(jobs)
 
     def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
         """Outcomes as they come. If one raises, or the caller closes this, the others end within a step; so they do at a

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from exptilt.cancelling import Flag
 from exptilt.core import Sampler, Target, check_capabilities
 from exptilt.describe import describe
-from exptilt.draft import Chat, Draft, Prompt, Turn, as_prompt, prompt_digest
+from exptilt.draft import Chat, Draft, Prompt, Turn, prompt_digest, prompt_text
 from exptilt.errors import (
     AllWeightsZero,
     AnswerError,
@@ -37,8 +39,11 @@ from exptilt.populations.until import Checked, Until
 from exptilt.populations.warnings import warnings
 from exptilt.proposals import cover_warning
 from exptilt.rating import reward_name
+from exptilt.rewards.columns import filled, wanted
 from exptilt.rewards.rules import Zero
 from exptilt.running.allocation import Allocation
+from exptilt.running.example import as_example
+from exptilt.running.examples import read_examples
 from exptilt.running.result import Failure, Outcome, Partial, Posterior, Result
 from exptilt.running.session import Session
 from exptilt.usage import Budget, Usage
@@ -52,11 +57,18 @@ _OF_ONE_PROMPT = (PromptError, AnswerError, RewardError, SelectError, AllWeights
 
 @dataclass(frozen=True)
 class Job:
-    """A prompt, how many equal ones come before it, and how many other runs of the sampler it had before this one."""
+    """A prompt, how many equal ones come before it, and how many other runs of the sampler it had before this one.
+
+    id, columns: of the problem that the prompt is part of.
+    index: its position in the input.
+    """
 
     prompt: Prompt
     occurrence: int
     part: int = 0
+    id: str | int | None = field(default=None, compare=False)
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    index: int = field(default=0, compare=False)
 
     @property
     def name(self) -> str:
@@ -72,20 +84,30 @@ class Job:
         return key.child("part", self.part, "sampler") if self.part else key.child("sampler")
 
 
-def number_jobs(prompts: Sequence[Any]) -> list[Job]:
-    """The prompts as jobs, in their order. Raises TargetError for one prompt alone, PromptError for what is not a prompt."""
-    if isinstance(prompts, str | Chat) or any(map(_is_message, prompts)):
+def number_jobs(prompts: Iterable[Any] | Path) -> list[Job]:
+    """The prompts or examples as jobs, in their order; those of a file for a path.
+
+    Raises TargetError for one prompt alone, PromptError for what is not a prompt.
+    """
+    if isinstance(prompts, Path):
+        prompts = read_examples(prompts)
+    if not isinstance(prompts, Iterable):
+        raise TargetError(f"run takes a list of prompts and was given {prompts!r:.60}, which has none")
+    rows = [] if isinstance(prompts, str | Chat) else list(prompts)  # a generator can be gone through once
+    if isinstance(prompts, str | Chat) or any(map(_is_message, rows)):
         raise TargetError("run takes a list of prompts and was given one prompt: use sample, or put it into a list")
+    if isinstance(prompts, Mapping):
+        raise TargetError("run takes a list of prompts and was given a mapping: give its rows")
     seen: Counter[Prompt] = Counter()
     jobs = []
-    for prompt in map(as_prompt, prompts):
-        jobs.append(Job(prompt, seen[prompt]))
-        seen[prompt] += 1
+    for index, example in enumerate(map(as_example, rows)):
+        jobs.append(Job(example.prompt, seen[example.prompt], id=example.id, columns=example.columns, index=index))
+        seen[example.prompt] += 1
     return jobs
 
 
 def _is_message(given: Any) -> bool:
-    return isinstance(given, Turn) or (isinstance(given, Mapping) and "role" in given)
+    return isinstance(given, Turn) or (isinstance(given, Mapping) and {"role", "content"} <= given.keys())
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,14 @@ class Request:
     def __post_init__(self) -> None:
         if isinstance(self.sampler, type):
             raise TargetError(f"the sampler is the class {self.sampler.__name__}: give an instance, with its parameters")
+        if not (callable(self.sampler) and callable(getattr(self.sampler, "needs", None))):
+            raise TargetError(
+                f"the sampler {self.sampler!r:.60} is not one: give a sampler with its parameters, such as xt.ETS(8, 2, 16)"
+            )
+        if not isinstance(self.seed, Integral) or isinstance(self.seed, bool):
+            raise TargetError(f"seed={self.seed!r} must be a whole number")
+        if not (self.budget is None or isinstance(self.budget, Budget)):
+            raise TargetError(f"budget={self.budget!r} is not a Budget: give xt.Budget(tokens=...), or None for no limit")
         if isinstance(self.select, type) or not callable(self.select):
             raise TargetError(f"the select {self.select!r} cannot be called: give draw, best, vote(...), mbr(...) or a function")
         if self.until is not None and (isinstance(self.until, type) or not callable(self.until)):
@@ -139,18 +169,31 @@ class Request:
             "beta": describe(float(target.beta)),
             "sampler": describe(self.sampler),
             "select": describe(self.select),
-            "seed": self.seed,
+            "seed": int(self.seed),
             "budget": describe(self.budget),
             **{name: describe(value) for name, value in later.items() if value is not None},
         }
+
+    def check_columns(self, jobs: Iterable[Job]) -> None:
+        """Raise TargetError for a problem without a column that the reward reads."""
+        needed = wanted(self.target.reward)
+        for job in jobs if needed else ():
+            if missing := sorted(needed - job.columns.keys()):
+                has = ", ".join(job.columns) or "none"
+                raise TargetError(
+                    f"reward {reward_name(self.target.reward)} reads the column {missing[0]!r}, and problem {job.index + 1} "
+                    f"({prompt_text(job.prompt)[:40]!r}) has {has}: name the column so, or the reward's parameter"
+                )
 
     def partials(self, job: Job, cancel: Flag | None = None, usage: Usage | None = None) -> Generator[Partial, None, Result]:
         """What is known after each population, and then the result. `cancel` ends it within a step, with `Cancelled`.
 
         usage: gets what is spent, also where an error ends it.
         """
+        self.check_columns([job])
+        target = replace(self.target, reward=filled(self.target.reward, job.columns))
         key = job.key(self.seed)
-        session = Session(self.target, job.prompt, key, self.budget, cancel, self.reward_timeout, usage)
+        session = Session(target, job.prompt, key, self.budget, cancel, self.reward_timeout, usage)
         population: Population | None = None
         for population in session.populations(self.sampler, job.sampler_key(self.seed), self.until):
             select = partial(self._selected, population, key.child("select"))
@@ -179,6 +222,9 @@ class Request:
             ),
             posterior=posterior,
             proved=self.proved(population),
+            id=job.id,
+            columns=job.columns,
+            index=job.index,
         )
 
     def answer(self, job: Job, cancel: Flag | None = None, usage: Usage | None = None) -> Result:
@@ -195,7 +241,7 @@ class Request:
         engine, proposal = self.target.engine, self.target.proposal
         if proposal is None:
             return []
-        found = cover_warning(engine.name, engine.settings, proposal.name, proposal.settings)
+        found = cover_warning(engine, proposal)
         return [found] if found else []
 
     def _of_rule(self, session: Session) -> list[str]:
@@ -250,4 +296,4 @@ class Request:
         try:
             return self.answer(job, cancel, usage)
         except _OF_ONE_PROMPT as error:
-            return Failure(job.prompt, type(error).__name__, str(error), usage)
+            return Failure(job.prompt, type(error).__name__, str(error), usage, job.id, job.columns, job.index)

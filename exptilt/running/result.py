@@ -39,6 +39,8 @@ class Result:
     posterior: the weight of each answer, where the select can tell it.
     proved: of a vote, the answer that is proved to be the most probable under π (`Population.certified`), where one is and the
         reward tells an upper bound of itself; None otherwise.
+    id, columns: what the data set has besides the prompt.
+    index: the place of the prompt in the input of its run.
     """
 
     prompt: Prompt
@@ -53,6 +55,9 @@ class Result:
     warnings: tuple[str, ...] = ()
     posterior: Mapping[Any, float] | None = None
     proved: str | None = None
+    id: str | int | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    index: int = 0
 
     @property
     def text(self) -> str:
@@ -129,12 +134,16 @@ class Failure:
     error: the name of the exception, such as "RewardError".
     message: its text.
     usage: what was spent on it, where that is known: not in older results files, and not where a worker died.
+    id, columns, index: as in `Result`.
     """
 
     prompt: Prompt
     error: str
     message: str
     usage: Usage | None = None
+    id: str | int | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    index: int = 0
 
 
 Outcome = Result | Failure

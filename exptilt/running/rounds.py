@@ -24,8 +24,7 @@ import numpy as np
 from exptilt.errors import AllWeightsZero
 from exptilt.populations.population import Population
 from exptilt.running.allocation import SHARES, Allocation, Candidate, Value, choose, of_accuracy, of_log_z
-from exptilt.running.ledger import Outcomes, finish
-from exptilt.running.lines import from_line
+from exptilt.running.ledger import Outcomes, finish, read_back
 from exptilt.running.places import Place, Threads
 from exptilt.running.request import Job, Request
 from exptilt.running.result import Failure, Outcome, Result
@@ -84,6 +83,9 @@ class Pooled:
     def settings(self) -> Mapping[str, Any]:
         return self.request.settings
 
+    def check(self, jobs: Sequence[Job]) -> None:
+        self.request.check_columns(jobs)
+
     def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
         for job in jobs:
             yield job, pooled(self.request, self.parts[job.name])
@@ -94,7 +96,12 @@ def in_rounds(jobs: Sequence[Job], place: Threads, store: str | Path | None, *, 
     with Store(parts_file(store), place.settings) if store is not None else nullcontext() as file:
         lines = {} if file is None else file.lines
         request = place.request
-        known = {name: from_line(line, request.sampler, request.seed) for name, line in lines.items()}
+        whole = {job.name: job for job in jobs}
+        known = {
+            name: read_back(line, whole[name.partition("+")[0]], request.sampler, request.seed)
+            for name, line in lines.items()
+            if name.partition("+")[0] in whole
+        }
         ledger = Outcomes(known, file, population=True)
         return Pooled(request, {each.job.name: each for each in run_rounds(request, jobs, place, ledger, stop=stop)})
 
@@ -157,10 +164,10 @@ def pooled(request: Request, each: Parts) -> Outcome:
     """The outcome of a prompt: its parts as one population, and the answer from it."""
     usage = Usage.total([outcome.usage for outcome in each.all if outcome.usage is not None])
     if each.failure is not None:
-        return replace(each.failure, usage=usage)
+        return replace(each.failure, usage=usage, index=each.job.index)
     if not each.results:
         said = f"each of {each.dead} parts has weight zero: {_last(each)}"
-        return Failure(each.job.prompt, AllWeightsZero.__name__, said, usage)
+        return Failure(each.job.prompt, AllWeightsZero.__name__, said, usage, each.job.id, each.job.columns, each.job.index)
     allocation = request.allocation
     assert allocation is not None
     shared = allocation.by == "log_z" and len(each.rounds) == len(SHARES) and all(each.rounds)

@@ -10,23 +10,23 @@ and `sample(target, prompt, ...)` gives what `run(target, [..., prompt, ...], ..
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from exptilt.cancelling import Flag
 from exptilt.core import Sampler, Target
-from exptilt.draft import Prompt, as_prompt
+from exptilt.draft import Prompt
 from exptilt.errors import TargetError
 from exptilt.keys import digest
 from exptilt.populations.select import draw
 from exptilt.populations.until import Until
 from exptilt.running.allocation import Allocation, Gain, check_allocation
 from exptilt.running.cluster import Cluster
-from exptilt.running.ledger import Outcomes, finish, known_lines
-from exptilt.running.lines import from_line
+from exptilt.running.example import Example, as_example
+from exptilt.running.ledger import Outcomes, finish, known_lines, read_back
 from exptilt.running.places import Build, Threads, open_place
 from exptilt.running.request import Job, Request, Select, number_jobs
 from exptilt.running.result import Outcome, Result
@@ -46,7 +46,7 @@ Progress = Callable[[int, int, Outcome], None]
 
 def sample(
     target: Target,
-    prompt: Prompt | Messages,
+    prompt: Prompt | Messages | Example,
     sampler: Sampler,
     *,
     select: Select = draw,
@@ -87,7 +87,7 @@ def sample(
 
 async def asample(
     target: Target,
-    prompt: Prompt | Messages,
+    prompt: Prompt | Messages | Example,
     sampler: Sampler,
     *,
     select: Select = draw,
@@ -106,7 +106,7 @@ async def asample(
 
 def stream(
     target: Target,
-    prompt: Prompt | Messages,
+    prompt: Prompt | Messages | Example,
     sampler: Sampler,
     *,
     select: Select = draw,
@@ -126,15 +126,17 @@ def stream(
     occurrence: how many equal prompts come before this one. The result is the one that `run` gives for it in such a list.
     """
     request = Request(target, sampler, select, seed, budget, reward_timeout, until)
-    asked = as_prompt(prompt)
+    example = as_example(prompt)
+    job = Job(example.prompt, occurrence, id=example.id, columns=example.columns)
+    request.check_columns([job])
     if cancel is not None and not isinstance(cancel, Flag):
         raise TargetError(f"cancel={cancel!r} cannot be set by another thread: give a threading.Event")
-    return Stream(lambda flag: request.partials(Job(asked, occurrence), flag), cancel)
+    return Stream(lambda flag: request.partials(job, flag), cancel)
 
 
 def run(
     target: Target | Build,
-    prompts: Sequence[Prompt | Messages],
+    prompts: Iterable[Prompt | Messages | Example | Mapping[str, Any]] | Path,
     sampler: Sampler,
     *,
     select: Select = draw,
@@ -159,6 +161,8 @@ def run(
     and `until` is asked of each population, as in `sample`.
 
     target: the target, or a function without arguments that makes it.
+    prompts: prompts, `Example`s, rows of a data set (mappings with a "prompt" or "messages", as Hugging Face's `datasets` has
+        them), or the Path of a file of them (`exptilt.examples` reads one with other names).
     store: a file that gets one JSON line per prompt as it finishes (`exptilt.running.store`). Where it exists, the prompts in
         it are not run again: it must come from the same settings, but the list of prompts may have grown.
     retry: run the prompts again that the file records as failed; otherwise their failures are kept.
@@ -177,8 +181,10 @@ def run(
     for an engine that fails and ClusterError for a cluster that does. On KeyboardInterrupt the calls under way are given
     up, on this machine and on others, and every finished prompt is kept.
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency={concurrency} must be at least 1: it is the number of prompts under way at once")
+    if not isinstance(concurrency, int) or concurrency < 1:
+        raise ValueError(
+            f"concurrency={concurrency} must be a whole number of 1 or more: it is the number of prompts under way at once"
+        )
     if on_error not in get_args(OnError):
         raise ValueError(f'on_error={on_error!r}: give "record" to go on after a failure, or "stop"')
     jobs, stop = number_jobs(prompts), on_error == "stop"
@@ -190,12 +196,13 @@ def run(
         Request, sampler=sampler, select=select, seed=seed, budget=budget, reward_timeout=reward_timeout, until=until,
         allocation=allocation,
     )  # fmt: skip
-    with (
-        open_place(target, request, concurrency, cluster) as place,
-        Store(store, place.settings) if store is not None else nullcontext() as file,
-    ):
+    with ExitStack() as stack:
+        place = stack.enter_context(open_place(target, request, concurrency, cluster))
+        place.check(jobs)
+        file = None if store is None else stack.enter_context(Store(store, place.settings))
         read = {} if file is None else known_lines(file, jobs, retry)
-        ledger = Outcomes({name: from_line(line, sampler, seed) for name, line in read.items()}, file, store_population)
+        known = {job.name: read_back(read[job.name], job, sampler, seed) for job in jobs if job.name in read}
+        ledger = Outcomes(known, file, store_population)
         if allocation is not None and len(read) < len(jobs):
             assert isinstance(place, Threads)  # a cluster is refused above
             place = in_rounds(jobs, place, store, stop=stop)

@@ -81,5 +81,5 @@ def at_least_one(record: object, *names: str) -> None:
     """Check at construction that the named counts are whole numbers of 1 or more; None stands for "not given"."""
     for name in names:
         value = getattr(record, name)
-        if value is not None and not (isinstance(value, int) and value >= 1):
+        if value is not None and (isinstance(value, bool) or not (isinstance(value, int) and value >= 1)):
             raise ValueError(f"{type(record).__name__}({name}={value!r}): give a whole number of 1 or more")

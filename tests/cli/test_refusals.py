@@ -78,7 +78,7 @@ CASES = {
     "sample toy why? --beta 1 --reward arithmetik": "there is no reward 'arithmetik'",
     "sample toy why? --beta 1 --reward mine.py": "Which object of it? Write mine.py:NAME.",
     "sample toy why? --beta 1 --reward mine.py:thre": "mine.py has no 'thre': it has three. Did you mean three?",
-    "sample toy why? --beta 1 --reward mine.py:three": "mine.py:three needs 3 arguments: give a function (text) -> float",
+    "sample toy why? --beta 1 --reward mine.py:three": "reward three reads the column 'c', and problem 1 ('why?') has none",
     "sample toy why? --beta 1 --reward syntax.py:f": "syntax.py raised SyntaxError: invalid syntax (syntax.py, line 2). Correct",
     "sample toy why? --beta 1 --reward exits.py:f": "exits.py, line 3 raised SystemExit: 3. Correct the file.",
     "sample toy why? --beta 1 --reward imports.py:f": "imports.py, line 1 raised ModuleNotFoundError: No module named",

@@ -46,6 +46,7 @@ class Fake:
     completions: bool = True
     chat: bool = True
     template: bool = True  # whether the model has a chat template
+    variable: str | None = None  # a variable that its template reads; False is what it takes where none is given
     continues: bool = True  # whether a last turn of the assistant can be continued
     key: str | None = None
     delay: float = 0.0
@@ -91,6 +92,11 @@ class Fake:
         """A chat as text. A last turn of the assistant is closed, unless the server continues it and is asked to."""
         messages = body["messages"]
         text = "".join(f"<{turn['role'].upper()}>{turn['content']}" for turn in messages)
+        if (
+            self.variable is not None
+            and (value := (body.get("chat_template_kwargs") or {}).get(self.variable, False)) is not False
+        ):
+            text += f"<{self.variable}:{value}>"
         asked = body.get("continue_final_message") or self.make == "llamacpp"
         return text if self.continues and asked and messages[-1]["role"] == "assistant" else f"{text}<:>"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +21,7 @@ from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.report import write_report
 from exptilt.report.figures import summary
-from exptilt.report.methods import collect
+from exptilt.report.methods import Method, collect
 from exptilt.running.lines import decode, encode
 from exptilt.testing.toys import random_table
 from tests.report.stores import PROMPTS, Page, lines, target
@@ -44,11 +44,15 @@ def known_store(path: Path, shares: Sequence[float], tokens: int = 10) -> Path:
     return path
 
 
+def referred(methods: Sequence[Method], references: Mapping[str, str]) -> list[Method]:
+    return [method.referred(references, None) for method in methods]
+
+
 def test_accuracy_and_calibration_by_hand(tmp_path: Path) -> None:
     """Four answers of weight 0.9, three of them right, and two of 0.6, both right: gaps of 0.15 and 0.4."""
     store = known_store(tmp_path / "a.jsonl", [0.9, 0.9, 0.9, 0.9, 0.6, 0.6])
     references = {f"question {number}": "2" if number == 0 else "the answer is 1.0" for number in range(6)}
-    (figures,) = summary(collect([store]), references, xt.answers.number)
+    (figures,) = summary(referred(collect([store]), references), xt.answers.number)
     assert figures["accuracy"]["value"] == pytest.approx(5 / 6)
     assert figures["cost"]["tokens"] == 10
     low, high = figures["calibration"]["bins"]
@@ -67,12 +71,12 @@ def test_flops_are_those_of_the_results(tmp_path: Path) -> None:
     whole, bare = collect([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
     wanted = mean_cost([result for result in results if isinstance(result, xt.Result)]).flops(parameters)
     assert min(wanted) > 0
-    ours, theirs = summary([whole, bare], {}, xt.answers.number, [parameters] * 2)
+    ours, theirs = summary([whole, bare], xt.answers.number, [parameters] * 2)
     assert ours["flops"] == pytest.approx(wanted)
     assert theirs["flops"] == [*map(pytest.approx, wanted[:2]), None]
-    (modelless,) = summary([bare], {}, xt.answers.number, [replace(parameters, reward=0)])
+    (modelless,) = summary([bare], xt.answers.number, [replace(parameters, reward=0)])
     assert modelless["flops"][2] == 0
-    assert summary([whole], {}, xt.answers.number)[0]["flops"] is None
+    assert summary([whole], xt.answers.number)[0]["flops"] is None
 
 
 def test_parameters_are_not_those_of_other_models(tmp_path: Path) -> None:
@@ -99,12 +103,12 @@ def test_curves_end_where_the_vote_of_the_run_is(stores: list[Path]) -> None:
             for line in method.lines.values()
         }
         references = {prompt: vote if number % 2 else "no" for number, (prompt, vote) in enumerate(votes.items())}
-        (figures,) = summary([method], references, read)
+        (figures,) = summary(referred([method], references), read)
         if figures["curve"]:
             spent, accuracy = figures["curve"][-1]
             assert (spent, accuracy) == (pytest.approx(figures["cost"]["tokens"]), pytest.approx(0.5))
             assert [point[0] for point in figures["curve"]] == sorted(point[0] for point in figures["curve"])
-    curves = {figures["name"]: len(figures["curve"]) for figures in summary(collect(stores), {PROMPTS[0]: "1"}, read)}
+    curves = {figures["name"]: len(figures["curve"]) for figures in summary(referred(collect(stores), {PROMPTS[0]: "1"}), read)}
     assert [name for name, count in curves.items() if count] == ["ets", "qalign", "pimh", "plain"]
 
 
@@ -128,7 +132,7 @@ class Halves:
 def test_another_sampler_has_a_curve_where_its_populations_grow(keeps: bool, tmp_path: Path) -> None:
     """Curves were once drawn by the sampler's name, so other people's samplers had none."""
     xt.run(target(), PROMPTS, Halves(keeps), store=tmp_path / "a.jsonl")
-    (figures,) = summary(collect([tmp_path / "a.jsonl"]), dict.fromkeys(PROMPTS, "1"), xt.answers.number)
+    (figures,) = summary(referred(collect([tmp_path / "a.jsonl"]), dict.fromkeys(PROMPTS, "1")), xt.answers.number)
     assert bool(figures["curve"]) == keeps
 
 

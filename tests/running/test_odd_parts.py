@@ -10,16 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import exptilt as xt
 from exptilt.blocks import BlockSize
 from exptilt.core import Target
 from exptilt.draft import Draft
-from exptilt.errors import AnswerError, PromptError, RewardError, SelectError
+from exptilt.errors import AnswerError, PromptError, RewardError, SelectError, TargetError
 from exptilt.running.ledger import ALIKE
 from exptilt.running.result import Failure
 from exptilt.testing.toys import random_table
+
+
+async def later(drafts: Sequence[Draft]) -> list[float]:
+    return [0.0] * len(drafts)
+
 
 TABLE = xt.engines.TableEngine(random_table(3, 4), 5, 3)
 TARGET = Target(TABLE, lambda prompt, drafts: [0.0] * len(drafts), beta=0.5)
@@ -39,7 +45,9 @@ ODD_REWARDS: dict[str, tuple[Callable[[Sequence[Draft]], Any], str]] = {
     "digits": (lambda drafts: "1" * len(drafts), "returned a str"),
     "None": (lambda drafts: None, "raised TypeError"),
     "number": (lambda drafts: 1.0, "raised TypeError"),
-    "holes": (lambda drafts: [None] * len(drafts), "returned nan"),
+    "holes": (lambda drafts: [None] * len(drafts), "returned None for a draft"),
+    "texts": (lambda drafts: ["1"] * len(drafts), "returned '1' for a draft"),
+    "async": (lambda drafts: later(drafts), "is an async function"),
     "pairs": (lambda drafts: [(1.0, "why")] * len(drafts), "raised ValueError"),
     "dicts": (lambda drafts: [{"score": 1.0}] * len(drafts), "raised TypeError"),
 }
@@ -73,6 +81,53 @@ def test_an_odd_reward_fails_its_prompt_alone(kind: str) -> None:
     assert [isinstance(outcome, xt.Result) for outcome in outcomes] == [True, False, True]
     with pytest.raises(RewardError, match=said):
         xt.sample(target, "odd", xt.Independent(4))
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"sampler": "ets"}, "the sampler 'ets' is not one"),
+        ({"sampler": lambda target, prompt, key: []}, "is not one"),
+        ({"seed": 1.5}, "seed=1.5 must be a whole number"),
+        ({"seed": "x"}, "seed='x' must be a whole number"),
+        ({"seed": True}, "seed=True must be a whole number"),
+        ({"budget": 5}, "budget=5 is not a Budget"),
+    ],
+)
+def test_odd_parts_of_a_request_are_refused_before_any_work(odd: dict[str, Any], said: str) -> None:
+    """They were an AttributeError or a TypeError of the inside, or a seed that drew something all the same."""
+    given: dict[str, Any] = {"sampler": xt.Independent(2), **odd}
+    for ask in (xt.sample, xt.stream):
+        with pytest.raises(TargetError, match=said):
+            ask(TARGET, "x", given["sampler"], **{name: value for name, value in given.items() if name != "sampler"})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    target = replace(TARGET, beta=np.float32(0.5))
+    asked = np.array(["a", "b"])
+    for one, other in zip(xt.run(target, asked, xt.Independent(2), seed=np.int64(3)), "ab", strict=True):  # type: ignore[arg-type]
+        assert isinstance(one, xt.Result)
+        assert type(one.prompt) is str
+        assert one.text == xt.sample(TARGET, other, xt.Independent(2), seed=3).text
+    with pytest.raises(TargetError, match="beta=True"):
+        replace(TARGET, beta=True)
+
+
+def test_prompts_may_come_from_a_generator() -> None:
+    """A run over a generator gave no results and no error: the look for a prompt alone had used it up."""
+    results = xt.run(TARGET, (prompt for prompt in PROMPTS[:3]), xt.Independent(2))  # type: ignore[arg-type]
+    assert [result.prompt for result in results] == PROMPTS[:3]
+    with pytest.raises(TargetError, match="was given 7, which has none"):
+        xt.run(TARGET, 7, xt.Independent(2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"concurrency=2.5 must be a whole number"):
+        xt.run(TARGET, PROMPTS, xt.Independent(2), concurrency=2.5)  # type: ignore[arg-type]
+
+
+def test_a_table_gives_one_probability_for_each_token() -> None:
+    """A row that was too short never drew the tokens that it left out, and without a word."""
+    short = xt.engines.TableEngine(lambda prefix: [0.5, 0.25, 0.25] if not prefix else [0.5, 0.5], 5, 2)
+    with pytest.raises(ValueError, match=r"gives 2 probabilities at \(\d,\) and 3 at its start"):
+        xt.sample(xt.Target(short, TARGET.reward, 1.0), "x", xt.Independent(20))
 
 
 def test_tuples_and_truth_values_are_scores() -> None:

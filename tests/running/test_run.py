@@ -245,7 +245,7 @@ def test_mistaken_arguments_are_named() -> None:
         xt.run(TARGET, "why?", xt.Independent(2))
     with pytest.raises(TargetError, match="put it into a list"):
         xt.run(TARGET, [{"role": "user", "content": "why?"}], xt.Independent(2))  # pyright: ignore[reportArgumentType]
-    for wrong in ({"prompt": "why?"}, 3, None):
+    for wrong in (b"why?", 3, None):
         with pytest.raises(xt.PromptError, match="a string or a list of messages"):
             xt.run(TARGET, [wrong], xt.Independent(2))  # pyright: ignore[reportArgumentType]
         with pytest.raises(xt.PromptError, match="a string or a list of messages"):

@@ -24,6 +24,7 @@ from exptilt.errors import AnswerError, PromptError
 from exptilt.keys import Key
 
 KEPT_PROMPTS = 4096
+_NONE: Mapping[str, Any] = {}
 CONTINUED: Mapping[str, bool] = {"add_generation_prompt": False, "continue_final_message": True}  # as vLLM and SGLang call it
 BEGUN = Chat.of([{"role": "user", "content": "Count to four."}, {"role": "assistant", "content": "One, two,"}])
 CURE = "leave the assistant's last message out, or load a model whose template continues it"
@@ -37,7 +38,7 @@ class ServedText:
 
     def __init__(self, server: Server, variables: Mapping[str, Any]) -> None:
         self.server, self.variables, self.pieces = server, variables, Pieces()
-        self._prompts: OrderedDict[Prompt, tuple[int, ...]] = OrderedDict()
+        self._prompts: OrderedDict[tuple[Prompt, str], tuple[int, ...]] = OrderedDict()
         self._continues: bool | None = None  # whether the chat endpoint continues a last message; None while not tried
         self._lock = threading.Lock()
 
@@ -46,17 +47,38 @@ class ServedText:
         """A digest of how the server's tokenizer encodes a specimen text, or "text" where tokens are strings."""
         return self.server.abilities.alphabet
 
-    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+    def encode(self, prompt: Prompt, variables: Mapping[str, Any] = _NONE) -> tuple[int, ...]:
+        key = (prompt, json.dumps(variables, sort_keys=True) if variables else "")
         with self._lock:
-            if prompt in self._prompts:
-                self._prompts.move_to_end(prompt)
-                return self._prompts[prompt]
-        encoded = self.server.private(partial(self._encode, prompt))
+            if key in self._prompts:
+                self._prompts.move_to_end(key)
+                return self._prompts[key]
+        encoded = self.server.private(partial(self._encode, prompt, self._fields(variables)))
         with self._lock:
-            self._prompts[prompt] = encoded
+            self._prompts[key] = encoded
             if len(self._prompts) > KEPT_PROMPTS:
                 self._prompts.popitem(last=False)
         return encoded
+
+    def seen(self, chat: Chat, variables: Mapping[str, Any]) -> int | tuple[int, ...] | None:
+        """The ids of a chat where the server tells them; else how many its chat endpoint counts, or None where it does not."""
+        if self.server.abilities.mode != "chat":
+            return self.encode(chat, variables)
+        return self.server.private(partial(self._counted, chat, self._fields(variables)))
+
+    def _fields(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The further fields of a request by which the template is applied."""
+        if not variables:
+            return dict(self.variables)
+        return {**self.variables, "chat_template_kwargs": {**self.variables.get("chat_template_kwargs", {}), **variables}}
+
+    def _counted(self, chat: Chat, fields: Mapping[str, Any]) -> int | None:
+        try:
+            return self._size({"messages": chat.messages, **fields})
+        except AnswerError as error:
+            if not error.status:
+                raise
+            raise PromptError(f"the server refuses them ({error.said or error.status})") from error
 
     def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
         if self.server.abilities.mode != "ids":
@@ -65,10 +87,11 @@ class ServedText:
 
     def messages(self, prompt: Sequence[int]) -> dict[str, Any]:
         """The fields of a request to the chat endpoint that ask for what follows an encoded prompt."""
-        messages = json.loads(self.pieces.text(prompt))
-        return {"messages": messages, **(CONTINUED if messages[-1]["role"] == "assistant" else {})}
+        asked = json.loads(self.pieces.text(prompt))
+        return {**asked, **(CONTINUED if asked["messages"][-1]["role"] == "assistant" else {})}
 
-    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+    def _encode(self, prompt: Prompt, fields: Mapping[str, Any]) -> tuple[int, ...]:
+        """fields: those that the template reads."""
         mode = self.server.abilities.mode
         if mode == "chat":
             assert isinstance(prompt, Chat)
@@ -77,15 +100,15 @@ class ServedText:
                     f"{self.server.model} is behind a chat server that does not continue the assistant's last message, judging "
                     f"by its token counts: {CURE}"
                 )
-            return self.pieces.ids([json.dumps(prompt.messages)])
+            return self.pieces.ids([json.dumps({"messages": prompt.messages, **fields})])
         if isinstance(prompt, str):
             return self.pieces.ids([prompt]) if mode == "text" else self._tokenized({"prompt": prompt})
         if mode == "text":
-            written = _text(self._templated("/apply-template", {"messages": prompt.messages}), "prompt")
+            written = _text(self._templated("/apply-template", {"messages": prompt.messages, **fields}), "prompt")
             _check_continued(prompt, written)
             return self.pieces.ids([written])
-        fields = CONTINUED if prompt.prefill is not None else {"add_generation_prompt": True}
-        tokens = self._tokenized({"messages": prompt.messages, **fields})
+        begun = CONTINUED if prompt.prefill is not None else {"add_generation_prompt": True}
+        tokens = self._tokenized({"messages": prompt.messages, **fields, **begun})
         if prompt.prefill is not None:
             _check_continued(prompt, self._detokenized(tokens))
         return tokens
@@ -103,9 +126,8 @@ class ServedText:
         return _text(self.server.ask("/detokenize", {"tokens": list(tokens)}, Key(0, "detokenize")), "prompt")
 
     def _templated(self, path: str, given: dict[str, Any]) -> dict[str, Any]:
-        variables = self.variables if "messages" in given else {}
         try:
-            return self.server.ask(path, {**given, **variables}, Key(0, path))
+            return self.server.ask(path, given, Key(0, path))
         except AnswerError as error:
             if not error.status:  # the server is at fault, not the prompt
                 raise
@@ -124,15 +146,17 @@ class ServedText:
 
     def _prompt_size(self, fields: Mapping[str, bool]) -> int | None:
         """How many tokens the chat endpoint counts in a prompt; None where it refuses the fields or does not count."""
-        body = {"messages": BEGUN.messages, self.server.abilities.cap: 16, **self.variables, **fields}
         try:
-            return spent(self.server.ask("chat/completions", body, Key(0, "continues"))).prompt
+            return self._size({"messages": BEGUN.messages, **self.variables, **fields})
         except PromptError:
             return None
         except AnswerError as error:
             if not error.status:  # the server is at fault, not the fields
                 raise
             return None
+
+    def _size(self, body: dict[str, Any]) -> int | None:
+        return spent(self.server.ask("chat/completions", {self.server.abilities.cap: 16, **body}, Key(0, "size"))).prompt
 
 
 def _check_continued(chat: Chat, written: str) -> None:

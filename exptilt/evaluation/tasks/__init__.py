@@ -17,11 +17,12 @@ from dataclasses import replace
 
 from exptilt.answers import Answer
 from exptilt.errors import ExptiltError
+from exptilt.evaluation.tasks.files import file_task
 from exptilt.evaluation.tasks.harness import harness_task
 from exptilt.evaluation.tasks.offline import chain_task, gsm_symbolic, humaneval, unit_tests, word_problem_task
 from exptilt.evaluation.tasks.task import NAMED, OFFLINE, Task
 
-__all__ = ["Task", "load_task", "chain_task", "unit_tests", "NAMED", "OFFLINE"]
+__all__ = ["Task", "file_task", "load_task", "chain_task", "unit_tests", "NAMED", "OFFLINE"]
 
 
 def load_task(

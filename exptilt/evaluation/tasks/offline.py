@@ -10,11 +10,13 @@ from typing import Any
 
 from exptilt import answers
 from exptilt.answers.programs import fenced
+from exptilt.draft import Prompt
 from exptilt.errors import ExptiltError
 from exptilt.evaluation.tasks.chains import chains
 from exptilt.evaluation.tasks.task import Task
 from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.populations.utilities import chrf
+from exptilt.running.example import as_example
 from exptilt.sandbox import Task as Trial
 from exptilt.sandbox import try_program
 
@@ -97,9 +99,10 @@ def passes_tests(text: str, reference: str) -> bool:
     return outcome.kind == "passed"
 
 
-def unit_tests(task: Task) -> dict[str, list[str]]:
+def unit_tests(task: Task) -> dict[Prompt, list[str]]:
     """The tests of a HumanEval task by its prompts, as `exptilt.rewards.UnitTests` takes them: the true reward."""
-    return {prompt: [_test(reference)] for prompt, reference in zip(task.prompts, task.references, strict=True)}
+    pairs = zip(task.prompts, task.references, strict=True)
+    return {as_example(prompt).prompt: [_test(reference)] for prompt, reference in pairs}
 
 
 def _test(reference: str) -> str:

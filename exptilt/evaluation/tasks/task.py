@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from exptilt import answers
 from exptilt.answers import Answer
+from exptilt.draft import Prompt
 from exptilt.populations.utilities import Utility, rouge1
+from exptilt.running.example import Example
 
 OFFLINE = ("word-problems", "chains", "gsm-symbolic", "humaneval", "humaneval-completion")
 
@@ -16,7 +18,7 @@ OFFLINE = ("word-problems", "chains", "gsm-symbolic", "humaneval", "humaneval-co
 class Task:
     """Problems with known answers.
 
-    prompts: what the model is asked.
+    prompts: what the model is asked, as prompts or as examples with columns.
     references: for each prompt, what `correct` needs to judge a response to it.
     answer: reads the canonical answer of a response, for votes and agreement rewards.
     correct: whether a response is right, given the reference; it may be slow, as running unit tests is.
@@ -26,7 +28,7 @@ class Task:
     """
 
     name: str
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt | Example, ...]
     references: tuple[str, ...]
     answer: Answer
     correct: Callable[[str, str], bool]
