@@ -45,6 +45,25 @@ class TextFormat(BaseModel):
     type: Literal["text"]
 
 
+class Continuing(BaseModel):
+    """How vLLM's clients say whether the last message is continued; some send it inside of a field `extra_body`, too."""
+
+    model_config = STRICT
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    include_stop_str_in_output: Annotated[bool, only(False)] | None = None
+
+    def check(self, prefilled: bool) -> None:
+        """Raises Refusal where it is not as the last message says."""
+        for name, wanted in (("continue_final_message", prefilled), ("add_generation_prompt", not prefilled)):
+            if getattr(self, name) not in (None, wanted):
+                raise Refusal(
+                    f"{name} must be {str(wanted).lower()} here: a last message of the assistant is continued, and no other",
+                    param=name,
+                    code="invalid_value",
+                )
+
+
 class ChatRequest(BaseModel):
     """A conversation to be continued."""
 
@@ -73,6 +92,10 @@ class ChatRequest(BaseModel):
     parallel_tool_calls: bool | None = None
     store: Annotated[bool, only(False)] | None = None
     service_tier: Literal["auto", "default"] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    include_stop_str_in_output: Annotated[bool, only(False)] | None = None
+    extra_body: Continuing | None = None
 
     def read(self) -> Asked:
         """The request in exptilt's words. Raises Refusal or PromptError."""
@@ -80,6 +103,9 @@ class ChatRequest(BaseModel):
             raise Refusal(
                 "max_tokens and max_completion_tokens differ: give one of them", param="max_tokens", code="invalid_value"
             )
+        own = Continuing(add_generation_prompt=self.add_generation_prompt, continue_final_message=self.continue_final_message)
+        for each in (own, self.extra_body or own):
+            each.check(prefilled=self.messages[-1].role == "assistant")
         return Asked(
             model=self.model,
             prompts=(Chat.of([message.turn for message in self.messages]),),

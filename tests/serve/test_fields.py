@@ -115,6 +115,27 @@ def test_neutral_values_of_fields_that_are_not_supported_pass(server: Live) -> N
     assert post(server, CHAT | neutral).status_code == 200
 
 
+CONTINUED = [*USER, {"role": "assistant", "content": "well"}]
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"extra_body": {}}, 200),
+        ({"continue_final_message": False, "add_generation_prompt": True}, 200),
+        ({"messages": CONTINUED, "continue_final_message": True, "extra_body": {"add_generation_prompt": False}}, 200),
+        ({"continue_final_message": True}, 400),
+        ({"messages": CONTINUED, "extra_body": {"continue_final_message": False}}, 400),
+        ({"messages": CONTINUED, "add_generation_prompt": True}, 400),
+        ({"include_stop_str_in_output": True}, 400),
+        ({"extra_body": {"exptilt": {}}}, 400),
+    ],
+)
+def test_what_clients_of_vllm_say_of_the_last_message_must_agree_with_it(server: Live, more: dict[str, Any], status: int) -> None:
+    """its_hub's client sends these to every server that is not OpenAI's, inside of a field `extra_body` as well."""
+    assert post(server, CHAT | more).status_code == status
+
+
 @pytest.mark.parametrize("header", ["x", "-5", "tokens=", "tokens=nan", "tokens=1e3", "euros=5", "seconds=inf", "tokens=5,,"])
 def test_a_wrong_budget_header_is_named(server: Live, header: str) -> None:
     said = post(server, CHAT, headers={"x-exptilt-budget": header})
