@@ -147,7 +147,9 @@ def _history(
     if isinstance(trace, Chain):
         if trace.runs:
             missing.append("Of the runs that proposed the states of this chain, only the states are kept.")
-        if population is not None:
+        if trace.recycled:
+            missing.append("The states of this chain were recycled: its drafts are states and proposals by their chances.")
+        elif population is not None:
             return {"chain": chain(trace, len(population))}
     return {}
 

@@ -64,7 +64,14 @@ _STEP = {
     "rollouts?": (["count"], "none"), "first?": ("count", "none"),
 }  # fmt: skip
 _GENERATION = {"texts": ["text"], "parents": ["count"], "log_w": ["log"], "log_v": ["log"]}
-_CHAIN = {"acceptance": "finite", "r_hat": _MAYBE_NUMBER, "chains": "positive", "burn_in": "count", "runs": "flag"}
+_CHAIN = {
+    "acceptance": "finite",
+    "r_hat": _MAYBE_NUMBER,
+    "chains": "positive",
+    "burn_in": "count",
+    "runs": "flag",
+    "recycled?": "flag",
+}
 _TRACES: Mapping[str, dict[str, Any]] = {
     "Tree": {"steps": [_STEP]},
     "Generations": {"generations": [_GENERATION], "resampled": "count"},

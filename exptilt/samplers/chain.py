@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from exptilt.draft import Draft
 from exptilt.keys import Key
-from exptilt.populations.diagnostics import r_hat
+from exptilt.populations.diagnostics import log_sum, r_hat
 from exptilt.populations.population import Population
 from exptilt.samplers.common import metropolis
 from exptilt.samplers.trace import Chain
@@ -31,10 +31,14 @@ class State(NamedTuple):
 
 @dataclass
 class Path:
-    """The states of all chains so far, one row for each step, and how their moves went. runs: as in `Chain`."""
+    """The states of all chains so far, one row for each step, and how their moves went. runs: as in `Chain`.
+
+    proposed: what each move proposed, one row for each step after the first; only where the states are to be recycled.
+    """
 
     rows: list[list[State]]
     runs: bool = False
+    proposed: list[list[State]] = field(default_factory=list)
     moves: int = 0
     accepted: int = 0
 
@@ -51,9 +55,27 @@ class Path:
         held = [state.allowed for state in states]
         if not any(held):
             return None
-        acceptance = self.accepted / max(1, self.moves)
-        trace = Chain(acceptance, self._r_hat(burn_in), len(self.rows[0]), burn_in, self.runs)
-        return Population.unweighted([state.draft for state in states], [state.reward for state in states], trace, held)
+        drafts, rewards = [state.draft for state in states], [state.reward for state in states]
+        return Population.unweighted(drafts, rewards, self._trace(burn_in), held)
+
+    def recycled(self, burn_in: int = 0) -> Population | None:
+        """The first states kept, and in place of each later one what its move had to choose from: the proposal with the
+        probability α that it was accepted with, the state before with 1 - α."""
+        parts = [(state, 1.0) for state in self.rows[burn_in]]
+        for before, proposals in zip(self.rows[burn_in:-1], self.proposed[burn_in:], strict=True):
+            for old, new in zip(before, proposals, strict=True):
+                alpha = chance(new.log_density, old.log_density)
+                parts += [(old, 1.0 - alpha), (new, alpha)]
+        held = [(state, share) for state, share in parts if state.allowed and share > 0]
+        if not held:
+            return None
+        log_w = np.log([share for _, share in held])
+        rewards = np.array([state.reward for state, _ in held])
+        trace = replace(self._trace(burn_in), recycled=True)
+        return Population([state.draft for state, _ in held], log_w - log_sum(log_w), rewards, proper=False, trace=trace)
+
+    def _trace(self, burn_in: int) -> Chain:
+        return Chain(self.accepted / max(1, self.moves), self._r_hat(burn_in), len(self.rows[0]), burn_in, self.runs)
 
     def _r_hat(self, burn_in: int) -> float | None:
         """R̂ of the chains that have met an allowed state, over the steps at which all of them had."""

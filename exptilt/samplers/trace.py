@@ -149,6 +149,7 @@ class Chain:
     chains: how many chains advance together.
     burn_in: leading states left out of the population.
     runs: whether each state comes from a run of another sampler, of which nothing else is kept.
+    recycled: whether the rows are weighted states and proposals instead, in no such order.
     """
 
     acceptance: float
@@ -156,6 +157,7 @@ class Chain:
     chains: int = 1
     burn_in: int = 0
     runs: bool = False
+    recycled: bool = False
 
 
 def _share_alike(steps: Sequence[Sequence[float]]) -> float | None:

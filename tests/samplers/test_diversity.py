@@ -13,15 +13,16 @@ import exptilt as xt
 from exptilt.blocks import Block, Blocks, schedule
 from exptilt.core import Target
 from exptilt.draft import Draft
-from exptilt.engines.table import MaskedTableEngine, TableEngine
+from exptilt.engines import MaskedTableEngine, TableEngine
 from exptilt.errors import AllWeightsZero
 from exptilt.keys import Key
-from exptilt.samplers import SMC, Independent, ParticleGibbs
-from exptilt.samplers.chain import State
+from exptilt.samplers import SMC, Independent, ParticleGibbs, SuffixMCMC
+from exptilt.samplers.chain import Path, State
 from exptilt.samplers.gibbs import Held
 from exptilt.samplers.particles import Particles
 from exptilt.testing.enumeration import distance, expected_weights, paths
 from exptilt.testing.toys import Toy, autoregressive, constrained, masked, reward_of
+from tests.samplers.test_mcmc import suffix_states
 from tests.samplers.test_steps import lined, lines_value
 
 
@@ -277,3 +278,60 @@ def test_power_smc_is_proper_by_enumeration() -> None:
 
     wanted = {tokens: math.exp(2 * log_p) for tokens, log_p in engine.enumerate().items()}
     assert distance(expected_weights(SMC(2, 1, value=powers, threshold=0.9), target), wanted) < 1e-9
+
+
+# ----------------------------------------------------------------------------------------------------------- recycling
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_recycled_moves_keep_the_target_and_lose_variance(seed: int, power: float) -> None:
+    """From π, the proposal with weight α and the state before with 1 - α have expectation π, over all moves, to 1e-12.
+
+    Given the proposal the recycled weights are the mean of the plain ones over the coin: the variance of every share is smaller.
+    """
+    toy = autoregressive(seed, symbols=3, cap=3)
+    sampler = SuffixMCMC(1, power=power, recycle=True)
+    log_p = np.array(list(toy.target.engine.enumerate().values()))  # type: ignore[attr-defined]
+    law = np.array(list(toy.gamma.values())) * np.exp((power - 1) * log_p)
+    states, law = suffix_states(sampler, toy), law / law.sum()
+    means, squares = np.zeros((2, len(states))), np.zeros((2, len(states)))
+    names = {state.draft.tokens: number for number, state in enumerate(states)}
+    for share, start in zip(law, states, strict=True):
+
+        def moved(key: Key, start: State = start) -> Path:
+            path = Path([[start]])
+            sampler._advance(toy.target, "x", path, [key])
+            return path
+
+        for probability, path in paths(moved):
+            for number, population in enumerate((path.population(1), path.recycled(0))):
+                assert population is not None
+                found = np.zeros(len(states))
+                for draft, weight in zip(population.drafts, population.weights, strict=True):
+                    found[names[draft.tokens]] += weight
+                if number:
+                    found = 2 * found - np.eye(len(states))[names[start.draft.tokens]]  # less the first state, half of the weight
+                means[number] += share * probability * found
+                squares[number] += share * probability * found**2
+    np.testing.assert_allclose(means, [law, law], atol=1e-12)
+    assert (squares[1] <= squares[0] + 1e-12).all()
+    assert squares[1].sum() < squares[0].sum() - 1e-3
+
+
+def test_recycled_populations_of_a_run() -> None:
+    toy = constrained(autoregressive(2, symbols=3, cap=3), lambda tokens: tokens[0] == 0)
+    plain = list(SuffixMCMC(40, chains=2, burn_in=5)(toy.target, "x", Key(3)))
+    recycled = list(SuffixMCMC(40, chains=2, burn_in=5, recycle=True)(toy.target, "x", Key(3)))
+    assert len(plain) == len(recycled)
+    last = recycled[-1]
+    assert last.log_z is None
+    assert math.isclose(float(np.exp(last.log_w).sum()), 1.0)
+    held = {draft.tokens for draft, weight in zip(plain[-1].drafts, plain[-1].weights, strict=True) if weight > 0}
+    assert len(held) > 1
+    assert held <= {draft.tokens for draft in last.drafts}
+    assert len(last) > len(plain[-1])
+    assert all(draft.tokens[0] == 0 for draft in last.drafts)
+    assert last.stats["acceptance"] == plain[-1].stats["acceptance"]
+    with pytest.raises(ValueError, match="leave one of the two out"):
+        SuffixMCMC(3, recycle=True, block=2)

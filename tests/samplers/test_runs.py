@@ -61,6 +61,7 @@ SAMPLERS: dict[str, Sampler] = {
     "beam search": Beam(3, 4, 2),
     "beam search by value": Beam(3, 4, 2, value=ones),
     "chains": SuffixMCMC(8, chains=3),
+    "recycled chains": SuffixMCMC(8, chains=3, recycle=True),
     "power chain": SuffixMCMC(8, power=2.0),
     "rejection": Rejection(3, 90, 3.5, batch=4),
     "metropolised independent": Metropolised(Independent(4, batch=2), 5),
