@@ -75,6 +75,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/guidance.py --questions 64 --plain-questions 8 --flight 32 --label guidance-tiny-32
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python -m bench.serve_load
+	$(BIN)/python -m bench.serve_chaos --described 30
 	$(BIN)/python bench/results_page.py
 
 # The same on a real model, for example: make bench-file FILE=SmolLM2-135M-Instruct.Q4_1.gguf NAME=smollm2 (half an hour or more)

@@ -30,7 +30,6 @@ from exptilt.evaluation.tasks.word_problems import word_problems
 
 ROOT = Path(__file__).resolve().parents[1]
 CAP, SEED, BETA = 48, 7, 0.2
-SETTINGS = {"candidates": 4, "block": 16}
 
 
 def questions(count: int) -> list[Any]:
@@ -40,7 +39,7 @@ def questions(count: int) -> list[Any]:
 def alone(count: int, clients: int) -> None:
     """The child that runs: seconds and texts on standard output."""
     with xt.load("tiny", max_tokens=CAP) as engine:
-        target, sampler = xt.Target(engine, xt.rewards.Arithmetic(), BETA), xt.ETS(**SETTINGS)
+        target, sampler = xt.Target(engine, xt.rewards.Arithmetic(), BETA), xt.ETS(candidates=4, block=16)
         xt.run(target, questions(count)[:clients], sampler, concurrency=clients, seed=SEED + 1)
         began = time.monotonic()
         outcomes = xt.run(target, questions(count), sampler, concurrency=clients, seed=SEED)

@@ -10,8 +10,9 @@ from exptilt import names
 from exptilt.core import Engine, PromptReward, Reward, Target
 from exptilt.errors import UsageError
 from exptilt.rewards import Zero
+from exptilt.serve.changes import changed
 from exptilt.serve.config import Config
-from exptilt.serve.recipes import Catalogue, Recipe, changed
+from exptilt.serve.recipes import Catalogue, Recipe
 from exptilt.serve.refusals import Refusal
 
 

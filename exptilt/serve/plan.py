@@ -18,8 +18,9 @@ from exptilt.running.run import stream
 from exptilt.running.stream import Stream
 from exptilt.serve.answers import tells_tokens
 from exptilt.serve.asked import Asked
+from exptilt.serve.changes import changed
 from exptilt.serve.config import Limits
-from exptilt.serve.recipes import Catalogue, Recipe, changed, parts, rows
+from exptilt.serve.recipes import Catalogue, Recipe, parts, rows
 from exptilt.serve.refusals import Refusal, refusal
 from exptilt.usage import Budget
 

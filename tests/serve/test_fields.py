@@ -151,6 +151,21 @@ def test_a_body_that_is_not_a_request_is_refused(server: Live, body: bytes) -> N
     assert said.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
+def test_numbers_beyond_the_range_of_floats_are_refused(server: Live, number: str) -> None:
+    """Python reads them from JSON, and a whole number of 400 digits raises where it meets a float."""
+    fields = (
+        *('"temperature": N', '"seed": N', '"n": N', '"max_tokens": N', '"exptilt": {"beta": N}', '"exptilt": {"temper": N}'),
+        *('"exptilt": {"step_weights": [N]}', '"exptilt": {"candidates": N}', '"exptilt": {"budget": {"seconds": N}}'),
+    )
+    for field in fields:
+        body = f'{{"model": "table", "messages": [{{"role": "user", "content": "hi"}}], {field.replace("N", number)}}}'
+        said = httpx2.post(
+            f"{server.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}, timeout=30
+        )
+        assert (said.status_code, said.json()["error"]["type"]) == (400, "invalid_request_error"), field
+
+
 def test_half_a_character_in_a_prompt_is_refused(server: Live) -> None:
     """So is one in a name, which comes back in the error: it has no bytes in UTF-8, and would be a 500."""
     bodies = (
