@@ -52,6 +52,11 @@ def reading(name: str, kind: str = CAUSAL) -> Iterator[None]:
         ) from error
     except Exception as error:
         reason = " ".join(str(error).split())[:400]
+        if "trust_remote_code" in str(error) and "trust_remote_code" not in kind:
+            raise ModelError(
+                f"{name} comes with Python code of its own, which is not run here: give a model of a kind that "
+                "transformers knows, or put a server before it"
+            ) from error
         raise ModelError(
             f"{name} cannot be read by transformers: {type(error).__name__}: {reason} "
             f"Check the name, the files and, for a hub id, the connection; the model must be {kind}."
@@ -67,8 +72,8 @@ def read_whole(kind: Any, source: Any, name: str, words: str, *, device: str, sp
     spare: whether weights may be left over, as those of another head beside the one wanted.
     Raises ModelError.
     """
-    with reading(name, words):
-        model, report = kind.from_pretrained(source, output_loading_info=True, **options)
+    with reading(name, words):  # transformers asks on the terminal whether it may run a model's own code, unless it is told
+        model, report = kind.from_pretrained(source, output_loading_info=True, **{"trust_remote_code": False, **options})
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     buffers = {key for key, _ in model.named_buffers()}
     unknown = sorted(key for key in report["unexpected_keys"] if key not in buffers and not BUFFERS.search(key))

@@ -166,6 +166,22 @@ def with_weights(folder: Path, there: Path, add: Sequence[str] = (), drop: Seque
     return there
 
 
+def test_a_model_with_code_of_its_own_is_refused_without_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """transformers asked on the terminal whether to run the code, and waited 15 seconds for an answer."""
+    pytest.importorskip("transformers")
+    folder = tmp_path / "own"
+    shutil.copytree(files.MODELS / "tiny", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit\n")
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "n")
+    with pytest.raises(ModelError, match="comes with Python code of its own, which is not run here"):
+        load(f"hf:{folder}")
+    assert asked == []
+
+
 def test_weights_that_the_files_lack_are_named(model_folder: Path, tmp_path: Path):
     """A folder without lm_head, such as a reward model's, got a random one, another at every load, without a word."""
     folder = with_weights(model_folder, tmp_path / "m", drop=["lm_head.weight", "model.norm.weight"])

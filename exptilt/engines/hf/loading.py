@@ -45,7 +45,7 @@ def read_weights(
     """
     kind, where = dtype_named(dtype), device_or_default(device)
     with reading(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # or it asks on the terminal
     model = read_whole(transformers.AutoModelForCausalLM, source, name, CAUSAL, device=where, dtype=kind)
     return Weights(model, tokenizer, name=name, max_rows=max_rows, rows_memory=rows_memory, memory=memory, fast=fast, ours=True)
 

@@ -30,7 +30,7 @@ def _read_tokenizer(source: str | Path) -> Any:
     try:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # or it asks on the terminal
     except ImportError as error:
         raise ModelError(f"tokenizer={str(source)!r} needs transformers: pip install 'exptilt[hf]'") from error
     except Exception as error:

@@ -73,7 +73,7 @@ def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_row
     if max_rows is not None:
         given["max_num_seqs"] = max_rows
     with reading(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # or it asks on the terminal
         arguments = EngineArgs(
             model=str(source),
             dtype=dtype,

@@ -93,8 +93,8 @@ def read(source: str | Path, head: Head, *, name: str, dtype: str, device: str |
     kind, words = _CLASSES[head]
     found = find_source(str(source), name)
     with reading(name, words):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(found)
-        model, report = kind.from_pretrained(found, dtype=number, output_loading_info=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(found, trust_remote_code=False)  # or it asks on the terminal
+        model, report = kind.from_pretrained(found, dtype=number, output_loading_info=True, trust_remote_code=False)
     _check(model, report, name, words)
     model = model.to(device_or_default(device)).eval()
     look = repr((tokenizer.chat_template, sorted(tokenizer.get_vocab().items())))
