@@ -22,8 +22,15 @@ from exptilt.serve.refusals import Refusal
 READY = ("plain", "majority", "bon16", "ets")
 """What every model is offered as besides, after "@"; those that need a reward only where the server has one."""
 
-_COUNTED = ("n", "candidates", "particles", "draws", "steps")  # what the number after a sampler's name means, the first it has
-_AT_ONCE = ("candidates", "rollouts", "particles", "chains")  # settings whose product is drawn at once
+_COUNTED = (
+    "n",
+    "beams",
+    "candidates",
+    "particles",
+    "draws",
+    "steps",
+)  # what the number after a sampler's name means, the first it has
+_AT_ONCE = ("beams", "candidates", "rollouts", "particles", "chains")  # settings whose product is drawn at once
 
 
 @dataclass(frozen=True)

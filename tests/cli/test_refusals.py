@@ -56,7 +56,7 @@ CASES = {
     f"{SAMPLE} --budget-seconds nan": "budget seconds=nan must be positive",
     f"{SAMPLE} --reward-timeout nan": "reward_timeout=nan must be a positive number of seconds",
     # samplers
-    f"{SAMPLE} --sampler est": "there is no sampler 'est': give ets, independent,",
+    f"{SAMPLE} --sampler est": "there is no sampler 'est': give ets, beam, independent,",
     f"{SAMPLE} --returns chains": "--returns: 'chains' is not one of rollouts, chain; see",
     f"{SAMPLE} --step-weights 1,b": "--step-weights: 'b' is not a number, or \"none\"; see",
     f"{SAMPLE} --step-weights 1,-2": "ETS(step_weights=(1.0, -2.0)): give non-negative numbers",

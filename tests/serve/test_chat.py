@@ -10,9 +10,11 @@ import openai
 import pytest
 
 import exptilt as xt
+from exptilt import names
 from exptilt.draft import Chat
 from exptilt.running.run import stream
 from exptilt.serve.plan import plan
+from exptilt.serve.recipes import rows
 from tests.serve.served import TABLE, USER, Live, catalogue, heads, live, recipe
 
 TARGET = xt.Target(TABLE, heads, 0.5)
@@ -131,6 +133,31 @@ def test_every_stream_of_a_plan_is_the_public_one() -> None:
     made = plan(Asked("table", (PROMPT,), seed=5, n=2), None, catalogue(usual=recipe("smc", particles=4, block=1)), _limits())
     wanted = stream(TARGET, PROMPT, xt.SMC(4, block=1), seed=5, occurrence=1).result()
     assert made.begin(1, _Never()).result().text == wanted.text
+
+
+@pytest.mark.parametrize("name", [*names.SAMPLERS.names, *names.ALIASES])
+def test_no_sampler_draws_more_at_once_than_a_request_is_charged_for(name: str) -> None:
+    """Admission by memory, and the cap on rows, depend on what the names of a sampler's settings tell."""
+    most = 0
+
+    class Counting:
+        """The table, which counts the rows of its calls."""
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(TABLE, attribute)
+
+        can, metered = TABLE.can, lambda self, work: self
+
+        def extend(self, drafts: Any, keys: Any, tokens: Any = None) -> Any:
+            nonlocal most
+            most = max(most, len(drafts))
+            return TABLE.extend(drafts, keys, tokens)
+
+    chosen = names.choose_sampler(name)
+    small = {"n": 6, "steps": 3, "draws": 2, "limit": 500, "reward_max": 5.0, "block": 2}
+    sampler = chosen.make({key: value for key, value in small.items() if key in chosen.settings})
+    xt.sample(xt.Target(Counting(), heads, 5.0), PROMPT, sampler, seed=1)  # pyright: ignore[reportArgumentType]
+    assert 1 <= most <= rows(sampler)
 
 
 class _Never:
