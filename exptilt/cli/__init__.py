@@ -30,13 +30,13 @@ from exptilt.errors import (
 from exptilt.names import Chosen
 
 try:
-    from exptilt.cli import doctor, eval, report, run, sample, serve
+    from exptilt.cli import doctor, eval, export, report, run, sample, serve
     from exptilt.cli.groups import Subcommand, add_settings, flags_of, setting_flag, with_help
     from exptilt.cli.terminal import patient_streams, show_crash, show_error, show_note, stderr
 except ModuleNotFoundError as error:
     raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
 
-_ALL = (sample, run, eval, doctor, report, serve)
+_ALL = (sample, run, eval, doctor, report, export, serve)
 COMMANDS = {each.COMMAND.name: each.COMMAND for each in _ALL}
 _FAILED = (AnswerError, RewardError, SelectError, AllWeightsZero, WeightsError, BudgetSpent)
 
