@@ -83,7 +83,8 @@ class Branches:
 
     kept: tokens before the cut, the whole draft's where it had ended by then.
     rewards, lengths (tokens): of the new responses.
-    bounds: the highest reward that the part before the cut could still get, by the reward's `bound`; +inf where it tells none.
+    bounds: the highest reward that the new responses could still get one token after the cut, by the reward's `bound`; +inf where
+        it tells none.
     """
 
     kept: Floats
@@ -115,23 +116,26 @@ class _Desk:
     trace: Piloted = field(default_factory=Piloted)
 
     def finish(self, drafts: Sequence[Draft], keys: Sequence[Key]) -> tuple[list[Draft], Floats]:
+        finished = self.draw(drafts, keys)
         began = time.monotonic()
-        finished = self.target.engine.extend(drafts, keys)
-        drawn = time.monotonic()
         rewards = self.target.rate(self.prompt, finished)
-        self.trace = replace(
-            self.trace,
-            drawing=self.trace.drawing + drawn - began,
-            rating=self.trace.rating + time.monotonic() - drawn,
-            drawn=self.trace.drawn + sum(new.decided - old.decided for new, old in zip(finished, drafts, strict=True)),
-        )
+        self.trace = replace(self.trace, rating=self.trace.rating + time.monotonic() - began)
         return finished, rewards
+
+    def draw(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: int | None = None) -> list[Draft]:
+        began = time.monotonic()
+        grown = self.target.engine.extend(drafts, keys, tokens)
+        seconds, drawn = time.monotonic() - began, sum(new.decided - old.decided for new, old in zip(grown, drafts, strict=True))
+        self.trace = replace(self.trace, drawing=self.trace.drawing + seconds, drawn=self.trace.drawn + drawn)
+        return grown
 
     def redraw(self, drafts: Sequence[Draft], places: Sequence[int], key: Key) -> Branches:
         kept = [draft.cut(place) for draft, place in zip(drafts, places, strict=True)]
-        bounds = self.target.bounds(self.prompt, kept)
-        finished, rewards = self.finish(kept, [key.child(number) for number in range(len(kept))])
-        bounds = np.where([draft.finish is not None for draft in kept], rewards, bounds)  # what has ended has its reward
+        begun = self.draw(kept, [key.child("first", number) for number in range(len(kept))], 1)  # what is only cut has no text
+        finished, rewards = self.finish(begun, [key.child(number) for number in range(len(kept))])
+        still = [row for row, draft in enumerate(begun) if draft.finish is None]
+        bounds = rewards.copy()  # what has ended has its reward
+        bounds[still] = self.target.bounds(self.prompt, [begun[row] for row in still])
         before, after = (np.array([draft.decided for draft in some], dtype=np.float64) for some in (kept, finished))
         return Branches(before, rewards, after, bounds)
 

@@ -4,8 +4,8 @@ With h = exp(r/β)/Z, so that E_p[h] = 1, for one prompt:
 
 - ESS share 1/(1+χ²), χ² = Var_p(h), and KL(π‖p): as in `exptilt.populations.calibrate`, from the draws;
 - what a prefix explains: Var_p(E[h | prefix])/χ², the correlation of h between a draft and its fork;
-- the losses that a prefix shows: of the draws whose h is next to nothing beside the best draw's, the share that had ended by
-  then, or whose prefix has a bound (`exptilt.core.Bounded`) that tells as much;
+- the losses that a prefix shows: of the forks whose h is next to nothing beside the best draw's, the share that had ended one
+  token after the cut, or that had a bound (`exptilt.rating.Bounded`) that tells as much;
 - acceptance of `SuffixMCMC`, min(1, exp((r'-r)/β)·n/n') in the mean over π: the average over drafts and their moves with
   weights h.
 
@@ -114,14 +114,14 @@ def _explained(soundings: Sequence[Sounding], place: int, beta: float) -> float:
 
 def _losses(soundings: Sequence[Sounding], beta: float) -> tuple[float, ...]:
     """The share of lost draws whose prefixes show it, at each of `PLACES`; empty where no draw is lost."""
-    seen, count = np.zeros(len(PLACES)), 0
+    seen, count = np.zeros(len(PLACES)), np.zeros(len(PLACES))
     for sounding in soundings:
         top = float(sounding.rewards.max())
-        half = len(sounding.forks[0].bounds)
-        lost = (sounding.rewards[:half] - top) / beta < _LOST
-        count += int(lost.sum())
-        seen += [float(((fork.bounds - top) / beta < _LOST)[lost].sum()) for fork in sounding.forks]
-    return tuple((seen / count).tolist()) if count else ()
+        for place, fork in enumerate(sounding.forks):
+            lost, told = ((values - top) / beta < _LOST for values in (fork.rewards, fork.bounds))
+            seen[place] += float((lost & told).sum())
+            count[place] += float(lost.sum())
+    return tuple((seen / count).tolist()) if count.all() else ()
 
 
 def _acceptance(soundings: Sequence[Sounding], beta: float) -> float:

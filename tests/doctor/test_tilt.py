@@ -19,6 +19,8 @@ from exptilt.doctor.tilt import (
     measure,
     resample,
 )
+from exptilt.draft import Draft
+from exptilt.engines import TableEngine
 from exptilt.populations.calibrate import choose_beta
 from exptilt.testing.toys import Toy, autoregressive
 from tests.doctor import tables
@@ -96,18 +98,34 @@ def test_a_beginning_that_decides_tells_all() -> None:
     assert measure(tables.soundings(toy, 5, 40), 0.5).explained == pytest.approx((1.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize("size", [3, 6])
+@pytest.mark.parametrize("size", [6, 8])
 def test_losses_that_a_bound_shows(size: int) -> None:
     """All tosses must be heads: of 1 - 2^-n of the draws that are lost, k tosses show 1 - 2^-k, and none without a bound."""
     toy = Toy(Target(tables.coin(size), tables.AllHeads(), 0.1), {})
     pilots = tables.soundings(toy, 40, 60)
     tilt, samples = measure(pilots, 0.1), [measure(sample, 0.1).lost for sample in resample(pilots, 60, 0)]
     for place, share in enumerate(PLACES):
-        truth = (1 - 0.5 ** max(1, round(share * size))) / (1 - 0.5**size)
+        truth = (1 - 0.5 ** (1 + max(1, round(share * size)))) / (1 - 0.5**size)  # a token is drawn before the bound is read
         error = float(np.std([sample[place] for sample in samples]))
         assert abs(tilt.lost[place] - truth) < 5 * error < 0.1
     blind = Toy(Target(tables.coin(size), tables.of_tokens(all), 0.1), {})
     assert measure(tables.soundings(blind, 40, 60), 0.1).lost == (0.0, 0.0, 0.0)
+
+
+def test_bounds_that_read_text_see_it() -> None:
+    """A draft that was cut has tokens and no text: every bound that read the text found nothing wrong with it."""
+    engine = TableEngine(lambda prefix: np.array([0.5, 0.5, 0.0]), 6, 2, symbols=("a", "b", "."))
+    told = measure(tables.soundings(Toy(Target(engine, OnlyA(), 0.1), {}), 40, 60), 0.1).lost
+    assert told[1] > 0.8
+
+
+class OnlyA:
+    """1.0 for a text without b, as its bound says of every beginning."""
+
+    def __call__(self, prompt: str, drafts: list[Draft]) -> list[float]:
+        return [float("b" not in draft.text) for draft in drafts]
+
+    bound = __call__
 
 
 def test_draws_that_had_ended_are_seen_to_be_lost_without_a_bound() -> None:
