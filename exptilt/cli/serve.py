@@ -36,7 +36,8 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("server")
+    key = f"Clients must send the key in the environment variable {KEY}, where it is set, as a bearer token."
+    group = parser.add_argument_group("server", key)
     group.add_argument(
         "--config", metavar="FILE", help="a TOML file: [server], [limits], [rewards] and [models]; flags take precedence"
     )
@@ -47,12 +48,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--queue", type=whole, metavar="N", help="requests that may wait; more get the status 429; default 64")
     group.add_argument("--deadline", type=real, metavar="X", help="seconds from a request to its answer; default 600")
     group.add_argument("--grace", type=real, metavar="X", help="seconds for answers under way on SIGTERM; default 20")
-    group.add_argument(
-        "--log-prompts",
-        action="store_true",
-        default=None,
-        help=f"log what clients ask and get; a key is asked for where {KEY} has one",
-    )
+    group.add_argument("--log-prompts", action="store_true", default=None, help="log what clients ask and get")
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:

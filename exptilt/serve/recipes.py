@@ -13,7 +13,7 @@ from typing import Any
 from exptilt import names
 from exptilt.core import Engine, PromptReward, Reward, Sampler, Target
 from exptilt.engines.language import LanguageEngine
-from exptilt.errors import did_you_mean
+from exptilt.errors import ModelError, did_you_mean
 from exptilt.names import Chosen
 from exptilt.populations.until import Until
 from exptilt.running.request import Select
@@ -142,7 +142,7 @@ def sampled(engine: Engine, sampling: Mapping[str, Any]) -> Engine:
             )
         except TypeError:
             raise Refusal(f"the model {engine.name} has no {name}: leave it out", param=name, code="unsupported_value") from None
-        except ValueError as error:
+        except (ValueError, ModelError) as error:  # the model cannot follow it
             raise Refusal(str(error), param=name, code="invalid_value") from error
     return engine
 

@@ -125,6 +125,15 @@ def test_curl_reads_answers_and_streams(tmp_path: Path) -> None:
         assert ask(url).status_code == 401
 
 
+def test_the_extra_is_named_where_it_is_not_installed() -> None:
+    code = "import sys; sys.modules['fastapi'] = None; from exptilt.cli import main; sys.exit(main(sys.argv[1:]))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "serve", "x", "--reward", "none"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert ended.returncode == 2
+    assert "pip install 'exptilt[serve]'" in " ".join(ended.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

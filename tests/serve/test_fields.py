@@ -8,7 +8,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from exptilt.errors import ModelError
 from exptilt.serve.config import Config, Limits
+from exptilt.serve.recipes import sampled
+from exptilt.serve.refusals import Refusal
 from tests.serve.served import USER, Live, live
 
 CHAT = {"model": "table", "messages": USER}
@@ -98,6 +101,24 @@ def test_a_wrong_field_is_named(server: Live, name: str) -> None:
     assert error["type"] == "invalid_request_error"
     assert error["message"]
     assert server.desk.admission.running == 0
+
+
+class Picky:
+    """A model that cannot follow a temperature, as servers say of parameters that they do not have."""
+
+    name = "picky"
+
+    def with_sampling(self, **changes: Any) -> Picky:
+        if changes == {"temperature": 0.5}:
+            raise ModelError("temperature=0.5 cannot be followed by picky: leave it at 1")
+        return self
+
+
+def test_a_parameter_that_the_model_cannot_follow_is_the_request_s_fault() -> None:
+    """It was told as a failure of the model, with the status 503, to which clients answer with the same request again."""
+    with pytest.raises(Refusal, match="leave it at 1") as caught:
+        sampled(Picky(), {"temperature": 0.5})  # pyright: ignore[reportArgumentType]
+    assert (caught.value.status, caught.value.param) == (400, "temperature")
 
 
 def test_a_near_miss_is_told(server: Live) -> None:
