@@ -24,8 +24,12 @@ def check_drawn(name: str, drafts: Sequence[Draft], starts: Sequence[int]) -> No
 
     name: of the engine that drew them.
     """
-    for draft, start in zip(drafts, starts, strict=True):
-        values = np.asarray((draft.logq or ())[start:], dtype=np.float64)
+    new = [(draft.logq or ())[start:] for draft, start in zip(drafts, starts, strict=True)]
+    values = np.array([value for some in new for value in some], dtype=np.float64)
+    if ((values > -math.inf) & (values <= ROUNDING)).all():
+        return
+    for draft, start, some in zip(drafts, starts, new, strict=True):
+        values = np.asarray(some, dtype=np.float64)
         bad = np.flatnonzero(~((values > -math.inf) & (values <= ROUNDING)))  # this refuses NaN too
         if bad.size:
             raise ModelError(
