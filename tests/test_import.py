@@ -62,6 +62,16 @@ def test_modules_are_found_by_the_names_they_had(old: str) -> None:
     assert new.__spec__ is spec
 
 
+def test_the_masked_table_is_found_where_it_was() -> None:
+    """Code of users imports both tables from one module; the second moved to a module of its own."""
+    import exptilt.engines.table as table
+
+    with pytest.warns(DeprecationWarning, match="MaskedTableEngine is in exptilt.engines now"):
+        assert table.MaskedTableEngine is xt.engines.MaskedTableEngine
+    with pytest.raises(AttributeError, match="no attribute 'Masked'"):
+        table.Masked  # noqa: B018
+
+
 def test_the_old_module_run_does_not_take_the_place_of_the_function() -> None:
     """Importing a module puts it into its package: `import exptilt.run` made xt.run a module, and nothing could be run."""
     assert python(

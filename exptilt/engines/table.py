@@ -8,7 +8,9 @@ log-probability, so that π(y) ∝ p(y)·exp(r(y)/β) can be computed exactly an
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -194,3 +196,11 @@ class TableEngine:
 
     def _ends_step(self, step: Block, before: Tokens, now: Tokens) -> bool:
         return now[-1] in step.ids or step.ends_in(written(before, self.symbols), written(now, self.symbols))
+
+
+def __getattr__(name: str) -> Any:
+    """MaskedTableEngine by its old address, with a DeprecationWarning."""
+    if name != "MaskedTableEngine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{name} is in exptilt.engines now: import it from there", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module("exptilt.engines"), name)
