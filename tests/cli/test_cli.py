@@ -235,7 +235,7 @@ def test_runs_share_their_tokens_out(run: Run) -> None:
     lines = [json.loads(line) for line in Path("runs/a.jsonl").read_text().splitlines()]
     assert lines[0]["settings"]["allocation"]["by"] == "accuracy"
     assert len({len(line["population"]["rows"]) for line in lines[1:]}) > 1
-    assert "all of them before" in run(*many(*words))[2]
+    assert "all of them in earlier runs" in run(*many(*words))[2]
     code, _, err = run(*many(*words[:-2]))
     assert (code, "give budget=Budget(total_tokens=...)" in " ".join(err.split())) == (2, True)
     code, _, err = run(*many("--allocate", "accurate"))
