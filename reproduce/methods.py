@@ -151,7 +151,7 @@ class Sizes:
 
 def guided(target: Target, task: Task, sizes: Sizes, block: int, proposal: Engine) -> list[Plan]:
     """What follows a reward."""
-    vote = xt.vote(task.answer)
+    vote = xt.vote(task.answer, distinct=False)  # what the results so far were found with
     is_target, ets = replace(target, proposal=proposal), xt.ETS(sizes.candidates, 1, block)
     return [
         Plan(target, xt.Independent(sizes.samples), {"weighted vote": vote, "best-of-n": xt.best}),

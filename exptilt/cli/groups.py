@@ -283,7 +283,8 @@ def add_select(parser: argparse.ArgumentParser, chosen: Chosen) -> None:
         "--select",
         metavar="NAME",
         default=chosen.alias.select,
-        help="how the answer is picked: draw, at random by weight; best, the highest reward; vote, the answer of most weight; "
+        help="how the answer is picked: draw, at random by weight; best, the highest reward; vote, the answer of most weight, "
+        "where repeated responses count once; vote-draws, the same with each draw counted; "
         f"majority, the most frequent answer; mbr, the text that agrees best with the rest; {OWN}; default {chosen.alias.select}",
     )
     add_answer(group, "number")

@@ -37,6 +37,9 @@ _STATE = "(changes as it runs)"
 LATER = {"came later": True}
 """Metadata of a dataclass field that came after results files were written. At its default it changes nothing that was drawn,
 so it is left out of descriptions, and those files still resume."""
+_BEFORE = "as before"
+"""Metadata of a field that came later and whose default is not what was done before: {"as before": value}. At that value it is
+left out, so that those files resume with it."""
 _PLAIN = bool | int | float | str | tuple | list | dict | set | frozenset | Pattern
 
 
@@ -170,6 +173,8 @@ class _Walk:
 
 
 def _left_out(item: Field[Any], thing: Any) -> bool:
+    if _BEFORE in item.metadata:
+        return getattr(thing, item.name) == item.metadata[_BEFORE]
     return "came later" in item.metadata and getattr(thing, item.name) == item.default
 
 

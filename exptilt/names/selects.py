@@ -11,7 +11,9 @@ from exptilt.objects import Registry
 from exptilt.populations.select import Select, best, draw, mbr, vote
 
 SELECTS = Registry(
-    "select", {"draw": draw, "best": best, "vote": vote, "majority": vote, "mbr": mbr}, takes="(population, key) -> draft"
+    "select",
+    {"draw": draw, "best": best, "vote": vote, "vote-draws": vote, "majority": vote, "mbr": mbr},
+    takes="(population, key) -> draft",
 )
 
 
@@ -20,6 +22,7 @@ def select(name: str, answer: str | Answer = "number", utility: str = "rouge1") 
     read = find_answer(answer)
     made: dict[Any, Callable[[], Select]] = {
         "vote": lambda: vote(read),
+        "vote-draws": lambda: vote(read, distinct=False),
         "majority": lambda: vote(read, weighted=False),
         "mbr": lambda: mbr(UTILITIES.find(utility)),
     }

@@ -24,6 +24,7 @@ from exptilt.errors import AllWeightsZero, TargetError, WeightsError
 from exptilt.keys import Floats, Key
 from exptilt.populations.certificate import certified
 from exptilt.populations.diagnostics import log_shares, log_sum, pareto_k
+from exptilt.populations.distinct import distinct_rows, log_distinct
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class Population:
     beta: β of its target; a run sets it, and None where it is unknown.
     reward_max: the reward's own upper bound, None if it gives none.
     own_logq: whether the drafts' log-probabilities are those of p, in π ∝ p·exp(r/β); not so where a proposal drew them.
+    independent: whether the rows are independent draws, all that were made, each with its log-probabilities under the
+        distribution that it was drawn from. Then equal responses can be counted once (`distinct`).
 
     Raises WeightsError for NaN or +inf weights, AllWeightsZero where every weight is zero.
     """
@@ -51,6 +54,7 @@ class Population:
     beta: float | None = None
     reward_max: float | None = None
     own_logq: bool = True
+    independent: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drafts", tuple(self.drafts))
@@ -162,6 +166,18 @@ class Population:
         held = self.log_w > -math.inf  # where the weight is zero the reward may be -inf
         return replace(self, log_w=self.log_w + ratio * np.where(held, self.rewards, 0.0), beta=beta)
 
+    def distinct(self) -> Population:
+        """Each different response once, weighted by the probability that n draws find it (`exptilt.populations.distinct`).
+
+        Itself where its rows are not independent draws with log-probabilities.
+        """
+        if not self.independent:
+            return self
+        rows = distinct_rows(self.drafts)
+        drafts = [self.drafts[row] for row in rows]
+        log_w = log_distinct(drafts, self.log_w[rows] + math.log(len(self)), len(self))
+        return replace(self, drafts=drafts, log_w=log_w, rewards=self.rewards[rows], independent=False)
+
     def certified(self, answer: Callable[[str], str | None], reward_max: float | None = None) -> str | None:
         """The answer that the drafts seen prove to be the most probable under π, or None (`exptilt.populations.certificate`).
 
@@ -177,6 +193,13 @@ class Population:
                 "be proved from them: draw from the engine itself, at power 1"
             )
         return certified(self, answer, beta=beta, reward_max=bound)
+
+    def proved(self, answer: Callable[[str], str | None]) -> str | None:
+        """The answer that is `certified`; None where none is, and where nothing can be proved from this population."""
+        known = self.own_logq and all(draft.logq is not None and draft.order is None for draft in self.drafts)
+        if self.beta is None or self.reward_max is None or not known or self.rewards.max() > self.reward_max:
+            return None
+        return self.certified(answer)
 
     def _known_beta(self, purpose: str) -> float:
         if self.beta is None:
@@ -195,7 +218,8 @@ class Population:
         size = len(self) if size is None else size
         rows = systematic(self.weights, size, key)
         log_w = np.full(size, log_sum(self.log_w) - math.log(size))
-        return replace(self, drafts=[self.drafts[row] for row in rows], log_w=log_w, rewards=self.rewards[rows])
+        drafts = [self.drafts[row] for row in rows]
+        return replace(self, drafts=drafts, log_w=log_w, rewards=self.rewards[rows], independent=False)
 
     @staticmethod
     def merge(populations: Sequence[Population], dead: int = 0) -> Population:
@@ -214,6 +238,7 @@ class Population:
         first = populations[0]
         alike = all((each.beta, each.reward_max) == (first.beta, first.reward_max) for each in populations)
         runs = len(populations) + (dead if first.proper else 0)
+        equal = not dead and len({len(each) for each in populations}) == 1
         return Population(
             [draft for population in populations for draft in population.drafts],
             np.concatenate([population.log_w for population in populations]) - math.log(runs),
@@ -222,6 +247,7 @@ class Population:
             beta=first.beta if alike else None,
             reward_max=first.reward_max if alike else None,
             own_logq=all(each.own_logq for each in populations),
+            independent=equal and all(each.independent for each in populations),
         )
 
 

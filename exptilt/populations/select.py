@@ -4,7 +4,7 @@ A select is any callable `(population, key) -> Draft`. With normalised weights w
 
     draw                draft i with probability w_i (from Independent(n) this is soft best-of-n)
     best                argmax r_i (from Independent(n): best-of-n)
-    vote(answer)        argmax_a Σ_i w_i·1[a(y_i) = a]
+    vote(answer)        argmax_a Σ_i w_i·1[a(y_i) = a]; of independent draws each different response counts once
     mbr(utility)        argmax_y Σ_i w_i·u(y, y_i)
 
 The population of a Markov chain has equal weights and repeats its states, so the same formulas hold. A draft of
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -47,16 +47,23 @@ class Vote:
 
     answer: Callable[[str], str | None]
     weighted: bool = True
+    distinct: bool = field(default=True, metadata={"as before": False})  # see `exptilt.describe`
     reads: ClassVar[str] = "text"
 
+    def __post_init__(self) -> None:
+        if not self.weighted:
+            object.__setattr__(self, "distinct", False)  # there is nothing to weigh: heads are counted
+
     def __call__(self, population: Population, key: Key) -> Draft:
-        """The winning answer's heaviest draft; of equals the one with the highest reward, then the first."""
+        """The heaviest draft of the winning answer, a proved one first; of equals that of highest reward, then the first."""
+        population = self._counted(population)
         answers = self._answers(population)
         shares = self._shares(population, answers)
         standing = [answer for answer in shares if answer is not None] or [None]
         top = max(shares[answer] for answer in standing)
         tied = [answer for answer in standing if shares[answer] >= top - _TIE]
-        winner = tied[key.choose(np.ones(len(tied)))]
+        proved = population.proved(self.answer) if self.weighted else None  # the shares are estimates, and may contradict it
+        winner = tied[key.choose(np.ones(len(tied)))] if proved is None else proved
         rows = [row for row, answer in answers.items() if answer == winner]
         return population.drafts[_first_of(rows, population.log_w, population.rewards)]
 
@@ -65,7 +72,11 @@ class Vote:
 
         Drafts without an answer hold theirs under None. It is shown, but None wins only where there is nothing else.
         """
+        population = self._counted(population)
         return self._shares(population, self._answers(population))
+
+    def _counted(self, population: Population) -> Population:
+        return population.distinct() if self.distinct else population
 
     def _answers(self, population: Population) -> dict[int, str | None]:
         """The answer of each row of positive weight. Raises TargetError for drafts without text."""
@@ -81,16 +92,19 @@ class Vote:
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def vote(answer: Callable[[str], str | None], weighted: bool = True) -> Vote:
+def vote(answer: Callable[[str], str | None], weighted: bool = True, *, distinct: bool = True) -> Vote:
     """Vote over answers: self-consistency, by weight or by count.
 
     answer: reads the canonical answer of a text, such as `exptilt.answers.number`; equal strings vote together.
     weighted: count each draft by its weight; otherwise every draft of positive weight counts once (plain majority).
+    distinct: of independent draws with log-probabilities, count each different response once, by the probability that so many
+        draws find it (`Population.distinct`): a vote of 8 is then about as good as one of 32 where responses repeat, and no other
+        where none does (docs/fewer_tokens.md). Of other populations, and without `weighted`, every draft counts.
     Equally probable answers are decided between at random, by the key.
     """
     if not callable(answer):
         raise ValueError(f"vote({answer!r:.80}) cannot read answers: give a function (text) -> str or None")
-    return Vote(answer, weighted)
+    return Vote(answer, weighted, distinct)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------------- outcomes
 
-_OF_TARGET = ("beta", "reward_max", "own_logq")  # what a population knows of its target
+_OF_TARGET = ("beta", "reward_max", "own_logq", "independent")  # what a population knows of its target and its draws
 
 
 def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from exptilt.running.example import as_example
 from exptilt.running.examples import read_examples
 from exptilt.running.result import Failure, Outcome, Partial, Posterior, Result
 from exptilt.running.session import Session
+from exptilt.samplers import Independent
 from exptilt.usage import Budget, Usage
 
 Select = Callable[[Population, Key], Draft]
@@ -168,7 +169,7 @@ class Request:
             "reward": describe(target.reward),
             "beta": describe(float(target.beta)),
             "sampler": describe(self.sampler),
-            "select": describe(self.select),
+            "select": describe(self._select_as_used()),
             "seed": int(self.seed),
             "budget": describe(self.budget),
             **{name: describe(value) for name, value in later.items() if value is not None},
@@ -184,6 +185,13 @@ class Request:
                     f"reward {reward_name(self.target.reward)} reads the column {missing[0]!r}, and problem {job.index + 1} "
                     f"({prompt_text(job.prompt)[:40]!r}) has {has}: name the column so, or the reward's parameter"
                 )
+
+    def _select_as_used(self) -> Select:
+        """The select, without what it cannot do here: files of votes that count draws still resume where all votes do."""
+        counts = isinstance(self.sampler, Independent) and "logq" in self.target.law.can and self.sampler.weights == "draws"
+        if not isinstance(self.select, Vote) or counts or not type(self.sampler).__module__.startswith("exptilt."):
+            return self.select
+        return replace(self.select, distinct=False)
 
     def partials(self, job: Job, cancel: Flag | None = None, usage: Usage | None = None) -> Generator[Partial, None, Result]:
         """What is known after each population, and then the result. `cancel` ends it within a step, with `Cancelled`.
@@ -262,17 +270,15 @@ class Request:
 
     def proved(self, population: Population) -> str | None:
         """The proved answer of a vote, where proofs are possible. Raises RewardError for a reward above its own bound."""
-        select, told = self.select, (population.beta, population.reward_max)
-        provable = population.own_logq and all(draft.logq is not None and draft.order is None for draft in population.drafts)
-        if not isinstance(select, Vote) or None in told or not provable:
-            return None
         top = float(population.rewards.max())
+        if not isinstance(self.select, Vote):
+            return None
         if population.reward_max is not None and top > population.reward_max:
             raise RewardError(
                 f"reward {reward_name(self.target.reward)} gave {top:g} and says that reward_max={population.reward_max:g} is "
                 "its upper bound: correct the bound, or let it say None"
             )
-        return population.certified(select.answer)
+        return population.proved(self.select.answer)
 
     def _selected(self, population: Population, key: Key) -> tuple[Draft, Mapping[Any, float] | None]:
         """The chosen draft, and the weight of each answer where the select tells it. Raises SelectError."""

@@ -199,7 +199,7 @@ def _by_rounds(each: Parts) -> Population:
             if isinstance(result, Result):
                 populations.append(result.population)
                 log_w.append(result.population.log_w + math.log(share / len(parts)))
-    return replace(Population.merge(populations), log_w=np.concatenate(log_w))
+    return replace(Population.merge(populations), log_w=np.concatenate(log_w), independent=False)
 
 
 def _is_dead(outcome: Outcome) -> bool:

@@ -8,15 +8,14 @@ properly weighted for γ = p·exp(r/β) at every n. With the selects of `exptilt
 importance sampling, best-of-n (`best`), soft best-of-n (`draw`: Verdun et al., 2505.03156), majority and weighted votes
 (`vote`) and MBR (`mbr`). Its draw tends to π with KL(π‖p_n) ≤ log(1 + χ²/n), where χ² = Var_p(exp(r/β))/Z².
 
-weights="distinct" counts each different response once, by the probability that n draws find it (Horvitz and Thompson,
-"A generalization of sampling without replacement from a finite universe", 1952):
+weights="distinct" counts each different response once, by the probability that n draws find it
+(`exptilt.populations.distinct`):
 
     w(y) = exp(r(y)/β)·p(y)/(1 - (1 - q(y))^n),     y among the distinct responses drawn,
 
-properly weighted as well, since 1 - (1-q)^n is the probability that y is among them. Where responses repeat, the votes of
-such a population vary only with what was not seen; where none repeats nothing changes. In logarithms the denominator is
-log(-expm1(n·log1p(-q))). The identity of a response is its tokens, and in masked models the order of its decisions, which must
-follow from the network: a random order has a probability of its own.
+properly weighted as well. A vote counts so by itself, and leaves the population and its log Ẑ as they are. The identity of a
+response is its tokens, and in masked models the order of its decisions, which must follow from the network: a random order has
+a probability of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import numpy as np
 
 from exptilt.core import Target
 from exptilt.describe import LATER
-from exptilt.draft import Draft, Prompt, known_logq
+from exptilt.draft import Draft, Prompt
 from exptilt.errors import TargetError
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
@@ -73,7 +72,7 @@ class Independent:
         Raises TargetError for distinct weights of a masked model whose order is random: q is then the probability of a path
         given its order, and the probability of the order is not known.
         """
-        if self.weights == "distinct" and target.law.settings.get("order") == "random":
+        if self.weights == "distinct" and _random_order(target):
             raise TargetError(
                 f'weights="distinct" needs the probability of each response, and {target.law.name} decides its positions in a '
                 'random order, whose probability is not known: take another order, such as "left", or weights="draws"'
@@ -94,21 +93,15 @@ class Independent:
             rewards = np.concatenate([rewards, rated])
             log_h = np.concatenate([log_h, target.tilt(rated) + log_ratio(target, fresh, [0] * count)])
             if len(drafts) == self.n or log_h.max() > -math.inf:
-                yield self._population(drafts, log_h, rewards)
+                yield self._population(target, drafts, log_h, rewards)
 
-    def _population(self, drafts: list[Draft], log_h: Floats, rewards: Floats) -> Population:
+    def _population(self, target: Target, drafts: list[Draft], log_h: Floats, rewards: Floats) -> Population:
         """The draws so far, or the distinct ones among them. log_h: log of exp(r/β)·p/q, float64 [draws]."""
-        if self.weights == "draws":
-            return Population(drafts, log_h - math.log(len(drafts)), rewards)
-        first = {(draft.tokens, draft.order): row for row, draft in reversed([*enumerate(drafts)])}
-        rows = sorted(first.values())
-        log_q = np.array([math.fsum(known_logq(drafts[row])) for row in rows])
-        log_w = log_h[rows] + log_q - log_found(log_q, len(drafts))  # log_h has p/q, and only p is wanted
-        return Population([drafts[row] for row in rows], log_w, rewards[rows])
+        told = all(draft.logq is not None for draft in drafts) and not _random_order(target)
+        population = Population(drafts, log_h - math.log(len(drafts)), rewards, independent=told)
+        return population if self.weights == "draws" else population.distinct()
 
 
-def log_found(log_q: Floats, draws: int) -> Floats:
-    """log(1 - (1-q)^n), the probability that n draws find a response of probability q: float64 [responses], nats."""
-    with np.errstate(divide="ignore"):  # at q = 1, log1p(-1) = -inf: it is found with probability 1
-        found = np.log(-np.expm1(draws * np.log1p(-np.exp(np.minimum(log_q, 0.0)))))
-    return np.where(log_q < -40.0, math.log(draws) + log_q, found)  # n·q is exact to the last digit here
+def _random_order(target: Target) -> bool:
+    """Whether the drafts' log-probabilities leave out how likely their order was."""
+    return target.law.settings.get("order") == "random"

@@ -94,7 +94,10 @@ def test_descriptions_are_readable() -> None:
         "type": "ETS", "candidates": 8, "rollouts": 2, "block": 32, "returns": "rollouts",
         "temper": 1, "value": None, "propose_candidates": False, "step_weights": None, "floor": 0.2,
     }  # fmt: skip
-    assert describe(xt.vote(xt.answers.number)) == {"type": "Vote", "answer": "number", "weighted": True}
+    counted = {"type": "Vote", "answer": "number", "weighted": True}
+    assert describe(xt.vote(xt.answers.number)) == counted | {"distinct": True}
+    assert describe(xt.vote(xt.answers.number, distinct=False)) == counted  # as in files from before there was a choice
+    assert describe(xt.vote(xt.answers.number, weighted=False)) == counted | {"weighted": False}
     assert describe(xt.draw) == "draw"
     assert describe(TARGET.engine) == describe(dict(TARGET.engine.settings))
 

@@ -190,7 +190,7 @@ def test_a_rule_that_fails_fails_its_prompt() -> None:
         (xt.until.log_z_error(0.1), xt.ETS(2, 1, 1), "independent draws"),
         (xt.until.log_z_error(0.1), xt.Independent(8, weights="distinct"), "independent draws"),
         (xt.until.certain(letter, beta=0.5, reward_max=9.0), xt.Independent(8), "is not the target's beta"),
-        (xt.until.certain(letter), xt.Independent(8), "give reward_max"),
+        (xt.until.certain(letter), xt.Independent(8), "pass reward_max"),
     ],
 )
 def test_rules_that_could_not_be_right_are_refused(rule: xt.until.Until, sampler: xt.ETS, said: str) -> None:
