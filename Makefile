@@ -90,6 +90,7 @@ bench-file: $(VENV)/.dev
 figures: $(VENV)/.dev
 	$(BIN)/python reproduce/exactness.py
 	$(BIN)/python reproduce/table_tiny.py
+	$(BIN)/python reproduce/fewer_tokens.py
 
 train: $(VENV)/.dev
 	$(BIN)/python reproduce/train_tiny.py
