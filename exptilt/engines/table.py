@@ -38,7 +38,8 @@ def tempered(probabilities: Any, temperature: float, where: str, size: int | Non
         raise ValueError(
             f"the table gives {len(vector)} probabilities at {where} and {size} at its start: give one for each token"
         )
-    vector = vector ** (1.0 / temperature)
+    if temperature != 1.0:
+        vector = (vector / vector.max()) ** (1.0 / temperature)  # at most 1, so that not all of them underflow to 0
     return vector / vector.sum()
 
 

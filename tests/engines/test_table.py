@@ -100,3 +100,12 @@ def test_a_draft_at_its_cap_is_finished(tokens: int | None) -> None:
         assert (found.tokens, found.finish) == (drawn, finish)
     fresh = engine.extend([engine.start("x")] * 40, [Key(1, number) for number in range(40)], 2)
     assert {draft.finish for draft in fresh} == {"stop", "length"}
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-9, 1e-320])
+def test_a_low_temperature_takes_the_likeliest_token(temperature: float) -> None:
+    """All powers of the probabilities fell to 0, and the distribution was 0/0."""
+    engine = TableEngine(lambda _: [0.4, 0.35, 0.25], 2, 2, temperature=temperature)
+    outcomes = engine.enumerate()
+    assert outcomes[0, 0] == pytest.approx(0, abs=1e-9)
+    assert sum(map(math.exp, outcomes.values())) == pytest.approx(1)
