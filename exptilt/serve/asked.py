@@ -57,7 +57,14 @@ def only(*values: Any) -> AfterValidator:
     return AfterValidator(check)
 
 
-Temperature = Annotated[float, Field(ge=0, le=100, description="0 takes the likeliest token")]
+def _warm(value: float) -> float:
+    """Logits divided by less would leave the range of float32."""
+    if 0 < value < 1e-6:
+        raise ValueError("give 0, which takes the likeliest token, or at least 1e-6")
+    return value
+
+
+Temperature = Annotated[float, Field(ge=0, le=100, description="0 takes the likeliest token"), AfterValidator(_warm)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

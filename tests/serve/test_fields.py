@@ -42,6 +42,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "log-probabilities of a table": ({"logprobs": True}, "logprobs"),
     "a form of the answer": ({"response_format": {"type": "json_object"}}, "response_format.type"),
     "a text for a number": ({"temperature": "1"}, "temperature"),
+    "a temperature that logits cannot be divided by": ({"temperature": 1e-40}, "temperature"),
     "a negative temperature": ({"temperature": -1}, "temperature"),
     "a sampling parameter that the model lacks": ({"top_p": 0.5}, "top_p"),
     "top_p of zero": ({"top_p": 0}, "top_p"),
