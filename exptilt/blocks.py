@@ -14,7 +14,7 @@ how many steps there are at the most is fixed beforehand (`schedule`): that is a
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 
@@ -76,8 +76,8 @@ def as_block(owner: str, given: Blocks | None) -> BlockSize | None:
     """A block as users write it, checked. Raises ValueError that names the owner of the setting."""
     if given is None or isinstance(given, Block) or (type(given) is int and given >= 1):
         return given
-    if isinstance(given, int | float):
-        raise ValueError(f"{owner}(block={given!r}): give a whole number of 1 or more")
+    if isinstance(given, int | float | Mapping):
+        raise ValueError(f"{owner}(block={given!r}): give a whole number of 1 or more, a text or several, or an xt.Block")
     try:
         return Block(given)
     except (TypeError, ValueError):

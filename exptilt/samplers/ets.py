@@ -112,9 +112,8 @@ class ETS:
     def __call__(self, target: Target, prompt: Prompt, key: Key) -> Iterator[Population]:
         pool, tree, log_m = _Pool(), Tree(), math.log(self.candidates)
         chain, log_w = target.engine.start(prompt), 0.0
-        shares = self._shares(target)
-        blocks = schedule(self.block, target.engine.max_tokens)
-        for step, ((alpha, rest), block) in enumerate(zip(shares, blocks, strict=True)):
+        shares, blocks = self._shares(target), schedule(self.block, target.engine.max_tokens)
+        for step, (alpha, block) in enumerate(zip(shares, blocks, strict=True)):
             here = key.child("step", step)
             candidates, log_l = self._candidates(target, chain, block, here)
             ahead, log_e = self._energies(target, prompt, candidates, here)
@@ -134,16 +133,14 @@ class ETS:
             if pool.alive and step + 1 < len(shares):
                 yield pool.population(tree)
             if ended:  # a chain that ended counts with its response, or with none, at every step left
-                pool.add(*response, rest)
+                pool.add(*response, 1.0 if self.returns == "chain" else sum(shares[step + 1 :]))
                 break
         yield pool.population(tree)
 
-    def _shares(self, target: Target) -> list[tuple[float, float]]:
-        """The share α_i of each step's rollouts, and of the response of a chain that ends there: what later steps have."""
+    def _shares(self, target: Target) -> tuple[float, ...]:
+        """The share α_i of each step's rollouts; a response that ends the chain has those of all later steps."""
         alphas = self._alphas(target)
-        if self.returns == "chain":
-            return [(0.0, 1.0)] * len(alphas)
-        return [(alpha, sum(alphas[step + 1 :])) for step, alpha in enumerate(alphas)]
+        return (0.0,) * len(alphas) if self.returns == "chain" else alphas
 
     def _alphas(self, target: Target) -> tuple[float, ...]:
         """The share α_i of each step in the population, summing to one."""

@@ -88,7 +88,7 @@ class ParticleGibbs:
     def transition(self, target: Target, prompt: Prompt, held: Held | None, key: Key) -> Held:
         """One move; without a state that the target allows a filter of its own, the first of which may find one."""
         kept = held.steps if held is not None and held.state.allowed else None
-        particles, _ = self._filter.filter(target, prompt, key, kept)
+        particles, _ = self._filter.filter(target, prompt, key, kept, history=True)
         log_w = particles.log_w
         if not (log_w > -math.inf).any():
             return Held(State(target.engine.start(prompt), -math.inf, -math.inf), ())

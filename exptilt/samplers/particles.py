@@ -16,8 +16,9 @@ from exptilt.keys import Floats
 class Particles:
     """N partial drafts, with the steps in which each came about.
 
-    paths: the drafts of each after each of its steps, the empty one first.
-    log_l: log p/q of each of its steps, in nats; zeros without a proposal.
+    paths: the drafts of each after each of its steps, the empty one first; without `history` the last one alone, because all of
+        them take memory that grows with the square of their number.
+    log_l: log p/q of each of these steps, in nats; zeros without a proposal.
     log_g: float64 [N], log-weights for p alone, the 1/N inside.
     log_v: float64 [N], log of the potentials, exp(r/β) for a finished draft.
     rewards: float64 [N], 0 while unfinished.
@@ -28,11 +29,13 @@ class Particles:
     log_g: Floats
     log_v: Floats
     rewards: Floats
+    history: bool = True
 
     @classmethod
-    def start(cls, draft: Draft, count: int) -> Particles:
+    def start(cls, draft: Draft, count: int, history: bool) -> Particles:
         """`count` copies of the empty draft, each with weight 1/N."""
-        return cls(((draft,),) * count, ((),) * count, np.full(count, -math.log(count)), np.zeros(count), np.zeros(count))
+        log_g, zeros = np.full(count, -math.log(count)), np.zeros(count)
+        return cls(((draft,),) * count, ((),) * count, log_g, zeros, zeros, history)
 
     @property
     def drafts(self) -> list[Draft]:
@@ -50,15 +53,19 @@ class Particles:
 
     def grown(self, drafts: Sequence[Draft], log_l: Floats, log_v: Floats, rewards: Floats) -> Particles:
         """One step further, with its log p/q."""
+        log_g = self.log_g + log_l
+        if not self.history:
+            return replace(self, paths=tuple((draft,) for draft in drafts), log_g=log_g, log_v=log_v, rewards=rewards)
         paths = tuple((*path, draft) for path, draft in zip(self.paths, drafts, strict=True))
         ratios = tuple((*steps, ratio) for steps, ratio in zip(self.log_l, log_l.tolist(), strict=True))
-        return Particles(paths, ratios, self.log_g + log_l, log_v, rewards)
+        return Particles(paths, ratios, log_g, log_v, rewards)
 
     def copied(self, parents: Sequence[int], log_p: Floats) -> Particles:
         """Copies of these, drawn with probabilities P: g/(N·P) is the weight of each."""
         rows = list(parents)
         paths, log_l = tuple(self.paths[row] for row in rows), tuple(self.log_l[row] for row in rows)
-        return Particles(paths, log_l, log_copies(self.log_g, log_p, rows), self.log_v[rows], self.rewards[rows])
+        log_g = log_copies(self.log_g, log_p, rows)
+        return Particles(paths, log_l, log_g, self.log_v[rows], self.rewards[rows], self.history)
 
     def moved(self, row: int, path: tuple[Draft, ...], log_l: tuple[float, ...], log_v: float) -> Particles:
         """With one particle elsewhere: g·V, its weight for p·V, stays as it is."""

@@ -91,14 +91,16 @@ class SMC:
         yield Population(particles.drafts, particles.log_w, particles.rewards, trace=trace)
 
     def filter(
-        self, target: Target, prompt: Prompt, key: Key, kept: Sequence[Draft] | None = None
+        self, target: Target, prompt: Prompt, key: Key, kept: Sequence[Draft] | None = None, *, history: bool = False
     ) -> tuple[Particles, Generations]:
         """The particles after the last step.
 
         kept: the steps of a finished response that the first particle takes again (conditional SMC,
             `exptilt.samplers.gibbs`); the others are then copied independently of each other.
+        history: whether the particles are to know all of their steps.
         """
-        particles, parents, trace = Particles.start(target.law.start(prompt), self.particles), None, Generations()
+        particles = Particles.start(target.law.start(prompt), self.particles, history or self.rejuvenate > 0)
+        parents, trace = None, Generations()
         blocks = schedule(self.block, target.engine.max_tokens)
         for step, block in enumerate(blocks):
             here = key.child("step", step)

@@ -125,6 +125,15 @@ def test_moves_part_copies() -> None:
     assert beginnings[0] + 1 < beginnings[1] < beginnings[2]
 
 
+def test_steps_are_kept_only_where_they_are_used() -> None:
+    """All drafts of all steps take memory that grows with the square of their number: 1 GB for 64 particles of 1,024 tokens."""
+    toy = autoregressive(3, symbols=3, cap=4)
+    for sampler, history, steps in ((SMC(3, 1), False, 1), (SMC(3, 1), True, 5), (SMC(3, 1, rejuvenate=1), False, 5)):
+        particles, _ = sampler.filter(toy.target, "x", Key(2), history=history)
+        assert max(map(len, particles.paths)) == steps
+        assert max(map(len, particles.log_l)) == steps - 1
+
+
 # ------------------------------------------------------------------------------------------------------ particle Gibbs
 
 

@@ -166,7 +166,7 @@ def test_what_ends_a_step_is_in_its_own_text(before: str, now: str, ended: bool)
     assert Block("\n").ends_in(before, now) == ended
 
 
-@pytest.mark.parametrize("bad", [0, -1, True, 2.0, "", set(), {""}, {-3}, {1.5}, [b"x"]])
+@pytest.mark.parametrize("bad", [0, -1, True, 2.0, "", set(), {""}, {-3}, {1.5}, [b"x"], {"ends": "."}])
 @pytest.mark.parametrize("make", [lambda b: SMC(2, b), lambda b: ETS(2, 1, b), lambda b: SuffixMCMC(2, block=b)])
 def test_bad_blocks_are_refused_at_construction(make: Any, bad: Any) -> None:
     with pytest.raises(ValueError, match=r"block=.*give a whole number"):
