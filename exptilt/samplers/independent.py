@@ -97,7 +97,9 @@ class Independent:
 
     def _population(self, target: Target, drafts: list[Draft], log_h: Floats, rewards: Floats) -> Population:
         """The draws so far, or the distinct ones among them. log_h: log of exp(r/β)·p/q, float64 [draws]."""
-        told = all(draft.logq is not None for draft in drafts) and not _random_order(target)
+        told = all(draft.logq is not None for draft in drafts)
+        if drafts[0].order is not None:  # settings cost time, and only masked models have an order
+            told = told and not _random_order(target)
         population = Population(drafts, log_h - math.log(len(drafts)), rewards, independent=told)
         return population if self.weights == "draws" else population.distinct()
 
