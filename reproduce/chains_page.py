@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench.record import machine
 from exptilt.evaluation.evaluate import wilson
 from exptilt.evaluation.pools import best_at_k
 
+RESULTS = Path(__file__).resolve().parent / "results"
 LINE, LAST, BUDGET = 6, 4, 8  # as in chains.py: tokens of a line and of the end, flawless solutions of a budget
 Found = Mapping[str, Mapping[str, Any]]
 
@@ -70,14 +72,14 @@ def best_of(pool: Mapping[str, Any], k: int) -> float:
 def cost_of_best(found: Found, length: int) -> tuple[float, bool]:
     """Steps until the best of n has the accuracy that all are compared at, and whether the pool was large enough to see it.
 
-    Where it was not, n follows from the measured rate of errors.
+    Where it was not, n follows from the share of flawless draws.
     """
     ideal, pool = ideal_of(found, length), found[str(length)]["pool"]
     per_draw = float(np.mean(pool["tokens"])) * length / (LINE * length + LAST)
     for k in range(1, len(pool["right"][0]) + 1):
         if best_of(pool, k) >= ideal.accuracy:
             return k * per_draw, True
-    return ideal.best_of_n, False
+    return length * math.log(1 - ideal.accuracy) / math.log(1 - float(np.mean(pool["flawless"]))), False
 
 
 def at_budget(found: Found, length: int) -> dict[str, tuple[float, int]]:
@@ -102,9 +104,9 @@ BUDGETED = ("SuffixMCMC, graded", "SMC, rollouts", "ETS, rollouts", "SMC, checke
 _ABOUT = """\
 # Which sampler when
 
-Written by `reproduce/chains.py`. `tiny-chain` works a running total line by line, 4 to 48 lines, and {error:.1%} of its lines are
-wrong, at every length alike; a checker sees each wrong line (`ChainCheck`). What decides between samplers is how often a plain
-draw succeeds, and whether a mistake can be seen before the end:
+Written by `reproduce/chains.py`. `tiny-chain` works a running total line by line, 4 to 48 lines, and {least:.1%} to
+{most:.1%} of its lines are wrong, depending on the length; a checker sees each wrong line (`ChainCheck`). What decides
+between samplers is how often a plain draw succeeds, and whether a mistake can be seen before the end:
 
 | a mistake is seen | a plain draw succeeds | take |
 |---|---|---|
@@ -123,17 +125,23 @@ whatever ε is: after {crossing:.0f} lines here.
 
 ## What this does and does not show
 
-The model's slips are taught (one result in twelve of its training solutions is wrong), so that their rate is known and the same
-at every length. The checker knows the question, sees a mistake at once and is never wrong: it stands for unit tests, a proof
-checker, or a calculator. A learned value that errs guides less, and where nothing can be seen before the end, as on the word
-problems of [methods.md](methods.md), guided samplers gain nothing. There a filter also costs more than it saves: 2 to 4 steps.
+The model's slips are taught (one result in twelve of its training solutions is wrong), so their rate is known and about the
+same at every length. The checker knows the question, sees a mistake at once and is never wrong: it stands for unit tests, a
+proof checker, or a calculator. A learned value that errs guides less. On chains of 2 to 4 steps, such as the word problems of
+[methods.md](methods.md), a filter costs more than it saves.
+
+Two things against the filters. Errors are not equally likely on every line: at 48 steps the first line fails more often (last
+table), on a few chains nearly always, and a filter cannot repair what all its particles get wrong; so three particles fall
+short of the ideal there and four are needed. ETS keeps one chain, so its floor δ, here 0.01, lets it take a wrong line with
+probability δε at each step, 4 % over 48 steps: SMC is the better choice for long chains.
 
 ## What a wanted accuracy costs
 
 Steps drawn for a chain, in the tokens of a step, until (1 - ε³)^L of the chains are right: the accuracy of an ideal filter of
 three. Ideal costs are for the ε of each length; simulated with ε = 0.1, best-of-n, abort and a filter take 163, 25 and 36 steps
-at a length of 12, 1,071, 113 and 71 at 24, 23,237, 1,491 and 141 at 48. A cost in italics was not measured but follows from ε: no
-pool is that large. Costs and accuracies with 95 % intervals.
+at a length of 12, 1,071, 113 and 71 at 24, 23,237, 1,491 and 141 at 48. A cost in italics was not measured but follows from the
+share of flawless draws: no pool is that large. Costs and accuracies with 95 % intervals. The last column compares with SMC of
+3, or of 4 where 3 are not accurate enough.
 
 """
 
@@ -141,8 +149,10 @@ pool is that large. Costs and accuracies with 95 % intervals.
 def page(found: Found) -> str:
     error = error_rate(found)
     pools, filters = ([methods[name] for methods in found.values()] for name in ("pool", FILTERS[0]))
+    rates = [error_rate(found, length) for length in lengths(found)]
     text = _ABOUT.format(
-        error=error,
+        least=min(rates),
+        most=max(rates),
         crossing=math.log(0.15) / math.log(1 - error),
         chains=min(len(pool["right"]) for pool in pools),
         more=min(len(each["right"]) for each in filters),
@@ -151,9 +161,15 @@ def page(found: Found) -> str:
     return text + "\n".join([*_costs(found), "", *_budgets(found), "", *_errors(found), ""])
 
 
+def cheapest(found: Found, length: int) -> Cost:
+    """The SMC of 3 particles, or that of 4 where 3 are not as accurate as an ideal filter of three."""
+    three, four = (Cost.of(found[str(length)][name], length) for name in FILTERS[:2])
+    return three if three.accuracy >= ideal_of(found, length).accuracy else four
+
+
 def _costs(found: Found) -> list[str]:
     heads = ["steps", "wanted", "best-of-n, ideal", "measured", "first success with abort, ideal", "measured"]
-    heads += ["filter of 3, ideal", *(name.removesuffix(", checker") for name in FILTERS), "best-of-n ÷ SMC of 3"]
+    heads += ["filter of 3, ideal", *(name.removesuffix(", checker") for name in FILTERS), "best-of-n ÷ SMC"]
     lines = [f"| {' | '.join(heads)} |", "|---:|" + "---:|" * (len(heads) - 1)]
     for length in lengths(found):
         methods, ideal = found[str(length)], ideal_of(found, length)
@@ -165,7 +181,8 @@ def _costs(found: Found) -> list[str]:
             cells.append(
                 f"{cost.steps:,.0f} at {cost.accuracy:.1%} ({100 * cost.interval[0]:.1f} to {100 * cost.interval[1]:.1f})"
             )
-        lines.append(f"| {' | '.join([*cells, f'{best / filters[0].steps:.1f}'])} |")
+        cells.append(f"{best / cheapest(found, length).steps:.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -185,15 +202,15 @@ def _errors(found: Found) -> list[str]:
     lines = [
         "## The model's errors",
         "",
-        "| steps | errors a line | 95 % interval | flawless draws | (1 - ε)^L |",
-        "|---:|" + "---:|" * 4,
+        "| steps | errors a line | 95 % interval | of the first line | flawless draws | (1 - ε)^L |",
+        "|---:|" + "---:|" * 5,
     ]
-    error = error_rate(found)
+    trained = json.loads((RESULTS / "train_chain.json").read_text())["by_length"]
     for length in lengths(found):
-        pool = found[str(length)]["pool"]
+        pool, error, first = found[str(length)]["pool"], error_rate(found, length), trained[str(length)]["first_line_error"]
         rate, (low, high) = pool["wrong"] / pool["lines"], wilson(pool["wrong"] / pool["lines"], pool["lines"])
-        cells = f"{length} | {rate:.1%} | {low:.1%} to {high:.1%} | {np.mean(pool['flawless']):.1%} | {(1 - error) ** length:.1%}"
-        lines.append(f"| {cells} |")
+        shares = f"{first:.0%} | {np.mean(pool['flawless']):.1%} | {(1 - error) ** length:.1%}"
+        lines.append(f"| {length} | {rate:.1%} | {low:.1%} to {high:.1%} | {shares} |")
     return lines
 
 
@@ -248,17 +265,26 @@ def _draw_costs(axis: Any, found: Found) -> None:
     steps, ideals = lengths(found), [ideal_of(found, length) for length in lengths(found)]
     best = [cost_of_best(found, length) for length in steps]
     aborts = [Cost.of(found[str(length)][ABORT], length) for length in steps]
-    filters = [Cost.of(found[str(length)][FILTERS[0]], length) for length in steps]
+    filters = [cheapest(found, length) for length in steps]
     _draw_series(axis, "best-of-n", ("#b45309", "o"), steps, [each.best_of_n for each in ideals], [cost for cost, _ in best])
     _draw_series(axis, ABORT, ("#059669", "D"), steps, [each.abort for each in ideals], [each.steps for each in aborts])
-    _draw_series(axis, FILTERS[0], ("#7c3aed", "s"), steps, [each.filter for each in ideals], [each.steps for each in filters])
+    _draw_series(
+        axis,
+        "SMC of 3 or 4, checker",
+        ("#7c3aed", "s"),
+        steps,
+        [each.filter for each in ideals],
+        [each.steps for each in filters],
+    )
     spread = [1.96 * each.error for each in aborts]
     axis.errorbar(steps, [each.steps for each in aborts], yerr=spread, fmt="none", ecolor="#059669", elinewidth=1)
     axis.plot([], [], color="#374151", ls="--", lw=1.2, label="ideal")
     hollow = [(length, cost) for length, (cost, seen) in zip(steps, best, strict=True) if not seen]
     if hollow:
         x, y = zip(*hollow, strict=True)
-        axis.scatter(x, y, s=34, color="white", edgecolors="#b45309", zorder=4, label="not measured: by the error rate")
+        axis.scatter(
+            x, y, s=34, color="white", edgecolors="#b45309", zorder=4, label="not measured: from the share of flawless draws"
+        )
     axis.set_yscale("log")
     axis.set_title("Steps drawn for the accuracy of an ideal filter of three")
     axis.legend(frameon=False, fontsize=8, loc="upper left")

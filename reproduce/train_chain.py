@@ -138,6 +138,7 @@ def measure(folder: Path, count: int, seed: int) -> dict[str, dict]:
             "lines": lines,
             "error": round(errors / lines, 4),
             "error_interval": interval(errors, lines),
+            "first_line_error": counts.count((1, 1)) / count,
             "flawless": right / count,
             "tokens_a_step": round(sum(draft.decided for draft in drafts) / count / steps, 2),
         }
