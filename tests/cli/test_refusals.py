@@ -68,7 +68,7 @@ CASES = {
     f"{SAMPLE} --sampler random:Random": "and not the class of a sampler",
     f"{SAMPLE} --sampler mine.py": "there is no sampler 'mine.py': give ets,",
     # selects
-    f"{SAMPLE} --select vite": "there is no select 'vite': give draw, best, vote, majority, mbr, or your own",
+    f"{SAMPLE} --select vite": "there is no select 'vite': give draw, best, vote, vote-draws, majority, mbr, or your own",
     f"{SAMPLE} --select mine.py:number": "the select mine.py:number is 3 and cannot be called: give a function (population, key)",
     f"{SAMPLE} --select vote --answer numbr": "there is no answer 'numbr': give number,",
     f"{SAMPLE} --select vote --answer mine.py:number": "the answer mine.py:number is 3 and cannot be called",
