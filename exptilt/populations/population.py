@@ -173,10 +173,10 @@ class Population:
         """
         if not self.independent:
             return self
-        rows = distinct_rows(self.drafts)
-        drafts = [self.drafts[row] for row in rows]
-        log_w = log_distinct(drafts, self.log_w[rows] + math.log(len(self)), len(self))
-        return replace(self, drafts=drafts, log_w=log_w, rewards=self.rewards[rows], independent=False)
+        kept = distinct_rows(self.drafts)
+        drafts = [self.drafts[row] for row in kept]
+        log_w = log_distinct(drafts, self.log_w[kept] + math.log(len(self)), len(self))
+        return replace(self, drafts=drafts, log_w=log_w, rewards=self.rewards[kept], independent=False)
 
     def certified(self, answer: Callable[[str], str | None], reward_max: float | None = None) -> str | None:
         """The answer that the drafts seen prove to be the most probable under π, or None (`exptilt.populations.certificate`).

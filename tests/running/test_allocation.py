@@ -161,6 +161,15 @@ def test_a_killed_run_of_chains_decides_the_same(tmp_path: Path) -> None:
     assert len((tmp_path / "run.parts.jsonl").read_bytes().splitlines()) == len(lines) > 20
 
 
+def test_parts_are_draws_of_their_own() -> None:
+    """With the streams of the first part again, every further part would be the same draws, and all else would look well."""
+    long = target(TableEngine(random_table(1, 8), 12, 7))
+    results = xt.run(long, PROMPTS, xt.Independent(4), select=xt.best, budget=xt.Budget(total_tokens=3000), allocate="log_z")
+    for result in results:
+        assert isinstance(result, xt.Result)
+        assert len({draft.tokens for draft in result.population.drafts}) > 0.7 * len(result.population) > 4
+
+
 def test_a_finished_run_is_read_without_its_parts(tmp_path: Path) -> None:
     whole = told(allocated(store=tmp_path / "run.jsonl"))
     (tmp_path / "run.parts.jsonl").unlink()
