@@ -72,6 +72,8 @@ class Inline:
     def settings(self) -> Mapping[str, Any]:
         return {}
 
+    def check(self, jobs: Sequence[Job]) -> None: ...
+
     def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
         for job in jobs:
             yield job, self.request.outcome(job)
