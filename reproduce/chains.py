@@ -34,7 +34,7 @@ from exptilt.evaluation.evaluate import all_results  # noqa: E402
 from exptilt.evaluation.tasks import Task, chain_task  # noqa: E402
 from exptilt.evaluation.tasks.chains import ChainCheck, count_lines, read_chain  # noqa: E402
 from exptilt.keys import digest  # noqa: E402
-from exptilt.samplers.independent import log_found  # noqa: E402
+from exptilt.populations.distinct import log_found  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "chains.json"
 LENGTHS = (24, 12, 48, 8, 16, 4, 32)  # in this order

@@ -113,7 +113,7 @@ between samplers is how often a plain draw succeeds, and whether a mistake can b
 | never: no reward is at hand | | `Independent(n)` and a vote; `weights="distinct"` where responses repeat |
 | at the end only | | `Independent(n, batch=…)` with `until=xt.until.reward(…)`, or best-of-n: rollouts cost too much |
 | on the way | at least once in seven | `Rejection(1, limit, reward_max, block=…)` gives up what is lost |
-| on the way | less often | `SMC(4, block="\\n", value=reward, threshold=1)` or `ETS(4, block="\\n", value=reward)` |
+| on the way | less often | `SMC(4, block="\\n", value=reward, threshold=1, floor=0.01)` |
 
 The seventh needs no measurement. With q the chance of success and ε the chance that a line goes wrong, drawing until a success
 and giving up at each mistake costs (1 - q)/(εq) lines, and a filter of three particles 3·log(1/q)/ε. They are equal at q = 0.15,

@@ -183,7 +183,7 @@ def _why(explained: Sequence[Estimate], lost: Sequence[Estimate], share: float) 
             return f"{told}: Rejection with a block gives them up there, at fewer tokens than independent draws (docs/chains.md)."
         return (
             f"{told}, and only {share:.0%} of draws count: filters with the reward as their value, such as "
-            'SMC(4, block="\\n", value=reward), need fewer tokens by far than independent draws (docs/chains.md).'
+            'SMC(4, block="\\n", value=reward, floor=0.01), need fewer tokens by far than independent draws (docs/chains.md).'
         )
     if half.high < _LITTLE:
         return "Half of a response tells next to nothing about its reward: there is nothing to guide by."

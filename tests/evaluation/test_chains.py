@@ -29,7 +29,8 @@ from exptilt.evaluation.tasks.chains import (
 from exptilt.evaluation.tasks.word_problems import split_of
 from exptilt.keys import Key
 from exptilt.testing import check_reward
-from reproduce.chains_page import Ideal
+from reproduce import chains as chains_script
+from reproduce.chains_page import ABORT, BUDGET, BUDGETED, FILTERS, LAST, LINE, Ideal
 
 CHAIN = Chain(37, (8, -5))
 RIGHT = "1. +8=45\n2. -5=40\n#### 40"
@@ -213,3 +214,8 @@ def test_a_filter_survives_as_often_as_the_ideal_says() -> None:
     lost = sum(any(all(rng.random() < 0.1 for _ in range(3)) for _ in range(24)) for _ in range(20_000)) / 20_000
     truth = 1 - Ideal.of(0.1, 24).accuracy
     assert abs(lost - truth) < 5 * math.sqrt(truth / 20_000)
+
+
+def test_the_page_shows_what_the_script_measures() -> None:
+    assert {ABORT, *BUDGETED, *FILTERS} == {method.name for method in chains_script.METHODS}
+    assert (LINE, LAST, BUDGET) == (chains_script.LINE, chains_script.LAST, chains_script.BUDGET)
