@@ -14,6 +14,7 @@ is the variance that the prefix explains. Together they cost about as much as th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,7 +73,7 @@ class Pilot:
         mean = float(np.mean([draft.decided for draft in drafts]))
         for number, place in enumerate(PLACES):
             at = max(1, round(place * mean))
-            fork = desk.redraw(half, [at] * len(half), key.child("fork", number))
+            fork = desk.fork(half, at, key.child("fork", number))
             desk.trace = replace(desk.trace, forks=(*desk.trace.forks, fork))
             yield desk.population(drafts, rewards)
 
@@ -83,8 +84,8 @@ class Branches:
 
     kept: tokens before the cut, the whole draft's where it had ended by then.
     rewards, lengths (tokens): of the new responses.
-    bounds: the highest reward that the new responses could still get one token after the cut, by the reward's `bound`; +inf where
-        it tells none.
+    bounds: the highest reward that forks could still get one token after the cut, by the reward's `bound`; +inf where it tells
+        none, and for moves.
     """
 
     kept: Floats
@@ -131,11 +132,20 @@ class _Desk:
 
     def redraw(self, drafts: Sequence[Draft], places: Sequence[int], key: Key) -> Branches:
         kept = [draft.cut(place) for draft, place in zip(drafts, places, strict=True)]
-        begun = self.draw(kept, [key.child("first", number) for number in range(len(kept))], 1)  # what is only cut has no text
+        finished, rewards = self.finish(kept, [key.child(number) for number in range(len(kept))])
+        return self._branches(kept, finished, rewards, np.full(len(kept), math.inf))
+
+    def fork(self, drafts: Sequence[Draft], at: int, key: Key) -> Branches:
+        """Redrawn from the same place, with bounds. What is only cut has no text, so that they are asked one token later."""
+        kept = [draft.cut(at) for draft in drafts]
+        begun = self.draw(kept, [key.child("first", number) for number in range(len(kept))], 1)
         finished, rewards = self.finish(begun, [key.child(number) for number in range(len(kept))])
         still = [row for row, draft in enumerate(begun) if draft.finish is None]
         bounds = rewards.copy()  # what has ended has its reward
         bounds[still] = self.target.bounds(self.prompt, [begun[row] for row in still])
+        return self._branches(kept, finished, rewards, bounds)
+
+    def _branches(self, kept: list[Draft], finished: list[Draft], rewards: Floats, bounds: Floats) -> Branches:
         before, after = (np.array([draft.decided for draft in some], dtype=np.float64) for some in (kept, finished))
         return Branches(before, rewards, after, bounds)
 
