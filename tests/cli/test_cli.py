@@ -158,7 +158,7 @@ def test_budgets(run: Run) -> None:
         (("sample", "toy", "why?", "--beta", "1"), "required: --reward; see exptilt sample --help"),
         (sample("--beta", "0"), "--beta: 0 must be a positive number"),
         (sample("--beta", "much"), "--beta: 'much' is not a number; see exptilt sample --help"),
-        (sample("--sampler", "magic"), "there is no sampler 'magic': give ets, independent,"),
+        (sample("--sampler", "magic"), "there is no sampler 'magic': give ets, beam, independent,"),
         (sample("--n", "4"), "there is no option --n 4 here: it belongs to --sampler independent or bon or majority."),
         (sample("--candidates", "0"), "ETS(candidates=0): give a whole number of 1 or more; see"),
         (sample("--candidates", "few"), "--candidates: 'few' is not a whole number; see"),
@@ -173,7 +173,7 @@ def test_budgets(run: Run) -> None:
         (sample(reward="mine.py:"), "'mine.py:' does not name an object"),
         (sample(reward="mine.py:eagre"), "mine.py has no 'eagre': it has eager, pair,"),
         (sample(reward="mine.py:number"), "is 3 and cannot be called"),
-        (sample(reward="mine.py:three"), "needs 3 arguments: give a function"),
+        (sample(reward="mine.py:three"), "reads the column 'c', and problem 1 ('why?') has none"),
         (sample(reward="mine.py:Needy"), "is a class that needs arguments"),
         (
             ("run", "toy", "none.txt", "--reward", "arithmetic", "--beta", "1", "--out", "a"),
