@@ -88,9 +88,13 @@ class Row:
         """All tokens after the prompt."""
         return [*self.prior, *self.tokens]
 
-    def take(self, token: int, logq: float, text: Text) -> None:
-        """Add a token that was drawn with this log-probability (nats), and see whether it ends the response."""
+    def take(self, token: int, logq: float, text: Text, *, forwards: int = 1) -> None:
+        """Add a token that was drawn with this log-probability (nats), and see whether it ends the response.
+
+        forwards: how many evaluations it cost; 0 where another row of equal tokens pays for it.
+        """
         assert self.logq is not None
+        self.cost.forwards += forwards
         self.cost.generated += 1
         self.tokens.append(token)
         self.logq.append(logq)

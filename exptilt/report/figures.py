@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from exptilt.answers import Answer
 from exptilt.evaluation.cost import Parameters, cost_of
 from exptilt.evaluation.evaluate import wilson
+from exptilt.populations.population import Population
 from exptilt.report.methods import Method
 from exptilt.report.prompt import is_right, kind_of, posterior
 from exptilt.running.lines import stored_population, stored_usage
@@ -129,7 +131,9 @@ def _curve(method: Method, lines: Sequence[Mapping[str, Any]], read: Answer) -> 
     answered = [line for line in lines if "error" not in line]
     if not all("population" in line and _grows(line, method.kind) for line in answered):
         return []
-    paths = [_path(line, method.kind, read) for line in answered]
+    select = method.settings["select"]
+    once = isinstance(select, Mapping) and bool(select.get("weighted") and select.get("distinct"))
+    paths = [_path(line, method.kind, read, once) for line in answered]
     if not paths or max(map(len, paths)) < 2:
         return []
     first, last = max(path[0][0] for path in paths), max(path[-1][0] for path in paths)
@@ -145,11 +149,13 @@ def _grows(line: Mapping[str, Any], kind: str) -> bool:
     return all(entry.get("grown", kind in _GROWING) for entry in line["trace"])
 
 
-def _path(line: Mapping[str, Any], kind: str, read: Answer) -> list[tuple[float, bool]]:
-    """(tokens, whether the vote is right) after each population that the trace tells of."""
+def _path(line: Mapping[str, Any], kind: str, read: Answer, once: bool) -> list[tuple[float, bool]]:
+    """(tokens, whether the vote is right) after each population that the trace tells of.
+
+    once: whether the run's vote counts each response of independent draws once.
+    """
     population = stored_population(line)
     assert population is not None
-    answers = [read(draft.text) for draft in population.drafts]
     cuts = [(entry["tokens"], entry["n"]) for entry in line["trace"]]
     if kind == "Independent" and len(cuts) == 1:  # the first k of n independent draws are a run of k
         whole, count = cuts[0]
@@ -157,12 +163,19 @@ def _path(line: Mapping[str, Any], kind: str, read: Answer) -> list[tuple[float,
     path = []
     for spent, count in cuts:
         shares: dict[str, float] = {}
-        for answer, weight in zip(answers[:count], population.weights[:count].tolist(), strict=True):
-            if answer is not None and weight > 0:
+        voting = _first(population, count).distinct() if once else _first(population, count)
+        for draft, weight in zip(voting.drafts, voting.weights.tolist(), strict=True):
+            if weight > 0 and (answer := read(draft.text)) is not None:
                 shares[answer] = shares.get(answer, 0.0) + weight
         top = max(shares, key=lambda answer: shares[answer], default=None)
         path.append((spent, is_right(top, line["reference"], read)))
     return path
+
+
+def _first(population: Population, count: int) -> Population:
+    """The population of the first draws alone."""
+    log_w = population.log_w[:count] + math.log(len(population) / count)
+    return replace(population, drafts=population.drafts[:count], log_w=log_w, rewards=population.rewards[:count])
 
 
 # -------------------------------------------------------------------------------------------------------- calibration

@@ -76,7 +76,7 @@ ODD: dict[str, tuple[Change, str, str]] = {
     "an image": (message(content=[{"type": "image_url", "image_url": {}}]), "AnswerError", "type 'image_url'"),
     "a chunk without text": (message(content=[{"type": "text"}]), "AnswerError", "which is not text"),
     "a null chunk": (message(content=[None]), "AnswerError", "cannot be used"),
-    "a tool call": (message(content=None, tool_calls=[{"id": "1"}]), "AnswerError", "call of a tool"),
+    "a tool call": (message(content=None, tool_calls=[{"id": "1"}]), "AnswerError", "calls a tool"),
     "a page": (reply(200, "<html>sign in</html>"), "AnswerError", "is not a JSON object"),
     "nothing": (reply(204), "AnswerError", "is not a JSON object"),
     "half of it": (reply(200, '{"choices": [{"mess'), "AnswerError", "is not a JSON object"),

@@ -33,7 +33,7 @@ KINDS = {
     "long": "clumsy returned values of shape",
     "nested": "clumsy returned values of shape",
     "nothing": "clumsy raised TypeError",
-    "words": "clumsy raised ValueError",
+    "words": "clumsy returned 'good' for a draft",
     "raises": "clumsy raised KeyError: 'no such answer'",
     "exits": "clumsy raised SystemExit: 0",
     "hangs": "clumsy did not return within 0.3 s",

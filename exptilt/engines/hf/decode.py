@@ -99,10 +99,9 @@ class Decoder:
         rows, counts = self.rows, [len(branch.rows) for branch in self.branches]
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], dtype=torch.float64, device=device)
         tokens, logq = draw(logits, self._laws, uniforms, counts)
-        for row, token, value in zip(rows, tokens.tolist(), logq.tolist(), strict=True):
-            row.take(token, value, self.text)
-        for branch in self.branches:
-            branch.rows[0].cost.forwards += 1
+        forwards = [int(row is branch.rows[0]) for branch in self.branches for row in branch.rows]
+        for row, token, value, cost in zip(rows, tokens.tolist(), logq.tolist(), forwards, strict=True):
+            row.take(token, value, self.text, forwards=cost)
         done = [row for row in rows if row.done]
         self._remember()
         self.network.prefixes.trim()

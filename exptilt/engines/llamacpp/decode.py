@@ -100,7 +100,6 @@ class Decoder:
         chosen = draw(logits[: len(drawn)], [row.sampling for row in drawn], [row.uniforms[len(row.tokens)] for row in drawn])
         for row, token, logq in zip(drawn, *chosen, strict=True):
             row.take(token, logq, self.text)
-            row.cost.forwards += 1
         ends = np.cumsum([len(feed.tokens) for feed in feeds])
         for row, end, feed in zip(rated, ends[len(drawn) :], feeds[len(drawn) :], strict=True):
             row.take(logits[end - len(feed.tokens) : end])
