@@ -174,7 +174,7 @@ def _path(line: Mapping[str, Any], kind: str, read: Answer, once: bool) -> list[
 
 def _first(population: Population, count: int) -> Population:
     """The population of the first draws alone."""
-    log_w = population.log_w[:count] + math.log(len(population) / count)
+    log_w = population.log_w[:count] + math.log(len(population)) - math.log(count)
     return replace(population, drafts=population.drafts[:count], log_w=log_w, rewards=population.rewards[:count])
 
 

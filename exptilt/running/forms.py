@@ -43,6 +43,7 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "positive": (lambda value: _is_number(value) and 0 < value < math.inf, "a positive number"),
     "whole": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
     "count": (lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a count"),
+    "size": (lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1, "a whole number of 1 or more"),
     "prompt": (_is_prompt, "a text or a list of messages"),
     "finish": (lambda value: value in (None, "stop", "length"), '"stop", "length" or null'),
     "stopped": (lambda value: value in ("done", "budget", "until"), '"done", "budget" or "until"'),
@@ -82,7 +83,7 @@ _OLDER = {"earlier?": [{}], "generations?": [_GENERATION], "resampled?": "count"
 _ENTRY = {
     "tokens": "count",
     "seconds": "finite",
-    "n": "count",
+    "n": "size",
     "ess": "finite",
     "log_z": _MAYBE_NUMBER,
     "mean_reward": _MAYBE_NUMBER,
