@@ -227,7 +227,7 @@ def rejected(engine: Engine, tasks: Sequence[Task], sampler: xt.Rejection) -> Fo
     target = xt.Target(engine, CHECKED, STRICT)
 
     def one(seed: int, task: Task, number: int) -> tuple[bool, int]:
-        prompt = task.prompts[number]
+        prompt = task.texts[number]
         key = xt.Key(seed, prompt_digest(prompt), 0)
         session = Session(target, prompt, key)
         try:
@@ -275,7 +275,7 @@ def kept(engine: Engine, tasks: Sequence[Task], draws: int, path: Path) -> Pool:
     for seed, task in zip(SEEDS, tasks, strict=False):
         part = path.with_suffix(f".{seed}.npz")
         if not part.exists():
-            references = dict(zip(task.prompts, task.references, strict=True))
+            references = dict(zip(task.texts, task.references, strict=True))
             drawn(engine, task, draws, seed, references, xt.rewards.Arithmetic(), concurrency=16).save(part)
         parts.append(part)
     Pool.joined([Pool.load(part) for part in parts]).save(path)
@@ -329,7 +329,7 @@ def references(tasks: Sequence[Task]) -> list[str]:
 
 def check(engine: Engine, task: Task, seed: int, pool: Pool) -> None:
     """Assert that replayed draws are the model's: first successes of the first problems, run on the model."""
-    truth = dict(zip(task.prompts, task.references, strict=True))
+    truth = dict(zip(task.texts, task.references, strict=True))
     target = xt.Target(
         engine, lambda prompt, drafts: [float(task.correct(each.text, truth[prompt])) for each in drafts], beta=0.1
     )

@@ -174,7 +174,7 @@ class TrueReward:
 
 
 def true_reward(task: Task) -> TrueReward:
-    return TrueReward(dict(zip(task.prompts, task.references, strict=True)), task.correct)
+    return TrueReward(dict(zip(task.texts, task.references, strict=True)), task.correct)
 
 
 # ---------------------------------------------------------------------------------------------------------- results
@@ -207,7 +207,7 @@ class Results:
         folder: where each plan has a file that gets every problem as it finishes; None keeps whole plans only.
         """
         name = digest(json.dumps([describe(plan.target), describe(plan.sampler), seed]))
-        problems = digest("\0".join(task.prompts))
+        problems = digest("\0".join(task.texts))
         known = self.groups.setdefault(group, {})
         if name in known and known[name]["problems"] == problems:
             return

@@ -89,7 +89,7 @@ def returns(text: str, reference: str) -> bool:
 def humaneval_with_examples(problems: int) -> Task:
     """HumanEval's problems whose docstring has examples with their results, to be completed."""
     task = load_task("humaneval-completion", problems=None)
-    rows = [row for row, prompt in enumerate(task.prompts) if examples(prompt)][:problems]
+    rows = [row for row, prompt in enumerate(task.texts) if examples(prompt)][:problems]
     prompts, references = tuple(task.prompts[row] for row in rows), tuple(task.references[row] for row in rows)
     return replace(task, prompts=prompts, references=references, max_tokens=192)
 

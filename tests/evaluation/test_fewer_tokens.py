@@ -29,7 +29,7 @@ ENGINE = TableEngine(random_table(5, 3), 4, 2)
 
 
 def pool_of(seed: int) -> Pool:
-    references = dict(zip(TASK.prompts, TASK.references, strict=True))
+    references = dict(zip(TASK.texts, TASK.references, strict=True))
     return drawn(ENGINE, TASK, 32, seed, references, lambda prompt, drafts: [float(len(each.tokens)) for each in drafts], 2)
 
 
@@ -38,7 +38,7 @@ def test_kept_draws_are_the_draws_of_the_model(tmp_path: Path) -> None:
     Pool.joined([pool_of(1), pool_of(7)]).save(tmp_path / "pool.npz")
     pool = Pool.load(tmp_path / "pool.npz")
     assert (pool.problems, pool.draws) == (8, 32)
-    truth = dict(zip(TASK.prompts, TASK.references, strict=True))
+    truth = dict(zip(TASK.texts, TASK.references, strict=True))
     right = lambda prompt, drafts: [float(TASK.correct(draft.text, truth[prompt])) for draft in drafts]  # noqa: E731
     model, kept = xt.Target(ENGINE, right, 0.5), xt.Target(Replay(pool, Work()), rewarded(pool, pool.right), 0.5)
     rule, sampler = xt.until.reward(1.0), xt.Independent(16, batch=2)

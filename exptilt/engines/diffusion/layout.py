@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from exptilt.blocks import Block, BlockSize
 from exptilt.draft import MASK, Draft, Prompt
 from exptilt.engines.diffusion.row import Path, Row
 from exptilt.engines.diffusion.sampling import DiffusionSampling
@@ -26,7 +27,8 @@ class Masked:
     def start(self, prompt: Prompt, sampling: DiffusionSampling) -> Draft:
         return Draft(prompt, (MASK,) * sampling.max_tokens, () if sampling.has_density else None, order=())
 
-    def row(self, draft: Draft, prompt: tuple[int, ...], sampling: DiffusionSampling, key: Key, tokens: int | None) -> Row:
+    def row(self, draft: Draft, prompt: tuple[int, ...], sampling: DiffusionSampling, key: Key, tokens: BlockSize | None) -> Row:
+        assert not isinstance(tokens, Block)  # "steps" is not among what the engine can do, which is seen before
         path = _path(draft, sampling)
         decided = len(path.positions)
         stop = sampling.max_tokens if tokens is None else min(sampling.max_tokens, decided + tokens)

@@ -46,6 +46,14 @@ class Task:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts, of a task whose prompts are texts. Raises TypeError for chats and examples."""
+        texts = tuple(prompt for prompt in self.prompts if isinstance(prompt, str))
+        if len(texts) < len(self.prompts):
+            raise TypeError(f"the task {self.name!r} has prompts that are not texts, but chats or examples with columns")
+        return texts
+
     def first(self, count: int | None) -> Task:
         """The task with its first `count` problems only; all of them for None."""
         return replace(self, prompts=self.prompts[:count], references=self.references[:count])
