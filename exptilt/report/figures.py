@@ -163,8 +163,11 @@ def _path(line: Mapping[str, Any], kind: str, read: Answer, once: bool) -> list[
     path = []
     for spent, count in cuts:
         shares: dict[str, float] = {}
-        voting = _first(population, count).distinct() if once else _first(population, count)
-        for draft, weight in zip(voting.drafts, voting.weights.tolist(), strict=True):
+        weighted = zip(population.drafts[:count], population.weights[:count].tolist(), strict=True)
+        if once and population.independent and population.log_w[:count].max() > -math.inf:
+            voting = _first(population, count).distinct()
+            weighted = zip(voting.drafts, voting.weights.tolist(), strict=True)
+        for draft, weight in weighted:
             if weight > 0 and (answer := read(draft.text)) is not None:
                 shares[answer] = shares.get(answer, 0.0) + weight
         top = max(shares, key=lambda answer: shares[answer], default=None)

@@ -112,6 +112,22 @@ def test_curves_end_where_the_vote_of_the_run_is(stores: list[Path]) -> None:
     assert [name for name, count in curves.items() if count] == ["ets", "qalign", "pimh", "plain"]
 
 
+def test_a_curve_goes_over_first_draws_that_are_all_excluded(tmp_path: Path) -> None:
+    """The vote of the first draw alone raised AllWeightsZero, and no report was made of a run with a hard constraint."""
+
+    def constrained(prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        return [0.0 if draft.tokens[0] == draft.tokens[-1] == 1 else -math.inf for draft in drafts]
+
+    law = Target(TableEngine(random_table(3, 4), 5, 3), constrained, 0.5)
+    file = tmp_path / "a.jsonl"
+    prompts = [f"p{number}" for number in range(8)]
+    results = xt.run(law, prompts, xt.Independent(64), select=xt.vote(xt.answers.exact), store=file)
+    assert any(result.population.log_w[0] == -math.inf for result in results if isinstance(result, xt.Result))
+    read = xt.answers.exact
+    (figures,) = summary(referred(collect([file]), dict.fromkeys(prompts, "no")), read)
+    assert [accuracy for _, accuracy in figures["curve"]] == [0.0] * len(figures["curve"]) != []
+
+
 @dataclass(frozen=True)
 class Halves:
     """Somebody's sampler: two populations, of which the second keeps the first one's drafts or begins anew."""
