@@ -37,14 +37,15 @@ def stop_rule(spec: str) -> Until:
             return until.sure(find_answer(answer), number)
         if kind == "certain":
             answer, _, bound = rest.rpartition(":")
-            given = answer != "" and _is_number(bound)
+            given = answer != "" and is_number(bound)
             return until.certain(find_answer(answer if given else rest), reward_max=float(bound) if given else None)
         return RULES[kind](float(rest))
     except ValueError as error:
         raise UsageError(f"{spec!r} is not a stop rule ({error}): write {form}") from None
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a number, as Python writes them."""
     try:
         float(text)
     except ValueError:

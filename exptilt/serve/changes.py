@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 from exptilt import names
 from exptilt.errors import UsageError, did_you_mean
 from exptilt.names import Chosen
+from exptilt.names.stop_rules import is_number
 from exptilt.objects import Registry
 from exptilt.samplers.command import Setting
 from exptilt.serve.config import Limits
@@ -141,7 +142,7 @@ def _number(value: float, name: str) -> float:
 def _stop_rule(spec: str) -> str:
     """A stop rule of exptilt's own, or of an installed package by its short name."""
     kind, *rest = spec.split(":")
-    ours = kind.replace("-", "_") in names.RULES and all(part in names.ANSWERS.names or _is_number(part) for part in rest)
+    ours = kind.replace("-", "_") in names.RULES and all(part in names.ANSWERS.names or is_number(part) for part in rest)
     if not ours and spec not in names.STOP_RULES.names:
         known = "; ".join((*(rule.help for rule in names.RULES.values()), *names.STOP_RULES.names))
         raise Refusal(
@@ -152,14 +153,6 @@ def _stop_rule(spec: str) -> str:
     except (UsageError, ValueError) as error:
         raise Refusal(str(error), param="exptilt.until", code="invalid_value") from error
     return spec
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _made(recipe: Recipe, limits: Limits, first: str) -> None:
