@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,21 +14,10 @@ from exptilt.draft import Chat
 from exptilt.running.run import stream
 from exptilt.serve.plan import plan
 from exptilt.serve.recipes import rows
-from tests.serve.served import TABLE, USER, Live, catalogue, heads, live, recipe
+from tests.serve.served import TABLE, USER, catalogue, heads, recipe
 
 TARGET = xt.Target(TABLE, heads, 0.5)
 PROMPT = Chat.of(USER)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Live]:
-    with live() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def client(server: Live) -> openai.OpenAI:
-    return server.client()
 
 
 def ask(client: openai.OpenAI, **more: Any) -> Any:

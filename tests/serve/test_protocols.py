@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -12,20 +11,9 @@ import pytest
 
 import exptilt as xt
 from exptilt.draft import Chat
-from tests.serve.served import TABLE, USER, Live, heads, live
+from tests.serve.served import TABLE, USER, Live, heads
 
 TARGET = xt.Target(TABLE, heads, 0.5)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Live]:
-    with live() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def client(server: Live) -> openai.OpenAI:
-    return server.client()
 
 
 # ------------------------------------------------------------------------------------------------------ completions
