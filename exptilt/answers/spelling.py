@@ -125,12 +125,13 @@ _DEGREES = re.compile(r"((?:[0-9.]+|\\frac ?\{[^{}]*\} ?\{[^{}]*\}|\\pi|[a-z)]))
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _ROOT = re.compile(r"(?<![A-Za-z\\])(sqrt|cbrt|abs)(?=\()|(√|∛) ?(?=\()|(\\sqrt) ?(?=\()")
 _ROOT_OF = re.compile(r"(?:√|(?<![A-Za-z\\])sqrt ?) ?(\{|[0-9.]+|[A-Za-zπ])")
+_LEADING_MARKS = re.compile(r"^(?:[ ,;]|\.(?![0-9]))+")  # of the sentence before; the point of ".5x" is the number's
 _NOT_VALUES = re.compile(  # what the parser takes for a product of letters, or whose meaning it loses
     r"\\(?:angle|triangle|overline|widehat|stackrel|square"
     r"|equiv|perp|parallel|cong|sim|mapsto|ldots|dots|cdots|cdot ?\\cdot|vdots|ddots"
     r"|forall|exists|Leftrightarrow|implies|oplus|otimes|star|circ|deg|begin\{cases)(?![A-Za-z])"
     r"|\\frac ?\{ ?(?:d|\\partial) ?[A-Za-z]|^(?!.*\\lim).*\\to(?![A-Za-z])|\.\.\."
-    r"|(?<![_^0-9])[0-9]+ +[0-9]|[A-Za-z]\\?&|\\mod.*\\mod"
+    r"|(?<![_^0-9])[0-9]+ +[0-9]|\.[0-9]+\.[0-9]|[0-9]\. +[0-9]|[A-Za-z})\])]\.[0-9]|[A-Za-z]\\?&|\\mod.*\\mod"
     r"|^\(?[A-Z]\)? ?[0-9]|(?<![A-Za-z\\])[A-Za-z]\([^()]*\\(?:log|ln)\b|^\\?(?:Theta|Omega|O|o) ?\("
 )
 
@@ -154,7 +155,7 @@ def spelled(content: str) -> str:
 def _trimmed(content: str) -> str:
     """The expression without the punctuation of the sentence around it, which an ellipsis is not."""
     content = content.strip()
-    return content if content.endswith("...") else content.strip(" .,;")
+    return content if content.endswith("...") else _LEADING_MARKS.sub("", content).rstrip(" .,;")
 
 
 def has_value(content: str) -> bool:
@@ -218,7 +219,7 @@ _SPELLINGS = _rules(
     (r"\\(?:ldots|dots|cdots)(?![A-Za-z])", "..."),
     (r"\\(?:bmod|pmod|mod)(?![A-Za-z])", r"\\mod"),
     (r"\{([0-9A-Za-z])\}", r"\1"),
-    (r"[ \t\n]+(?![0-9])|(?<![0-9])[ \t\n]+", ""),  # a space between digits stays: "3 4" is not 34
+    (r"[ \t\n]+(?![0-9])|(?<![0-9])(?<![0-9]\.)[ \t\n]+", ""),  # a space between digits stays: "3 4" is not 34
 )
 
 
@@ -226,4 +227,4 @@ def as_written(content: str) -> str:
     """The expression without spaces and layout, its marks in one spelling."""
     for sign, written in _SIGNS.items():
         content = content.replace(sign, written)
-    return _applied(_SPELLINGS, _applied(_LAYOUT, content)).strip("., ")
+    return _LEADING_MARKS.sub("", _applied(_SPELLINGS, _applied(_LAYOUT, content))).rstrip("., ")
