@@ -1,5 +1,7 @@
 """The page: template, style and scripts of the folder `page/` in one HTML file, and the data inside it.
 
+`DRAWING` and `STYLE` draw one answer; the server's page has them too.
+
 Data are JSON in script elements of a type that no browser runs, with every "<" escaped, so that no text can end its
 element. The page's content security policy names the digests of its own script and style: nothing else runs, and
 nothing is fetched, whatever the data say. One element for each prompt and method is read when it is opened.
@@ -18,19 +20,18 @@ from typing import Any
 
 from exptilt.report.prompt import plain
 
-_SCRIPTS = ("dom.js", "data.js", "plots.js", "overview.js", "list.js", "tree.js", "drafts.js", "detail.js", "main.js")
+DRAWING = ("dom.js", "theme.js", "tree.js", "drafts.js", "answer.js")
+STYLE = "style.css"
+_SCRIPTS = (*DRAWING, "data.js", "plots.js", "overview.js", "list.js", "detail.js", "main.js")
 _LONE = re.compile("[\ud800-\udfff]")  # half a surrogate pair is valid JSON when escaped, and no valid UTF-8
 
 
 def render(title: str, overview: Mapping[str, Any], details: Iterable[tuple[int, int, Mapping[str, Any]]]) -> Iterator[str]:
     """The page in pieces. details: number of the prompt, number of the method, and what `prompt.detail` made of it."""
-    style = _asset("style.css")
-    script = '"use strict";\n(() => {\n' + "\n".join(map(_asset, _SCRIPTS)) + "})();\n"
-    policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
-    )
-    head, _, foot = _asset("page.html").partition("<!-- data -->\n")
-    yield head.replace("{policy}", policy).replace("{style}", style).replace("{title}", _text(title))
+    style = asset(STYLE) + asset("report.css")
+    script = script_of([asset(name) for name in _SCRIPTS])
+    head, _, foot = asset("page.html").partition("<!-- data -->\n")
+    yield head.replace("{policy}", policy(style, script)).replace("{style}", style).replace("{title}", _text(title))
     yield _element("overview", overview)
     for row, column, values in details:
         yield _element(f"detail-{row}-{column}", values)
@@ -51,8 +52,19 @@ def _text(value: str) -> str:
     return html.escape(_LONE.sub("\N{REPLACEMENT CHARACTER}", value))
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the report's folder `page/`."""
     return (files("exptilt.report") / "page" / name).read_text(encoding="utf-8")
+
+
+def script_of(parts: Iterable[str]) -> str:
+    """One script of several, whose names are its own."""
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
+
+
+def policy(style: str, script: str) -> str:
+    """The content security policy of a page with this inline style and script: nothing else runs, and nothing is fetched."""
+    return f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
 
 
 def _digest(content: str) -> str:

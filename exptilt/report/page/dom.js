@@ -78,3 +78,11 @@ function common(one, other) {
   while (length < one.length && one[length] === other[length]) length += 1;
   return length;
 }
+
+// ------------------------------------------------------------------------------------------------- tables and lines
+
+const cells = (tag, values) => values.map((value) => el(tag, tag === "th" ? { scope: "col" } : {}, value));
+const table = (kind, head, rows) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": kind },
+  el("table", { class: kind.split(" ")[0].toLowerCase() }, el("thead", {}, el("tr", {}, cells("th", head))), el("tbody", {}, rows)));
+const line = (x1, y1, x2, y2, kind) => svg("line", { x1, y1, x2, y2, class: kind });
+const label = (x, y, text, anchor, kind = "tick") => svg("text", { x, y, "text-anchor": anchor, class: kind }, text);

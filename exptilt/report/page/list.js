@@ -53,18 +53,6 @@ function drawRows() {
   list.setAttribute("aria-activedescendant", rows.includes(state.prompt) ? `row-${state.prompt}` : "");
 }
 
-const SIGNS = [
-  [(entry) => entry.error !== undefined, "!", "failed", "bad"],
-  [(entry) => entry.right === true, "✓", "right", "good"],
-  [(entry) => entry.right === false, "✗", "wrong", "bad"],
-  [() => true, "·", "not judged", "quiet"],
-];
-
-function sign(entry) {
-  const [, glyph, name, kind] = SIGNS.find(([holds]) => holds(entry));
-  return el("span", { class: `sign ${kind}`, role: "img", "aria-label": name }, glyph);
-}
-
 function drawRow(row, place) {
   const prompt = prompts[row];
   const entry = prompt.by[state.method];

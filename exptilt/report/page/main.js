@@ -1,4 +1,4 @@
-// Views, addresses, keys and colours.
+// Views, addresses and keys.
 
 const views = { overview: byId("overview-view"), prompts: byId("prompts-view") };
 const buttons = { overview: byId("to-overview"), prompts: byId("to-prompts") };
@@ -39,41 +39,6 @@ function showWarned(method, kind) {
   refresh();
   turn("prompts");
   list.focus();
-}
-
-// ------------------------------------------------------------------------------------------------------------- colours
-
-const THEMES = ["auto", "light", "dark"];
-
-/** Keep the choice; a browser may refuse storage to files, then it lasts as long as the page. */
-function keepTheme(theme) {
-  try {
-    localStorage.setItem("exptilt-theme", theme);
-  } catch (refused) {
-    console.info(`the colours are not kept: ${refused.message}`);
-  }
-}
-
-function keptTheme() {
-  try {
-    const kept = localStorage.getItem("exptilt-theme");
-    return THEMES.includes(kept) ? kept : "auto";
-  } catch (refused) {
-    console.info(`the colours were not kept: ${refused.message}`);
-    return "auto";
-  }
-}
-
-function paint(theme) {
-  document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = { auto: "Auto", light: "Light", dark: "Dark" }[theme];
-  byId("theme").setAttribute("aria-label", `Colours: ${theme}. Press for the next.`);
-}
-
-function nextTheme() {
-  const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
-  paint(theme);
-  keepTheme(theme);
 }
 
 // ---------------------------------------------------------------------------------------------------------------- keys
@@ -134,11 +99,9 @@ document.addEventListener("keydown", (event) => {
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 buttons.overview.addEventListener("click", () => turn("overview"));
 buttons.prompts.addEventListener("click", () => turn("prompts"));
-byId("theme").addEventListener("click", nextTheme);
 byId("keys").addEventListener("click", () => byId("help").showModal());
 window.addEventListener("hashchange", follow);
 
-paint(keptTheme());
 byId("title").textContent = report.title;
 byId("to-prompts").textContent = `Prompts (${prompts.length.toLocaleString("en")})`;
 drawOverview();

@@ -11,9 +11,6 @@ const MEASURES = [
 
 const swatch = (number) => el("span", { class: "swatch", "aria-hidden": "true", style: { background: ink(number) } });
 const section = (title, about, ...content) => el("section", { class: "block" }, el("h2", {}, title), about && el("p", { class: "about" }, about), content);
-const cells = (tag, values) => values.map((value) => el(tag, tag === "th" ? { scope: "col" } : {}, value));
-const table = (kind, head, rows) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": kind },
-  el("table", { class: kind.split(" ")[0].toLowerCase() }, el("thead", {}, el("tr", {}, cells("th", head))), el("tbody", {}, rows)));
 
 function drawOverview() {
   const plot = computePlot();

@@ -18,9 +18,6 @@ function logTicks(low, high) {
   return all.filter((value) => value >= low && value <= high);
 }
 
-const line = (x1, y1, x2, y2, kind) => svg("line", { x1, y1, x2, y2, class: kind });
-const label = (x, y, text, anchor, kind = "tick") => svg("text", { x, y, "text-anchor": anchor, class: kind }, text);
-
 /** Move labels apart to at least `gap`, keeping their order; returns their new places. */
 function spread(places, gap, low, high) {
   const order = places.map((_, number) => number).sort((a, b) => places[a] - places[b]);
