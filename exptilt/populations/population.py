@@ -156,13 +156,22 @@ class Population:
         return None if self.log_z is None else self.mean_reward / beta - self.log_z
 
     def at(self, beta: float) -> Population:
-        """The same drafts weighted for another β: log w + r·(1/β' - 1/β). Proper weights stay proper.
+        """The same drafts weighted for another β: log w + r·(1/β' - 1/β).
 
-        Raises TargetError where the population's own β is not known.
+        Proper weights stay proper. If E[Σ w f] = Σ γ f for every f, it holds for f·exp(r·(1/β' - 1/β)) as well, and γ times that
+        factor is the γ of β': for draws and accepted draws, and for ETS and SMC after any number of selections. Only the
+        variance grows, and the ESS tells how far one can go.
+
+        Raises TargetError where the population's own β is not known, and where the weights are not proper: the states of a
+        chain follow π at their own β alone.
         """
-        if not 0 < beta < math.inf:
-            raise ValueError(f"beta={beta} must be a positive finite number")
-        ratio = 1.0 / beta - 1.0 / self._known_beta("weighted for another one")
+        ratio = _inverse(beta) - _inverse(self._known_beta("weighted for another one"))
+        if not self.proper:
+            raise TargetError(
+                f"these weights are not proper, so they cannot be turned into weights for beta={beta:g}: they are those of states "
+                "of a Markov chain, of a search, or of draws that a stop rule or a shared budget ended. Run the sampler at that β, "
+                "or weight the whole populations of Independent, Rejection, SMC or ETS"
+            )
         held = self.log_w > -math.inf  # where the weight is zero the reward may be -inf
         return replace(self, log_w=self.log_w + ratio * np.where(held, self.rewards, 0.0), beta=beta)
 
@@ -249,6 +258,13 @@ class Population:
             own_logq=all(each.own_logq for each in populations),
             independent=equal and all(each.independent for each in populations),
         )
+
+
+def _inverse(beta: float) -> float:
+    """1/β. Raises ValueError where that is not a positive finite number."""
+    if not (0 < beta < math.inf and 1.0 / beta < math.inf):
+        raise ValueError(f"beta={beta} must be a positive finite number, and 1/beta too")
+    return 1.0 / beta
 
 
 def systematic(weights: Floats, size: int, key: Key) -> list[int]:

@@ -14,7 +14,7 @@ from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, RewardError, TargetError, WeightsError
 from exptilt.keys import Key
 from exptilt.populations.population import Population, systematic
-from exptilt.testing.enumeration import paths
+from exptilt.testing.enumeration import distance, final, paths
 from exptilt.testing.toys import autoregressive, constrained
 
 DRAFTS = [Draft("x", (token,)) for token in range(4)]
@@ -171,6 +171,51 @@ def test_the_same_drafts_at_another_beta(tmp_path: Path) -> None:
         np.testing.assert_allclose(moved.log_w, there.log_w, rtol=0, atol=1e-12)
         assert (moved.beta, moved.proper) == (2.5, True)
         np.testing.assert_allclose(moved.at(1.0).log_w, each.population.log_w, rtol=0, atol=1e-12)
+
+
+PROPER = {
+    "independent": xt.Independent(2),
+    "rejection": xt.Rejection(2, 3, reward_max=3.0),
+    "ets": xt.ETS(2, 1, 2),
+    "ets, chain only": xt.ETS(2, 1, 2, returns="chain"),
+    "smc": xt.SMC(2, 2, 1, threshold=1.0),
+}
+
+
+@pytest.mark.parametrize("cold", [0.4, 3.0])
+@pytest.mark.parametrize("name", PROPER)
+def test_weights_for_another_beta_are_proper_by_enumeration(name: str, cold: float) -> None:
+    """Over all random paths, also of samplers that select at their own β: E[Σ w f] = Σ γ f at the β asked for."""
+    for toy in (autoregressive(5, proposal=name != "rejection"), constrained(autoregressive(5), lambda tokens: tokens[0] == 0)):
+        reward = toy.target.reward
+        assert callable(reward)
+        found: dict[tuple[int, ...], float] = {}
+        for chance, drawn in paths(lambda key, toy=toy: final(PROPER[name], toy.target, key)):
+            moved = drawn and replace(drawn, beta=1.0).at(cold)
+            for draft, log_w in zip(moved.drafts, moved.log_w.tolist(), strict=True) if moved else ():
+                found[draft.tokens] = found.get(draft.tokens, 0.0) + chance * math.exp(log_w)
+        rated = {tokens: float(reward("x", [Draft("x", tokens)])[0]) for tokens in toy.gamma}
+        there = {tokens: mass * math.exp(rated[tokens] * (1 / cold - 1)) if mass else 0.0 for tokens, mass in toy.gamma.items()}
+        assert distance(found, there) < 1e-9 * max(1.0, sum(there.values()))
+
+
+def test_states_of_a_chain_are_not_weighted_for_another_beta() -> None:
+    """Their equal weights are no importance weights: they were moved as if they were, and the result looked like any other."""
+    toy = autoregressive(5)
+    for made in (xt.SuffixMCMC(6), xt.Metropolised(xt.ETS(2, 1, 2), steps=3), xt.ParticleGibbs(xt.SMC(2, 2, 1), steps=3)):
+        with pytest.raises(TargetError, match="states of a Markov chain"):
+            xt.sample(toy.target, "x", made).population.at(2.0)
+    ended = xt.sample(toy.target, "x", xt.Independent(8, batch=2), until=xt.until.ess(2.0))
+    assert ended.stopped == "until"
+    with pytest.raises(TargetError, match="a stop rule"):
+        ended.population.at(2.0)
+
+
+@pytest.mark.parametrize("beta", [0.0, -1.0, math.inf, math.nan, 5e-324])
+def test_another_beta_is_a_positive_number(beta: float) -> None:
+    """1/β overflows for the smallest of them, and the weights were refused as if the reward were at fault."""
+    with pytest.raises(ValueError, match="positive finite"):
+        replace(population(0.0, 1.0), beta=1.0).at(beta)
 
 
 def test_what_does_not_know_its_target_is_no_ground_for_it() -> None:
