@@ -168,9 +168,9 @@ class Population:
         ratio = _inverse(beta) - _inverse(self._known_beta("weighted for another one"))
         if not self.proper:
             raise TargetError(
-                f"these weights are not proper, so they cannot be turned into weights for beta={beta:g}: they are those of states "
-                "of a Markov chain, of a search, or of draws that a stop rule or a shared budget ended. Run the sampler at that β, "
-                "or weight the whole populations of Independent, Rejection, SMC or ETS"
+                f"these weights are not proper, so they cannot be turned into weights for beta={beta:g}: they belong to the "
+                "states of a Markov chain, to a search, or to draws that a stop rule or a shared budget ended. Run the sampler "
+                "at that β, or weight the whole populations of Independent, Rejection, SMC or ETS"
             )
         held = self.log_w > -math.inf  # where the weight is zero the reward may be -inf
         return replace(self, log_w=self.log_w + ratio * np.where(held, self.rewards, 0.0), beta=beta)
