@@ -7,6 +7,7 @@ call, so that they leave the batch after the step under way, and the call raises
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,16 @@ class AnyOf:
 
     def is_set(self) -> bool:
         return any(flag.is_set() for flag in self.flags)
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A flag that is set by the time. end: in seconds of `time.monotonic`."""
+
+    end: float
+
+    def is_set(self) -> bool:
+        return time.monotonic() >= self.end
 
 
 _current: ContextVar[Flag | None] = ContextVar("exptilt_cancel", default=None)

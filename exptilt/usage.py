@@ -73,11 +73,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one prompt's run, and of a whole run. They are checked before each engine or reward call: a call under way
-    completes.
+    """Limits of one prompt's run, and of a whole run. They are caps: no run spends more.
 
-    tokens: generated and scored, both models together; drafts that are paid for are still rated.
-    seconds: wall clock.
+    tokens: generated and scored, both models together. A call that could exceed them, if all its drafts reached their cap, is not
+        begun: to end a call under way would keep short drafts and lose long ones. What has been drawn is still rated.
+    seconds: wall clock. A call under way is given up within a step of the engine; a reward that does not end is left behind in
+        a thread.
     reward_calls: calls of the reward.
     total_tokens: generated and scored for all prompts of a run, which `run(allocate=...)` shares out among them. Rounds are
         planned by what a prompt's runs cost so far, so the last one may end a little above it or below.
@@ -94,10 +95,12 @@ class Budget:
             if value is not None and not value > 0:
                 raise ValueError(f"budget {name}={value} must be positive, or None for no limit")
 
-    def spent(self, usage: Usage) -> str | None:
-        """The limit that `usage` has reached, in words; None while there is room."""
+    def spent(self, usage: Usage, more: int = 0) -> str | None:
+        """The limit that `usage` has reached, or `more` tokens could exceed, in words; None while there is room."""
         for name, value in (("tokens", usage.tokens), ("seconds", usage.seconds), ("reward_calls", usage.reward_calls)):
             limit = getattr(self, name)
             if limit is not None and value >= limit:
                 return f"{name}: {value:.6g} of {limit:.6g}"
+        if self.tokens is not None and usage.tokens + more > self.tokens:
+            return f"tokens: {usage.tokens} of {self.tokens}, and the next call may take {more} more"
         return None

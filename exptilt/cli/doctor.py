@@ -59,9 +59,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         help=f"prompts in the pilot, chosen at random; default {_PILOT}",
     )
     group.add_argument("--draws", type=whole, metavar="N", default=32, help="responses for each of these prompts; default 32")
-    group.add_argument(
-        "--pilot-tokens", type=whole, metavar="N", help="the most tokens to spend, exceeded by one engine call per prompt at most"
-    )
+    group.add_argument("--pilot-tokens", type=whole, metavar="N", help="the most tokens to spend")
     group.add_argument("--concurrency", type=whole, metavar="N", default=8, help="prompts in progress at once; default 8")
     group.add_argument("--seed", type=whole, metavar="N", default=0, help="the same seed gives the same pilot; default 0")
     group = parser.add_argument_group("output")

@@ -34,7 +34,7 @@ _USUAL_KL = 1.0  # nats; best-of-7 of Gaussian rewards has as much
 _LITTLE = 0.2  # half of a response that explains less of the variance of exp(r/β) is not a guide
 _SEEN = 0.25  # as many of the lost draws seen halfway make early abort or a filter pay
 _OFTEN = 0.15  # success of a draw above which abort is cheaper than a filter
-_BATCH = 8  # as many draws are made between two checks of a budget
+_BATCH = 8  # as many draws are made between two checks of a budget, where it pays for so many at once
 
 
 def examine(
@@ -55,8 +55,7 @@ def examine(
 
     task: problems whose prompts these are, for accuracies.
     concurrency: prompts under way at once, as in the run that is planned, because seconds depend on it.
-    tokens: the most the pilot may take; it may go over by one engine call for each prompt, and what was drawn until then is
-        judged.
+    tokens: the most the pilot may take, shared out evenly; what was drawn until then is judged.
     reward_timeout, progress: as in `run`.
 
     A prompt that fails is left out, with a warning; where all fail, the first error is raised. Raises TargetError for a
@@ -67,8 +66,9 @@ def examine(
         raise TargetError(
             f"{reward_name(reward)} changes while it is used, so no π exists that a β could belong to: use a frozen one"
         )
-    pilot = Pilot(draws, _BATCH if tokens is not None else None)
-    budget = None if tokens is None else Budget(tokens=max(1, tokens // len(prompts)))
+    each = None if tokens is None else max(1, tokens // len(prompts))
+    pilot = Pilot(draws, None if each is None else max(2, min(_BATCH, each // engine.max_tokens)))
+    budget = None if each is None else Budget(tokens=each)
     began = time.monotonic()
     outcomes = run(
         target,

@@ -2,7 +2,7 @@
 
 A sampler knows nothing of budgets or counters. The target that a `Session` gives it looks like the user's own, with
 
-- engines that ask the budget before every call that costs something, and count each call's work;
+- engines that ask the budget before every call whether it may cost what it can at the most, and count each call's work;
 - a reward that is called only for drafts it has not seen: a draft's identity is its tokens (and their order, in
   masked diffusion), so a Markov chain's repeats and a guided chain's finished candidates cost one rating each.
 """
@@ -29,6 +29,7 @@ from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.errors import Cancelled, CapabilityError, RewardError
 from exptilt.keys import Floats, Key
 from exptilt.rating import bounds, rate, reward_name, told_maximum
+from exptilt.running.foresight import longest
 from exptilt.usage import Usage, Work
 
 _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
@@ -36,15 +37,19 @@ _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
 
 @dataclass(frozen=True)
 class MeteredEngine:
-    """An engine that runs `check` before each call that costs something and adds what the call did to `works`.
+    """An engine that runs `check` before each call, with the tokens that it may take at the most, and adds what the call did to
+    `works`.
 
+    scored: whether the reference model scores every draft that is drawn here, as it does those of a proposal: then a draft is
+        begun only where both can be paid for.
     cancel: once it is set, a call under way ends with `Cancelled`, where its engine can end it.
     """
 
     engine: Engine
     works: tuple[Work, ...]
-    check: Callable[[], None]
+    check: Callable[[int], None]
     cancel: Flag
+    scored: bool = False
 
     @property
     def name(self) -> str:
@@ -82,7 +87,8 @@ class MeteredEngine:
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         if all(draft.finish is not None for draft in drafts):
             return list(drafts)  # nothing to decide, so nothing to refuse: what is finished may still be rated
-        with self._counted() as engine:
+        most = sum(longest(draft, self.max_tokens, tokens) for draft in drafts)
+        with self._counted(2 * most if self.scored else most) as engine:
             extended = engine.extend(drafts, keys, tokens)
         check_drawn(self.name, extended, [draft.decided for draft in drafts])
         return extended
@@ -90,13 +96,14 @@ class MeteredEngine:
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         if not drafts:
             return []
-        with self._counted() as engine:
+        most = sum(max(0, draft.decided - start) for draft, start in zip(drafts, starts or [0] * len(drafts), strict=True))
+        with self._counted(most) as engine:
             scores = engine.score(drafts, starts)
         check_scored(self.name, scores)
         return scores
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
-        with self._counted() as engine:
+        with self._counted(sum(draft.decided for draft in drafts)) as engine:
             if "certainty" not in engine.can or not isinstance(engine, CertainEngine):
                 raise CapabilityError(f'{self.name} cannot measure certainty: use an engine with "certainty" in its `can`')
             certainties = engine.certainty(drafts)
@@ -104,8 +111,8 @@ class MeteredEngine:
         return certainties
 
     @contextmanager
-    def _counted(self) -> Iterator[Engine]:
-        self.check()
+    def _counted(self, most: int) -> Iterator[Engine]:
+        self.check(most)
         work = Work()
         try:
             with cancelled_by(self.cancel):
@@ -120,7 +127,7 @@ class MeteredReward:
     """A reward that is counted in `usage`, and called only for the drafts it has not rated yet.
 
     remember: whether it may reuse its answers; False where the reward changes while the sampler runs.
-    timeout: seconds that one call may take; None for any.
+    timeout: seconds that one call may take; None for any, which a call under way waits for even where `cancel` is set.
     cancel: passed on to engines that the reward calls.
     """
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.cancelling import AnyOf, Flag, current
+from exptilt.cancelling import AnyOf, Deadline, Flag, current
 from exptilt.core import PromptReward, Sampler, Target
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, SelectError, TargetError, raised_at
@@ -24,6 +24,7 @@ from exptilt.keys import Key
 from exptilt.populations.population import Population
 from exptilt.populations.until import Explained, Until
 from exptilt.rating import reward_name, told_maximum
+from exptilt.running.foresight import foresee
 from exptilt.running.metered import MeteredEngine, MeteredReward
 from exptilt.running.result import Stopped
 from exptilt.usage import Budget, Usage
@@ -36,13 +37,13 @@ class Session:
     usage: what has been spent so far, always current.
     trace: one record for each population yielded.
     stopped: what ended the run: "done" if the sampler came to its own end, "budget", or "until" for the stop rule.
-    limit: which limit or rule it was, in words, such as "tokens: 1210 of 1000".
+    limit: which limit or rule it was, in words, such as "tokens: 980 of 1000, and the next call may take 40 more".
     reward_timeout: seconds that one call of the reward may take; binding it, which may draw a pilot, has no such limit.
     usage: given where it is wanted after an error too.
 
-    The budget is checked before each engine call, and before each reward call for all but its tokens: what has been generated and
-    paid for may still be rated. Once `cancel` is set, the call under way ends as soon as it can, and the run with it, with
-    `Cancelled`.
+    The budget is asked before each engine call for what the call may cost at the most, and before each reward call for all but
+    its tokens: what has been generated and paid for may still be rated. When its seconds are over, or `cancel` is set, the call
+    under way ends as soon as it can, and the run with it, in the latter case with `Cancelled`.
 
     Raises PromptError for a prompt that no answer can be drawn for, BudgetSpent where binding the reward took it all,
     RewardError where binding it fails.
@@ -68,19 +69,26 @@ class Session:
         self._reward_budget = replace(self._budget, tokens=None)
         self._cancel = AnyOf(tuple(flag for flag in (cancel, current()) if flag is not None))
         self._began = time.monotonic()
+        self._deadline = Deadline(self._began + (self._budget.seconds or math.inf))
+        self._given = target
+        self._refused = 0  # tokens spent, with those of the call that a budget refused
         self._fixed = target.fixed
         for engine in (target.engine, target.proposal):
             if engine is not None:
                 engine.start(prompt)  # this says at once what is wrong with a prompt
+        halt = AnyOf((self._cancel, self._deadline))
         metered = replace(
             target,
-            engine=MeteredEngine(target.engine, (self.usage.reference,), self._check, self._cancel),
-            proposal=target.proposal and MeteredEngine(target.proposal, (self.usage.proposal,), self._check, self._cancel),
+            engine=MeteredEngine(target.engine, (self.usage.reference,), self._check, halt),
+            proposal=target.proposal and MeteredEngine(target.proposal, (self.usage.proposal,), self._check, halt, scored=True),
         )
         try:
             bound = metered.bind(prompt, key.child("bind"))
-        except BudgetSpent as spent:
-            raise BudgetSpent(f"the budget was used up ({spent}) while the reward drew its pilot: give a larger budget") from None
+        except (BudgetSpent, Cancelled) as ended:
+            limit, least = self._ended(ended), f": tokens={self._refused} lets it be drawn" if self._refused else ""
+            raise BudgetSpent(
+                f"the budget ended ({limit}) while the reward drew its pilot: give a larger budget{least}"
+            ) from None
         except (ExptiltError, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -90,8 +98,11 @@ class Session:
             ) from error
         if isinstance(bound.reward, PromptReward):
             raise TargetError(f"{type(target.reward).__name__}.bind did not return a function of (prompt, drafts): fix its bind")
+        self._bound = self.usage.tokens  # by binding the reward
         self._reward_max = told_maximum(bound.reward)
-        rated = MeteredReward(bound.reward, self.usage, self._check_reward, self._cancel, self._fixed, reward_timeout)
+        if reward_timeout is None and self._budget.seconds is not None:
+            reward_timeout = math.inf  # its calls can be left behind
+        rated = MeteredReward(bound.reward, self.usage, self._check_reward, halt, self._fixed, reward_timeout)
         self.target = replace(bound, reward=rated)
 
     def populations(self, sampler: Sampler, key: Key, until: Until | None = None) -> Iterator[Population]:
@@ -112,14 +123,14 @@ class Session:
                 yield known
                 if enough:
                     return
-        except BudgetSpent as spent:
-            self.stopped, self.limit = "budget", str(spent)
+        except (BudgetSpent, Cancelled) as ended:
+            self.stopped, self.limit = "budget", self._ended(ended)
         finally:
             self._tick()
         if not self.trace and self.limit is not None:
             raise BudgetSpent(
                 f"the budget ended ({self.limit}) before {type(sampler).__name__} had a first complete population. "
-                "Give a larger budget, or make the sampler draw less before its first population."
+                f"Give a larger budget{self._enough(sampler)}, or make the sampler draw less before its first population."
             )
         if not self.trace:
             raise TargetError(f"{type(sampler).__name__} yielded no population: a sampler must yield at least one")
@@ -159,18 +170,37 @@ class Session:
     def _tick(self) -> None:
         self.usage.seconds = time.monotonic() - self._began
 
-    def _check(self) -> None:
-        self._ask(self._budget)
+    def _check(self, most: int) -> None:
+        self._ask(self._budget, most)
 
     def _check_reward(self) -> None:
-        self._ask(self._reward_budget)
+        self._ask(self._reward_budget, 0)
 
-    def _ask(self, budget: Budget) -> None:
+    def _ask(self, budget: Budget, most: int) -> None:
         self._tick()
         if self._cancel.is_set():
             raise Cancelled("the run was cancelled before this prompt was finished: run it again")
-        if limit := budget.spent(self.usage):
+        if limit := budget.spent(self.usage, most):
+            self._refused = self.usage.tokens + most if limit.startswith("tokens") else 0
             raise BudgetSpent(limit)
+
+    def _ended(self, by: BudgetSpent | Cancelled) -> str:
+        """Which limit it was, in words. Raises `Cancelled` again where it was no limit."""
+        if isinstance(by, BudgetSpent):
+            return str(by)
+        if self._cancel.is_set() or not self._deadline.is_set():
+            raise by
+        self._tick()
+        return f"seconds: {self.usage.seconds:.6g} of {self._budget.seconds:.6g}"
+
+    def _enough(self, sampler: Sampler) -> str:
+        """The budget of tokens that is always enough for a first population, in words; nothing where it was not the tokens."""
+        if not self._refused:
+            return ""
+        foreseen = foresee(self._given, self.prompt, sampler, whole=False)
+        if foreseen is None or isinstance(self._given.reward, PromptReward):  # which may draw and score as well
+            return f", tokens={max(self._refused, foreseen.first if foreseen else 0)} at the least"
+        return f" (tokens={self._bound + foreseen.first} is enough for one)"
 
 
 def _asked(rule: Until, population: Population) -> bool:

@@ -17,6 +17,7 @@ from exptilt.engines import MaskedTableEngine, TableEngine
 from exptilt.errors import BudgetSpent, Cancelled, PromptError
 from exptilt.keys import Key
 from exptilt.rewards import Agreement, LogProb, RunningMajority
+from exptilt.running.foresight import foresee
 from exptilt.running.session import Session
 from exptilt.samplers import ETS, SMC, Independent, Metropolised, SuffixMCMC
 from exptilt.testing.toys import random_fill, random_table
@@ -176,7 +177,10 @@ def test_the_trace_has_an_entry_for_each_population() -> None:
 def test_token_budgets_stop_with_the_last_complete_population(sampler: Sampler) -> None:
     whole = session()
     populations = list(sampler(whole.target, "why?", KEY))
-    half = session(budget=Budget(tokens=max(1, whole.usage.tokens // 2)))
+    foreseen = foresee(Target(engine(), Recorder(), 1.0), "why?", sampler)
+    assert foreseen is not None
+    enough = max(foreseen.first, whole.usage.tokens // 2)
+    half = session(budget=Budget(tokens=enough if len(populations) > 1 else whole.usage.tokens // 2))
     if len(populations) == 1:
         with pytest.raises(BudgetSpent, match=r"the budget ended \(tokens: .*larger budget"):
             half.run(sampler, KEY)
@@ -189,9 +193,11 @@ def test_token_budgets_stop_with_the_last_complete_population(sampler: Sampler) 
 
 
 def test_what_was_paid_for_is_still_rated() -> None:
-    """A budget of tokens that ends inside a call leaves the call's drafts to be rated: rating costs no tokens."""
-    metered = session(budget=Budget(tokens=1))
+    """A budget of tokens that a call uses up leaves the call's drafts to be rated: rating costs no tokens."""
+    masked = MaskedTableEngine(random_fill(3, 3), 4)
+    metered = Session(Target(masked, Recorder(), 1.0), "why?", KEY, Budget(tokens=16))
     assert len(metered.run(Independent(4), KEY)) == 4
+    assert metered.usage.tokens == 16
     assert metered.limit is None
 
 
@@ -212,11 +218,15 @@ def test_time_budgets() -> None:
     assert metered.limit.startswith("seconds")
 
 
-def test_a_pilot_may_take_the_whole_budget() -> None:
-    """The pilot is one call, so it completes, and then the sampler has nothing left."""
-    metered = Session(Target(engine(), Agreement(answers.exact), 1.0), "why?", KEY, Budget(tokens=2))
-    with pytest.raises(BudgetSpent, match="larger budget"):
-        metered.run(Independent(4), KEY)
+def test_a_pilot_is_within_the_budget() -> None:
+    """A pilot of 88 tokens was drawn under a budget of 2, because a call under way completed."""
+    agreement = Target(engine(), Agreement(answers.exact, pilot=9), 1.0)
+    with pytest.raises(BudgetSpent, match="while the reward drew its pilot: give a larger budget: tokens=45 lets it be drawn"):
+        Session(agreement, "why?", KEY, Budget(tokens=44))
+    metered = Session(agreement, "why?", KEY, Budget(tokens=45))
+    with pytest.raises(BudgetSpent, match="at the least"):
+        metered.run(Independent(400), KEY)
+    assert metered.usage.tokens <= 45
 
 
 def test_a_halted_session_gives_up() -> None:
