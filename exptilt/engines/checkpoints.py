@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
@@ -114,8 +114,13 @@ def digest(model: Any) -> str:
     """A digest of a model's configuration and of some values of each tensor: the same wherever the files lie."""
     config = model.config.to_diff_dict()
     shape = sorted((key, value) for key, value in config.items() if key not in ("transformers_version", "dtype"))
+    return tensors_digest(shape, model.state_dict())
+
+
+def tensors_digest(shape: Any, tensors: Mapping[str, Any]) -> str:
+    """A digest of what fixes a network's shape, as it prints itself, and of some values of each tensor."""
     found = blake2b(repr(shape).encode(), digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // DIGEST_VALUES)].double().cpu().numpy()
         found.update(f"{name} {tuple(tensor.shape)}".encode() + some.tobytes())

@@ -55,6 +55,7 @@ def load(
         models as "hf:" in vLLM; both in this process;
         "openai:MODEL", a model behind a server that speaks OpenAI's protocol;
         "mdlm:HUB-ID-OR-FOLDER", a masked-diffusion model; "tiny-mdlm", a small one that ships with exptilt;
+        "image:HUB-ID-OR-FOLDER", a pipeline of diffusers that draws pictures (`exptilt.engines.image`);
         an engine of an installed package by the name of its entry point; your own as "FILE.py:NAME" or "package.module:NAME".
     temperature, top_p, top_k, max_tokens, stop: see `exptilt.engines.sampling.Sampling`; 1, 1, all tokens, 256 and none where not
         given, but 64 tokens for "tiny-mdlm". Masked-diffusion models take no stop strings.
@@ -67,7 +68,8 @@ def load(
         and how many bytes prefixes that may come again may take. The others stand at the functions that read the models:
         `read_weights` of `exptilt.engines.hf.loading`, `Weights` of `exptilt.engines.llamacpp`,
         `exptilt.engines.vllm.loading.read_model`, `exptilt.engines.openai.connect` and `OpenAIBackend` (base_url, mode, seeds,
-        concurrency, timeout), `exptilt.engines.diffusion.loading.read_masked_weights` and `DiffusionSampling`.
+        concurrency, timeout), `exptilt.engines.diffusion.loading.read_masked_weights` and `DiffusionSampling`,
+        `exptilt.engines.image.loading.read_image_model` and `ImageSampling`.
 
     Engines of exptilt's own close with `engine.close()`, or at the end of `with load(...) as engine`; yours as you write them.
     Raises ModelError where the model is unknown, cannot be read or needs a package that is not installed; ValueError

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from exptilt.engines.files import find_source, model_file, shipped
+from exptilt.engines.image import ImageEngine
 from exptilt.engines.language import LanguageEngine
 from exptilt.engines.requirements import prepare_torch, require
 from exptilt.engines.sampling import Sampling
@@ -44,7 +45,7 @@ class Kind(NamedTuple):
     """A kind of model: what stands after its name, and how one is opened."""
 
     follows: str
-    open: Callable[[Asked, Options], LanguageEngine[Any]]
+    open: Callable[[Asked, Options], LanguageEngine[Any] | ImageEngine]
 
 
 def options_of(*functions: Callable[..., Any]) -> list[str]:
@@ -153,6 +154,30 @@ def tiny_mdlm(asked: Asked, options: Options) -> LanguageEngine[Any]:
     return _masked(asked, options, TINY_MDLM, lambda: shipped(asked.name))
 
 
+def image(asked: Asked, options: Options) -> ImageEngine:
+    """An image-diffusion pipeline of diffusers."""
+    return _pictures(asked, options, {}, lambda: find_source(asked.source, asked.name))
+
+
+def _pictures(asked: Asked, options: Options, start: Options, source: Any) -> ImageEngine:
+    words = {**asked.sampling, "system": asked.system, "template": not asked.template, "template_kwargs": asked.template_kwargs}
+    if given := [name for name, value in words.items() if value]:
+        raise ValueError(
+            f"{asked.name!r} draws pictures and takes no {', '.join(given)}, which are of texts: leave them out; it takes steps"
+        )
+    prepare_torch(asked.name)
+    require(asked.name, "image", ("diffusers", "PIL"))
+    from exptilt.engines.image.loading import open_engine, read_image_model
+    from exptilt.engines.image.sampling import ImageSampling
+
+    own = options_of(ImageSampling)
+    check_options(asked.name, options, [*options_of(read_image_model), *own])
+    chosen = {**start, **options}
+    sampling = ImageSampling(**{name: chosen[name] for name in own if name in chosen})
+    network = read_image_model(source(), name=asked.name, **{name: each for name, each in chosen.items() if name not in own})
+    return open_engine(network, sampling, options.get("max_rows"))
+
+
 def _masked(asked: Asked, options: Options, start: Options, source: Any) -> LanguageEngine[Any]:
     if stop := asked.sampling.get("stop"):
         raise ValueError(
@@ -177,6 +202,7 @@ KINDS: Mapping[str, Kind] = {
     "vllm": Kind("HUB-ID-OR-FOLDER", vllm),
     "openai": Kind("MODEL", openai),
     "mdlm": Kind("HUB-ID-OR-FOLDER", mdlm),
+    "image": Kind("HUB-ID-OR-FOLDER", image),
     "tiny": Kind("", tiny),
     "tiny-small": Kind("", tiny),
     "tiny-chain": Kind("", tiny),

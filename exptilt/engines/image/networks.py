@@ -1,0 +1,111 @@
+"""The networks of diffusers' pipelines, as models that denoise: states in, outputs out, and pictures at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from exptilt.draft import Prompt
+from exptilt.engines.checkpoints import tensors_digest
+from exptilt.engines.image.prompts import Classes, Nothing, Texts
+from exptilt.engines.image.sampling import ImageSampling
+from exptilt.engines.image.schedules import schedule_of
+from exptilt.engines.image.steps import Schedule
+from exptilt.errors import ModelError
+from exptilt.keys import Floats
+
+
+class Network:
+    """A network of diffusers with its scheduler (`exptilt.engines.image.decode.Model`).
+
+    module: called with (states, times, and what its prompts are as arguments); it has a `config`.
+    prompts: what it is told of a prompt.
+    scheduler: a scheduler of diffusers whose steps draw noise.
+    decoder: the autoencoder whose codes are the states; None where the states are pictures, from -1 to 1.
+    """
+
+    def __init__(self, module: Any, prompts: Classes | Texts | Nothing, scheduler: Any, decoder: Any, name: str) -> None:
+        self.module, self.prompts, self.scheduler, self.decoder, self.name = module, prompts, scheduler, decoder, name
+        size = module.config.sample_size
+        self.shape = (module.config.in_channels, *((size, size) if isinstance(size, int) else size))
+        self.pixels = decoder is None
+        self._schedules: dict[ImageSampling, Schedule] = {}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        own = {key: value for key, value in sorted(self.scheduler.config.items()) if not key.startswith("_")}
+        return {
+            "engine": "image",
+            "model": self.name,
+            "weights": tensors_digest(sorted(dict(self.module.config).items(), key=str), self.module.state_dict()),
+            "dtype": str(self.module.dtype).removeprefix("torch."),
+            "scheduler": {"kind": type(self.scheduler).__name__, **own},
+        }
+
+    def condition(self, prompt: Prompt) -> Hashable:
+        return self.prompts.condition(prompt)
+
+    def schedule(self, sampling: ImageSampling) -> Schedule:
+        if sampling.guidance != 1:
+            self.check_null(f"guidance={sampling.guidance}")
+        if sampling not in self._schedules:
+            self._schedules[sampling] = schedule_of(self.scheduler, sampling, self.name)
+        return self._schedules[sampling]
+
+    def check_null(self, what: str) -> Hashable:
+        """What stands for "no class" or "no text". Raises ValueError where nothing does."""
+        if self.prompts.null is None:
+            raise ValueError(
+                f"{what} compares with no class at all, and {self.name} names none: give null= the number that stood for it in "
+                "training, or a model that was trained with one"
+            )
+        return self.prompts.null
+
+    @torch.inference_mode()
+    def predict(self, x: Floats, times: Floats, conditions: Sequence[Any], guidance: Floats) -> Floats:
+        """The output for each state, moved away from that for no class where guidance is not 1."""
+        guided = np.flatnonzero(guidance != 1)
+        both = np.concatenate([np.arange(len(x)), guided])
+        told = [*conditions, *([self.prompts.null] * len(guided))]
+        outputs = self._outputs(x[both], times[both], told)
+        found, free = outputs[: len(x)], outputs[len(x) :]
+        found[guided] = free + guidance[guided].reshape(-1, *[1] * len(self.shape)) * (found[guided] - free)
+        return found
+
+    def _outputs(self, x: Floats, times: Floats, conditions: Sequence[Any]) -> Floats:
+        where, kind = self.module.device, self.module.dtype
+        with _memory(self.name, len(x)):
+            states = torch.from_numpy(x).to(where, kind)
+            when = torch.from_numpy(times).to(where, torch.float32)
+            when = when.long() if np.array_equal(times, np.round(times)) else when
+            found = self.module(states, when, **self.prompts.arguments(conditions, str(where), kind), return_dict=False)[0]
+            return found[:, : self.shape[0]].float().cpu().double().numpy()  # some estimate a variance beside it
+
+    @torch.inference_mode()
+    def decode(self, x: Floats) -> list[Any]:
+        """The picture of each state: float32, 0 black to 1 white, [height, width] or [height, width, colours]."""
+        pictures = torch.from_numpy(x)
+        if self.decoder is not None:
+            config = self.decoder.config
+            with _memory(self.name, len(x)):
+                codes = pictures / config.scaling_factor + (config.get("shift_factor") or 0.0)
+                pictures = self.decoder.decode(codes.to(self.decoder.device, self.decoder.dtype), return_dict=False)[0]
+        arrays = ((pictures.float().cpu() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+        return [array[:, :, 0] if array.shape[2] == 1 else array for array in arrays]
+
+
+@contextmanager
+def _memory(name: str, rows: int) -> Iterator[None]:
+    """Say what to do where memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{name} ran out of memory with {rows} pictures at once: load it with max_rows={max(1, rows // 2)}, or with "
+            'dtype="float16"'
+        ) from error
