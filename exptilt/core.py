@@ -37,7 +37,8 @@ class Engine(Protocol):
 
     Engines are blocking and safe to call from many threads. `can` is a subset of
     "continue" (extend unfinished drafts), "steps" (extend by a step of text), "logq" (drafts carry log-probabilities), "score"
-    (rate given drafts under this same distribution) and "certainty" (`exptilt.engines.certainty`).
+    (rate given drafts under this same distribution), "certainty" (`exptilt.engines.certainty`) and "evidence"
+    (`exptilt.engines.image.evidence`).
     """
 
     @property
@@ -227,5 +228,6 @@ _CURES = {
     "steps": "a local model that writes from left to right; or blocks counted in tokens, such as block=32",
     "logq": "a local model, or a server that returns processed log-probabilities",
     "score": "a local model; for a target without proposal no scoring is needed",
+    "evidence": "an image-diffusion model that was trained with a class, or text, for none",
     "certainty": "a local model, which sees whole distributions",
 }

@@ -23,6 +23,8 @@ MODEL_REWARDS: Mapping[str, type[Any]] = {
     "endpoint": rewards.EndpointReward,
     "judge": rewards.Judge,
     "pairwise": rewards.PairwiseJudge,
+    "image-classifier": rewards.ImageClassifier,
+    "text-similarity": rewards.TextSimilarity,
 }
 REWARDS = Registry(
     "reward",
@@ -33,6 +35,10 @@ REWARDS = Registry(
         "logprob": rewards.LogProb,
         "self-certainty": rewards.SelfCertainty,
         "negative-entropy": rewards.NegativeEntropy,
+        "classifier-free": rewards.ClassifierFree,
+        "ink": rewards.Ink,
+        "symmetry": rewards.Symmetry,
+        "jpeg-size": rewards.JpegSize,
         "none": rewards.Zero,
     },
     ("matches:COLUMN", *(f"{kind}:NAME" for kind in MODEL_REWARDS)),

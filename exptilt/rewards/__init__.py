@@ -1,7 +1,8 @@
 """Rewards r(x, y): functions of a prompt and its drafts, and recipes that become such functions for each prompt.
 
 Any callable `(prompt, drafts) -> floats` is a reward. These are the ready-made ones: rules about the text, agreement with
-other samples, tests of generated code, the engine's own likelihood and certainty, and models that rate texts.
+other samples, tests of generated code, the engine's own likelihood and certainty, models that rate texts, and rewards
+of pictures.
 """
 
 from exptilt.rewards.agreement import Agreement, RunningMajority
@@ -20,6 +21,8 @@ from exptilt.rewards.model import (
     ProcessReward,
     StepFormat,
 )
+from exptilt.rewards.model.pictures import ImageClassifier, TextSimilarity
+from exptilt.rewards.pictures import ClassifierFree, Ink, JpegSize, OfPictures, Symmetry
 from exptilt.rewards.rules import Each, Format, Matches, Sum, Zero
 
 __all__ = [
@@ -27,16 +30,21 @@ __all__ = [
     "Agreement",
     "Arithmetic",
     "CallsLike",
+    "ClassifierFree",
     "ClassifierReward",
     "Each",
     "EndpointReward",
     "FORMATS",
     "Format",
+    "ImageClassifier",
+    "Ink",
     "Isolated",
+    "JpegSize",
     "Judge",
     "LogProb",
     "Matches",
     "NegativeEntropy",
+    "OfPictures",
     "OutputAgreement",
     "PairwiseJudge",
     "Power",
@@ -45,6 +53,8 @@ __all__ = [
     "SelfCertainty",
     "StepFormat",
     "Sum",
+    "Symmetry",
+    "TextSimilarity",
     "UnitTests",
     "Zero",
 ]

@@ -25,6 +25,7 @@ from exptilt.cancelling import Flag, cancelled_by
 from exptilt.core import Engine, Reward
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.certainty import CertainEngine, Certainty
+from exptilt.engines.image.evidence import EvidentEngine
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.errors import Cancelled, CapabilityError, RewardError
 from exptilt.keys import Floats, Key
@@ -109,6 +110,12 @@ class MeteredEngine:
             certainties = engine.certainty(drafts)
         check_certain(self.name, certainties)
         return certainties
+
+    def evidence(self, drafts: Sequence[Draft], key: Key, levels: int, noises: int) -> Floats:
+        with self._counted() as engine:
+            if "evidence" not in engine.can or not isinstance(engine, EvidentEngine):
+                raise CapabilityError(f'{self.name} tells no evidence of its drafts: use an engine with "evidence" in its `can`')
+            return engine.evidence(drafts, key, levels, noises)
 
     @contextmanager
     def _counted(self, most: int) -> Iterator[Engine]:

@@ -31,6 +31,7 @@ class Model(Protocol):
     shape: of a state, such as (channels, height, width).
     pixels: whether states are pictures, so that `decode` costs nothing.
     settings: what fixes it, as JSON values.
+    levels: the times that it was trained with, and what is left of the picture's variance at each (ᾱ): float64 [levels] each.
     """
 
     @property
@@ -44,6 +45,18 @@ class Model(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]: ...
+
+    @property
+    def levels(self) -> tuple[Floats, Floats]: ...
+
+    @property
+    def conditional(self) -> bool:
+        """Whether something stands for "no class", so that guidance and evidence are known."""
+        ...
+
+    def check_null(self, what: str) -> Hashable:
+        """What stands for "no class" or "no text". Raises ValueError where nothing does. what: needs it."""
+        ...
 
     def condition(self, prompt: Prompt) -> Hashable:
         """What the network is told of a prompt. Raises PromptError where it cannot be told."""
@@ -273,15 +286,16 @@ class Denoiser:
         return outputs
 
     def _decode(self, rows: Sequence[Row]) -> None:
-        """The picture of each row that is finished; where pictures cost nothing, of the others what they are expected to
-        become."""
-        states = {row: row.final if row.final is not None else row.clean if self.model.pixels else None for row in rows}
-        shown = [row for row in rows if states[row] is not None]
-        for row in shown:
+        """The picture of each row that is finished; of the others, where it costs nothing, the one that is expected."""
+        shown: list[tuple[Row, Floats]] = []
+        for row in rows:
             if row.final is not None:
                 self.paths.put(("final", row.prompt, row.tokens), row.final)
+            state = row.clean if row.final is None and self.model.pixels else row.final
+            if state is not None:
+                shown.append((row, state))
         for first in range(0, len(shown), self.most):
             part = shown[first : first + self.most]
-            pictures = self.model.decode(np.stack([states[row] for row in part]))  # pyright: ignore[reportArgumentType]
-            for row, picture in zip(part, pictures, strict=True):
+            pictures = self.model.decode(np.stack([state for _, state in part]))
+            for (row, _), picture in zip(part, pictures, strict=True):
                 row.output = picture

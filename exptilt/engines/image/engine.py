@@ -24,6 +24,7 @@ import numpy as np
 from exptilt.blocks import Block, BlockSize
 from exptilt.draft import Draft, Prompt, check_filled
 from exptilt.engines.image.decode import Chain, Model, Rated, Row
+from exptilt.engines.image.evidence import estimate
 from exptilt.engines.image.noise import MARK_BITS, Gaussian, Noise
 from exptilt.engines.image.paths import Paths
 from exptilt.engines.image.sampling import ImageSampling
@@ -43,7 +44,9 @@ class ImageEngine:
     run: runs rows to their ends (`exptilt.engines.scheduler.Scheduler.run`), for all engines of the model.
     noise: the random part of each step.
     paths: where states are kept; engines that are to rate each other's drafts share it.
+    busy: calls a function of the network between two steps of rows (`Scheduler.call`).
     closing: releases what the model holds.
+    most: states that go through the network at once.
     """
 
     model: Model
@@ -51,10 +54,10 @@ class ImageEngine:
     sampling: ImageSampling = field(default_factory=ImageSampling)
     noise: Noise = field(default_factory=Gaussian)
     paths: Paths = field(default_factory=Paths, compare=False, repr=False)
+    busy: Callable[[Callable[[], tuple[Floats, int]]], tuple[Floats, int]] = field(default=lambda work: work(), repr=False)
     closing: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+    most: int = field(default=64, compare=False, repr=False)
     work: Work = field(default_factory=Work, compare=False, repr=False)
-
-    can = frozenset({"continue", "logq", "score"})
 
     def __post_init__(self) -> None:
         _ = self.schedule  # which refuses parameters that the model cannot follow
@@ -76,6 +79,10 @@ class ImageEngine:
     @property
     def name(self) -> str:
         return self.model.name
+
+    @property
+    def can(self) -> frozenset[str]:
+        return frozenset({"continue", "logq", "score"} | ({"evidence"} if self.model.conditional else set()))
 
     @property
     def max_tokens(self) -> int:
@@ -159,6 +166,22 @@ class ImageEngine:
         self._run(list(rows.values()))
         found = [rows[place].final if each is None else each for place, each in enumerate(kept)]
         return [each for each in found if each is not None]
+
+    def evidence(self, drafts: Sequence[Draft], key: Key, levels: int, noises: int) -> Floats:
+        """log p(c|x) of finished drafts up to a constant, by the network itself: float64 [drafts], nats (`evidence.py`).
+
+        key: names the noise that all of them share. levels, noises: how many noise levels, and draws at each.
+        """
+        conditions = [self._condition(draft) for draft in drafts]
+        states, found, cost = self.finals(drafts), np.zeros(len(drafts)), 0
+        for condition in dict.fromkeys(conditions):
+            rows = [row for row, each in enumerate(conditions) if each == condition]
+            mine = [states[row] for row in rows]
+            settings = condition, self.schedule.prediction, key, levels, noises, self.most
+            found[rows], spent = self.busy(lambda mine=mine, settings=settings: estimate(self.model, mine, *settings))
+            cost += spent
+        self.work.add(forwards=cost)
+        return found
 
     # ---------------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,9 +47,8 @@ def read_image_model(
     if max_rows is not None and not (isinstance(max_rows, int) and max_rows >= 1):
         raise ValueError(f"max_rows={max_rows!r} must be a whole number of 1 or more")
     with _reading(name):
-        from diffusers import DiffusionPipeline
-
-        pipeline: Any = DiffusionPipeline.from_pretrained(source, dtype=number, safety_checker=None)
+        diffusers: Any = importlib.import_module("diffusers")
+        pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(source, dtype=number, safety_checker=None)
     parts = {key: part for key, part in pipeline.components.items() if part is not None}
     for part in parts.values():
         if callable(getattr(part, "eval", None)):
@@ -61,14 +61,15 @@ def open_engine(network: Network, sampling: ImageSampling, max_rows: int | None 
     """An engine of a network, whose callers' pictures are denoised together."""
     most = max_rows or MOST_ROWS
     batch: Scheduler[Any] = Scheduler(Denoiser(network, SHARED, most), max_rows=most, name=network.name)
-    return ImageEngine(network, batch.run, sampling, paths=SHARED, closing=batch.close)
+    return ImageEngine(network, batch.run, sampling, paths=SHARED, busy=batch.call, closing=batch.close, most=most)
 
 
 def _parts(
     pipeline: Any, parts: Mapping[str, Any], name: str, labels: Mapping[str, int] | None, null: int | None
 ) -> tuple[Any, Classes | Texts | Nothing, Any]:
     """The network, what it is told of prompts, and the decoder of its states."""
-    network, decoder = parts.get("unet") or parts.get("transformer"), parts.get("vae")
+    network: Any = parts.get("unet") or parts.get("transformer")
+    decoder = parts.get("vae")
     kind = type(network).__name__
     extra = sorted(parts.keys() - {"unet", "transformer", "vae", "scheduler", "text_encoder", "tokenizer", "feature_extractor"})
     if kind == "UNet2DModel" and decoder is None and not extra:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,10 +33,16 @@ class Network:
         size = module.config.sample_size
         self.shape = (module.config.in_channels, *((size, size) if isinstance(size, int) else size))
         self.pixels = decoder is None
+        self._settings: dict[str, Any] | None = None
         self._schedules: dict[ImageSampling, Schedule] = {}
 
-    @cached_property
+    @property
     def settings(self) -> dict[str, Any]:
+        if self._settings is None:  # a digest of all weights takes a while
+            self._settings = self._described()
+        return self._settings
+
+    def _described(self) -> dict[str, Any]:
         own = {key: value for key, value in sorted(self.scheduler.config.items()) if not key.startswith("_")}
         return {
             "engine": "image",
@@ -46,6 +51,15 @@ class Network:
             "dtype": str(self.module.dtype).removeprefix("torch."),
             "scheduler": {"kind": type(self.scheduler).__name__, **own},
         }
+
+    @property
+    def levels(self) -> tuple[Floats, Floats]:
+        kept = self.scheduler.alphas_cumprod.double().numpy()
+        return np.arange(len(kept), dtype=np.float64), kept
+
+    @property
+    def conditional(self) -> bool:
+        return self.prompts.null is not None
 
     def condition(self, prompt: Prompt) -> Hashable:
         return self.prompts.condition(prompt)

@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMPipeline,
-    DDIMScheduler,
-    DDPMPipeline,
-    DDPMScheduler,
-    DiTPipeline,
-    DiTTransformer2DModel,
-    EulerAncestralDiscreteScheduler,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-    UNet2DModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-SCHEDULERS = {
-    "ddpm": DDPMScheduler(clip_sample=True),
-    "ddpm-large": DDPMScheduler(variance_type="fixed_large", clip_sample=False, timestep_spacing="trailing"),
-    "ddpm-v": DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2"),
-    "ddim": DDIMScheduler(),
-    "ddim-latent": DDIMScheduler(set_alpha_to_one=False, steps_offset=1, clip_sample=False, beta_schedule="scaled_linear"),
-    "ddim-sample": DDIMScheduler(prediction_type="sample", timestep_spacing="linspace"),
-    "euler": EulerAncestralDiscreteScheduler(),
-    "euler-v": EulerAncestralDiscreteScheduler(prediction_type="v_prediction", timestep_spacing="leading"),
+diffusers: Any = importlib.import_module("diffusers")  # its annotations are narrower than what it takes
+transformers: Any = importlib.import_module("transformers")
+
+SCHEDULERS: dict[str, Any] = {
+    "ddpm": diffusers.DDPMScheduler(clip_sample=True),
+    "ddpm-large": diffusers.DDPMScheduler(variance_type="fixed_large", clip_sample=False, timestep_spacing="trailing"),
+    "ddpm-v": diffusers.DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2"),
+    "ddim": diffusers.DDIMScheduler(),
+    "ddim-latent": diffusers.DDIMScheduler(
+        set_alpha_to_one=False, steps_offset=1, clip_sample=False, beta_schedule="scaled_linear"
+    ),
+    "ddim-sample": diffusers.DDIMScheduler(prediction_type="sample", timestep_spacing="linspace"),
+    "euler": diffusers.EulerAncestralDiscreteScheduler(),
+    "euler-v": diffusers.EulerAncestralDiscreteScheduler(prediction_type="v_prediction", timestep_spacing="leading"),
 }
 
 
 def pixels(folder: Path, classes: int | None = 4, scheduler: Any = None) -> Path:
     """A network of 4 by 4 grey pixels, class-conditional or not."""
     torch.manual_seed(0)
-    unet = UNet2DModel(
+    unet = diffusers.UNet2DModel(
         sample_size=4, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
         down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), num_class_embeds=classes,
     )  # fmt: skip
     chosen = scheduler or SCHEDULERS["ddim"]
-    kind = DDPMPipeline if isinstance(chosen, DDPMScheduler) else DDIMPipeline
+    kind = diffusers.DDPMPipeline if isinstance(chosen, diffusers.DDPMScheduler) else diffusers.DDIMPipeline
     kind(unet, chosen).save_pretrained(folder)
     return folder
 
 
-def _autoencoder() -> AutoencoderKL:
-    return AutoencoderKL(
+def _autoencoder() -> Any:
+    return diffusers.AutoencoderKL(
         in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4, sample_size=8,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
     )  # fmt: skip
@@ -58,11 +49,11 @@ def _autoencoder() -> AutoencoderKL:
 def transformer(folder: Path) -> Path:
     """A DiT with three classes and an autoencoder, which estimates a variance as well."""
     torch.manual_seed(0)
-    network = DiTTransformer2DModel(
+    network = diffusers.DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1, sample_size=4, patch_size=2,
         num_embeds_ada_norm=3,
     )  # fmt: skip
-    DiTPipeline(network, _autoencoder(), SCHEDULERS["ddim"], {}).save_pretrained(folder)
+    diffusers.DiTPipeline(network, _autoencoder(), SCHEDULERS["ddim"], {}).save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())  # names of classes are written into it by hand, as on the hub
     (folder / "model_index.json").write_text(json.dumps({**index, "id2label": {"0": "cat", "1": "dog", "2": "owl, bird"}}))
     return folder
@@ -77,17 +68,16 @@ def texts(folder: Path) -> Path:
     known = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
     (words / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(known)}))
     (words / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=16)
-    config = CLIPTextConfig(
+    tokenizer = transformers.CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=16)
+    config = transformers.CLIPTextConfig(
         vocab_size=len(known), hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
-    unet = UNet2DConditionModel(
+    unet = diffusers.UNet2DConditionModel(
         sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
         cross_attention_dim=8, attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
-    StableDiffusionPipeline(
-        _autoencoder(), CLIPTextModel(config), tokenizer, unet, PNDMScheduler(), None, None, requires_safety_checker=False  # pyright: ignore
-    ).save_pretrained(folder)  # fmt: skip
+    parts = _autoencoder(), transformers.CLIPTextModel(config), tokenizer, unet, diffusers.PNDMScheduler(), None, None
+    diffusers.StableDiffusionPipeline(*parts, requires_safety_checker=False).save_pretrained(folder)
     return folder

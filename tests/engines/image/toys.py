@@ -35,6 +35,16 @@ class Formula:
     pixels: bool = True
     settings: dict[str, Any] = field(default_factory=lambda: {"engine": "formula"})
 
+    conditional: bool = True
+
+    @property
+    def levels(self) -> tuple[Floats, Floats]:
+        kept = np.linspace(0.9995, 0.0005, 1000)
+        return kept, kept
+
+    def check_null(self, what: str) -> Any:
+        return None
+
     def condition(self, prompt: Any) -> Any:
         if prompt == "nothing":
             raise PromptError("the prompt 'nothing' is no class: give another")
