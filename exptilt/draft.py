@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from exptilt.errors import PromptError, TargetError
 from exptilt.keys import digest
+from exptilt.pictures import StoredPicture, enlarged, pixels, png, thumbnail
 
 Finish = Literal["stop", "length"]
 MASK = -1  # the token of an undecided position in a masked-diffusion draft
@@ -178,6 +179,21 @@ class Draft:
     def decided(self) -> int:
         """How many tokens have been decided."""
         return len(self.tokens) if self.order is None else len(self.order)
+
+    @property
+    def glimpse(self) -> str:
+        """What people are shown of it in a line of text: its text, or its picture as a data: address of a small PNG."""
+        if self.text or self.output is None:
+            return self.text
+        if isinstance(self.output, StoredPicture):
+            return self.output.address
+        image = pixels(self.output)
+        return "" if image is None else thumbnail(image)
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture, in notebooks; None where it has none."""
+        image = pixels(self.output)
+        return None if image is None else png(enlarged(image))
 
     def cut(self, count: int) -> Draft:
         """The draft after its first `count` decisions; the draft itself where it has no more than that."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from exptilt.cli import groups
 from exptilt.cli.terminal import result_line, show_result, status
-from exptilt.draft import Prompt
+from exptilt.draft import Draft, Prompt
+from exptilt.engines.image import ImageEngine
 from exptilt.errors import UsageError
+from exptilt.pictures import enlarged, pixels, png, sheet
 from exptilt.running.examples import STDIN, read_chat, read_text
 from exptilt.running.lines import encode
+from exptilt.running.result import Result
 from exptilt.running.run import sample
+
+MOST_SHOWN = 64  # drafts on the sheet of a sample
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
@@ -21,9 +27,9 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help='the text to answer; "-" reads it from standard input')
     parser.add_argument("--messages", metavar="FILE", help="a conversation instead of PROMPT, as a JSON list of messages")
     asked = groups.add_request(parser, argv)
-    parser.add_argument_group("output").add_argument(
-        "--json", action="store_true", help="print one JSON object instead of the answer"
-    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print one JSON object instead of the answer")
+    output.add_argument("--out", metavar="FOLDER", help="where pictures are written: the answer, and a sheet of all drafts")
     return asked
 
 
@@ -34,14 +40,33 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         build = groups.target_of(args)
         with status(console, f"loading {args.model}"):
             target = build()
+    if not isinstance(target.engine, ImageEngine) and args.out is not None:
+        raise UsageError(f"--out {args.out} is for pictures, and {args.model} answers in text, on standard output: leave it out.")
+    if isinstance(target.engine, ImageEngine) and args.out is None and not args.json:
+        raise UsageError(f"{args.model} draws pictures: say where they go with --out FOLDER, or --json.")
     with status(console, "drawing"):
         result = sample(
             target, prompt, sampler, select=select, until=until, seed=args.seed, budget=budget, reward_timeout=args.reward_timeout
         )
-    print(encode(result_line(result)) if args.json else result.text, flush=True)
+    written = None if args.out is None else write_pictures(Path(args.out), result)
+    print(encode(result_line(result)) if args.json else written or result.text, flush=True)
     if not args.json:
         show_result(console, result, target.beta)
     return 0
+
+
+def write_pictures(folder: Path, result: Result) -> Path:
+    """Write the chosen picture, and a sheet of the different drafts from the heaviest down; return the file of the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answer = folder / "answer.png"
+    answer.write_bytes(result.draft._repr_png_() or b"")
+    weights: dict[Draft, float] = {}
+    for draft, weight in zip(result.population.drafts, result.population.weights.tolist(), strict=True):
+        weights[draft] = weights.get(draft, 0.0) + weight
+    shown = [pixels(draft.output) for draft in sorted(weights, key=lambda draft: -weights[draft])[:MOST_SHOWN]]
+    drawn = [image for image in shown if image is not None]
+    (folder / "drafts.png").write_bytes(png(sheet([enlarged(image) for image in drawn])))
+    return answer
 
 
 def _prompt(args: argparse.Namespace) -> Prompt:

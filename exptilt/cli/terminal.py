@@ -209,7 +209,7 @@ def result_line(outcome: Outcome) -> dict[str, Any]:
         "usage": asdict(outcome.usage) | {"tokens": outcome.usage.tokens},
         "sampler": describe_sampler(outcome.sampler),
         "seed": outcome.seed,
-    }
+    } | ({} if outcome.draft.output is None else {"picture": outcome.draft.glimpse})
 
 
 # ---------------------------------------------------------------------------------------------------- many prompts

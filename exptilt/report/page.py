@@ -65,7 +65,7 @@ def script_of(parts: Iterable[str]) -> str:
 def policy(style: str, script: str, *more: str) -> str:
     """The content security policy of a page with this inline style and script. more: what else it allows."""
     own = (f"style-src '{_digest(style)}'", f"script-src '{_digest(script)}'")
-    return "; ".join(("default-src 'none'", *own, *more, "base-uri 'none'", "form-action 'none'"))
+    return "; ".join(("default-src 'none'", "img-src data:", *own, *more, "base-uri 'none'", "form-action 'none'"))
 
 
 def _digest(content: str) -> str:

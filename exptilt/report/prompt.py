@@ -82,7 +82,7 @@ def detail(line: Mapping[str, Any], method: Method, read: Answer, most_drafts: i
         return {"error": line["error"], "message": line["message"]}
     texts, population = Texts(), stored_population(line)
     shown = {
-        "chosen": texts.add(line["draft"]["text"]),
+        "chosen": texts.add(_glimpse(line["draft"])),
         "answer": read(line["draft"]["text"]),
         "posterior": posterior(line, population, read),
         "warnings": list(line["warnings"]),
@@ -103,10 +103,15 @@ def detail(line: Mapping[str, Any], method: Method, read: Answer, most_drafts: i
     return shown | {"texts": texts.all}
 
 
+def _glimpse(draft: Mapping[str, Any]) -> str:
+    """What is shown of a draft of a line: its text, or its picture."""
+    return draft.get("picture", draft["text"])
+
+
 def _drafts(population: Population, line: Mapping[str, Any], texts: Texts, read: Answer, most_drafts: int) -> dict[str, Any]:
     """Each different draft once, and for every row of the population which of them it is, its weight and its reward."""
     places: dict[Hashable, int] = {}
-    names = [(draft.tokens, draft.order, draft.text, draft.finish) for draft in population.drafts]
+    names = [(draft.tokens, draft.order, draft.glimpse, draft.finish) for draft in population.drafts]
     rows = [places.setdefault(name, len(places)) for name in names]
     total = np.zeros(len(places))
     np.add.at(total, rows, population.weights)
@@ -117,7 +122,7 @@ def _drafts(population: Population, line: Mapping[str, Any], texts: Texts, read:
         if number != len(drafts):
             continue  # a repeat
         is_chosen = [*draft.tokens] == chosen[0] and draft.text == chosen[1]
-        text = texts.add(draft.text) if number in kept or is_chosen else None
+        text = texts.add(draft.glimpse) if number in kept or is_chosen else None
         drafts.append([text, read(draft.text), draft.decided, draft.finish, is_chosen])
     return {
         "drafts": drafts,
@@ -142,7 +147,7 @@ def _history(
         return {"tree": tree(trace, population, texts)}
     if isinstance(trace, Generations | Beams):
         if trace.generations:
-            return {"tree": generations(trace, line["draft"]["text"], texts)}
+            return {"tree": generations(trace, _glimpse(line["draft"]), texts)}
         missing.append("The file was written before generations were recorded, so only the last one is shown.")
     if isinstance(trace, Chain):
         if trace.runs:

@@ -16,6 +16,7 @@ import numpy as np
 from exptilt.core import Sampler
 from exptilt.describe import describe
 from exptilt.draft import Draft, Prompt, as_prompt, prompt_json
+from exptilt.pictures import StoredPicture
 from exptilt.populations.population import Population
 from exptilt.running.result import Failure, Outcome, Result
 from exptilt.running.traces import stored_trace, trace_line
@@ -150,12 +151,15 @@ def stored_population(line: Mapping[str, Any], trace: object = None) -> Populati
 
 def _draft_line(draft: Draft) -> dict[str, Any]:
     line = {"tokens": draft.tokens, "logq": draft.logq, "text": draft.text, "finish": draft.finish}
+    if draft.output is not None and draft.glimpse != draft.text:
+        line["picture"] = draft.glimpse
     return line if draft.order is None else line | {"order": draft.order}
 
 
 def _draft(prompt: Prompt, line: Mapping[str, Any]) -> Draft:
     logq, order = (None if values is None else tuple(values) for values in (line["logq"], line.get("order")))
-    return Draft(prompt, tuple(line["tokens"]), logq, line["text"], line["finish"], order)
+    picture = StoredPicture(line["picture"]) if "picture" in line else None
+    return Draft(prompt, tuple(line["tokens"]), logq, line["text"], line["finish"], order, picture)
 
 
 def _population_line(population: Population) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class Result:
         """The chosen response as text."""
         return self.draft.text
 
+    def _repr_png_(self) -> bytes | None:
+        """The chosen response in notebooks, where it is a picture."""
+        return self.draft._repr_png_()
+
     @property
     def log_z(self) -> float | None:
         """log Ẑ in nats; None where the sampler's weights are not proper, or a stop rule ended the run."""

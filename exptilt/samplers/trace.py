@@ -8,6 +8,8 @@ by the sampler's name: another author's sampler that yields a `Tree` is stored a
     Beams          the drafts that a beam search kept at each step (Beam)
     Chain          the states of Markov chains, as the rows of the population (SuffixMCMC, Metropolised)
 
+A draft that is a picture stands there as a small PNG, in a data: address instead of its text.
+
 Everything here is texts, counts and log-weights in nats; nothing is needed to compute the population itself.
 """
 
@@ -62,7 +64,7 @@ class Tree:
         self, candidates: Sequence[Draft], log_e: Floats, pick: int, log_w: float, owner: np.ndarray, first: int | None
     ) -> Tree:
         """This tree with one step more. owner: int [rollouts], the candidate that each rollout completes."""
-        texts = tuple(draft.text for draft in candidates)
+        texts = tuple(draft.glimpse for draft in candidates)
         rollouts = tuple(np.bincount(owner, minlength=len(texts)).tolist())
         return Tree((*self.steps, Step(texts, tuple(log_e.tolist()), pick, float(log_w), rollouts, first)))
 
@@ -106,7 +108,7 @@ class Generations:
     def grown(self, drafts: Sequence[Draft], parents: Sequence[int] | None, log_w: Floats, log_v: Floats) -> Generations:
         """These generations and one more. parents: where the particles were resampled; else each grew from its own number."""
         rows = range(len(drafts)) if parents is None else parents
-        texts = tuple(draft.text for draft in drafts)
+        texts = tuple(draft.glimpse for draft in drafts)
         fresh = Generation(texts, tuple(rows), tuple(log_w.tolist()), tuple(log_v.tolist()))
         return Generations((*self.generations, fresh), self.resampled + (parents is not None))
 
@@ -132,7 +134,7 @@ class Beams:
 
     def grown(self, drafts: Sequence[Draft], parents: Sequence[int], scores: Floats) -> Beams:
         """These and one step more. parents: the number of the draft of the step before that each one continues."""
-        texts = tuple(draft.text for draft in drafts)
+        texts = tuple(draft.glimpse for draft in drafts)
         even = (-math.log(len(texts)),) * len(texts)
         return Beams((*self.generations, Generation(texts, tuple(parents), even, tuple(scores.tolist()))))
 

@@ -21,7 +21,7 @@ function drawAsked(prompt) {
 const drawFailure = (data) => [el("p", { class: "note bad" }, el("b", {}, data.error), ` ${data.message}`)];
 
 /** The answer that was chosen, judged where there is a reference, with its numbers. title: what it is called; its answer else. */
-function drawFinal(data, prompt, entry, title = entry.answer ?? "no answer") {
+function drawFinal(data, prompt, entry, title = entry.answer ?? (picture(data.texts[data.chosen]) ? "picture" : "no answer")) {
   return el("section", { class: "block answer-block" },
     el("h3", { class: "final" }, entry.right !== null && sign(entry), title, prompt.reference !== null && entry.right === false && el("span", { class: "quiet" }, ` instead of ${prompt.reference}`)),
     passage(data.texts[data.chosen]), el("p", { class: "facts" }, factsOf(entry, data).map(([name, value]) => el("span", {}, `${name} `, el("b", {}, value)))));

@@ -55,9 +55,14 @@ function quantile(sorted, share) {
 const bar = (share, attributes = {}) =>
   el("span", { class: "bar", "aria-hidden": "true", ...attributes }, el("i", { style: { width: `${100 * Math.max(0, Math.min(1, num(share) || 0))}%` } }));
 
+const PICTURE = /^data:image\/png;base64,[A-Za-z0-9+/]+=*$/;
+/** What stands for a draft may be the address of a small picture, which is in the page itself; null for a text. */
+const picture = (text) => (PICTURE.test(text ?? "") ? el("img", { class: "picture", src: text, alt: "the picture that was drawn" }) : null);
+
 /** A text with its first `kept` characters in grey, of which `tail` are shown; behind a button where it is long. */
 function passage(text, kept = 0, tail = Infinity) {
   if (text === null || text === undefined) return el("p", { class: "gone" }, "text left out of the page");
+  if (picture(text)) return el("p", { class: "passage" }, picture(text));
   const grey = kept > tail ? `… ${text.slice(kept - tail, kept).trimStart()}` : text.slice(0, kept);
   const node = el("p", { class: "passage" }, kept > 0 && el("span", { class: "kept" }, grey), text.slice(kept));
   if (text === "") node.append(el("span", { class: "gone" }, "(empty)"));

@@ -8,7 +8,9 @@ function drawTree(data) {
   const { columns, kind } = data.tree;
   const most = Math.max(...columns.map((column) => column.cards.length));
   const longest = Math.max(...columns.flatMap((column, place) => column.cards.map((_, number) => ((at) => at.text.length - at.kept)(grown(data, place, number)))));
-  const height = 38 + 17 * Math.max(1, Math.min(most > 8 ? 2 : 3, Math.ceil(longest / 26))); // head and lines of about 26 characters
+  const lines = Math.max(1, Math.min(most > 8 ? 2 : 3, Math.ceil(longest / 26))); // of about 26 characters
+  const seen = columns.some((column) => column.cards.some((card) => picture(data.texts[card.text])));
+  const height = seen ? 96 : 38 + 17 * lines; // a head, and a picture or lines
   const panel = el("div", { class: "panel", "aria-live": "polite" });
   const rewards = (data.rewards ?? []).map(num).filter(Number.isFinite);
   const scale = { low: Math.min(...rewards), high: Math.max(...rewards) };
@@ -44,16 +46,16 @@ function grown(data, place, number) {
   const card = data.tree.columns[place].cards[number];
   const text = data.texts[card.text];
   const parent = place > 0 && card.parent >= 0 ? data.texts[data.tree.columns[place - 1].cards[card.parent].text] : "";
-  return { card, text, kept: text.startsWith(parent) ? parent.length : 0 };
+  return { card, text, kept: !picture(text) && text.startsWith(parent) ? parent.length : 0 };
 }
 
 function drawCard(data, place, number, { height, panel, scale }) {
   const { card, text, kept } = grown(data, place, number);
-  const added = text.slice(kept);
+  const added = picture(text) ? "a picture" : text.slice(kept);
   const name = `${data.tree.columns[place].title}, number ${number + 1}${card.path ? ", on the path" : ""}, ${percent(card.share)}: ${added}`;
   const node = el("button", { type: "button", class: `card${card.path ? " path" : ""}`, style: { height: `${height}px` }, "aria-expanded": "false", "aria-label": name, "data-place": `${place}-${number}` },
     el("span", { class: "card-head" }, el("span", { class: "number" }, number + 1), bar(card.share), el("span", { class: "share" }, part(card.share)), ticksOf(data, card, scale)),
-    el("span", { class: "card-text" }, added === "" ? el("span", { class: "gone" }, "(ended before)") : [kept > 0 && el("span", { class: "kept" }, "…"), added.replaceAll("\n", " ⏎ ")]));
+    picture(text) ?? el("span", { class: "card-text" }, added === "" ? el("span", { class: "gone" }, "(ended before)") : [kept > 0 && el("span", { class: "kept" }, "…"), added.replaceAll("\n", " ⏎ ")]));
   node.addEventListener("click", () => {
     const opened = node.getAttribute("aria-expanded") === "true";
     for (const other of node.closest(".tree").querySelectorAll(".card")) other.setAttribute("aria-expanded", "false");

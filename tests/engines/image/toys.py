@@ -84,7 +84,7 @@ def engine_of(model: Formula, noise: Noise | None = None, paths: Paths | None = 
 
 def bent(x: Floats, times: Floats, conditions: Sequence[Any], guidance: Floats) -> Floats:
     """An estimate of noise that is not linear in the state and changes with time."""
-    return np.tanh(1.3 * x + 0.4) * np.sqrt(1 - times)[:, None] + 0.2 * x
+    return np.tanh(1.3 * x + 0.4) * np.sqrt(1 - times).reshape(-1, *[1] * (x.ndim - 1)) + 0.2 * x
 
 
 TWO = (0.25, 0.8)
