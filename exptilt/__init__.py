@@ -41,6 +41,7 @@ from exptilt.running.cluster import Cluster
 from exptilt.running.example import Example
 from exptilt.running.examples import read_examples as examples
 from exptilt.running.result import Failure, Partial, Result
+from exptilt.running.results import Results, read_results
 from exptilt.running.run import asample, run, sample, stream
 from exptilt.running.stream import Stream
 from exptilt.samplers import ETS, SMC, Beam, Independent, Metropolised, ParticleGibbs, Rejection, SuffixMCMC
@@ -78,6 +79,7 @@ __all__ = [
     "PromptError",
     "Rejection",
     "Result",
+    "Results",
     "RewardError",
     "SelectError",
     "StoreError",
@@ -96,6 +98,7 @@ __all__ = [
     "examples",
     "load",
     "mbr",
+    "read_results",
     "rewards",
     "run",
     "sample",

@@ -175,6 +175,12 @@ class Draft:
     order: tuple[int, ...] | None = None
     output: Any = field(default=None, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        logq = "no logq" if self.logq is None else f"logq={sum(self.logq):.4g}"
+        tokens = f"tokens={self.tokens}" if len(self.tokens) <= 8 else f"{len(self.tokens)} tokens"
+        order = "" if self.order is None else f", {len(self.order)} decided"
+        return f"Draft({shortened(self.text, 70)!r}, {tokens}{order}, {logq}, finish={self.finish!r})"
+
     @property
     def decided(self) -> int:
         """How many tokens have been decided."""
@@ -207,6 +213,14 @@ class Draft:
         kept = set(self.order[:count])
         tokens = tuple(token if position in kept else MASK for position, token in enumerate(self.tokens))
         return Draft(self.prompt, tokens, logq, order=self.order[:count])
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of `most` characters or fewer: of a longer one its beginning and its end, where answers are."""
+    if len(text) <= most:
+        return text
+    front = (most - 3) // 2
+    return f"{text[:front]} … {text[len(text) - (most - 3 - front) :]}"
 
 
 def check_text(reader: str, drafts: Iterable[Draft]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    "errors keys usage moved cancelling watching blocks pictures",
+    "errors keys usage moved cancelling watching blocks pictures frames markup",
     "objects draft", "populations", "proposals rating", "core", "describe",
     "answers sandbox", "samplers", "engines", "rewards", "names", "running", "evaluation", "train", "doctor report serve",
     "testing", "cli",

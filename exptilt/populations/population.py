@@ -19,12 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.draft import Draft
+from exptilt import frames
+from exptilt.draft import Draft, prompt_json
 from exptilt.errors import AllWeightsZero, TargetError, WeightsError
 from exptilt.keys import Floats, Key
 from exptilt.populations.certificate import certified
 from exptilt.populations.diagnostics import log_shares, log_sum, pareto_k
 from exptilt.populations.distinct import distinct_rows, log_distinct
+
+ROW = ("prompt", "completion", "finish", "reward", "weight", "log_w", "logq", "tokens")
+"""The fields of a draft's row in a table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +99,12 @@ class Population:
 
     def __len__(self) -> int:
         return len(self.drafts)
+
+    def __repr__(self) -> str:
+        drafts, different = f"{len(self)} draft{'s' * (len(self) > 1)}", len({draft.tokens for draft in self.drafts})
+        log_z = "no log_z" if self.log_z is None else f"log_z={self.log_z:.4g}"
+        beta = "" if self.beta is None else f", beta={self.beta:g}"
+        return f"Population({drafts}, {different} different, ess={self.ess:.3g}, {log_z}{beta})"
 
     @property
     def stats(self) -> Mapping[str, Any]:
@@ -218,6 +228,26 @@ class Population:
             )
         return self.beta
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each draft, with the fields `ROW`.
+
+        prompt: a text, or a list of messages.
+        weight: they sum to one.
+        logq: log-probability of the whole response in nats; None where it is not known.
+        """
+        told = [(prompt_json(draft.prompt), draft.text, draft.finish) for draft in self.drafts]
+        weighed = zip(self.rewards.tolist(), self.weights.tolist(), self.log_w.tolist(), strict=True)
+        rest = [(_sum(draft.logq), [*draft.tokens]) for draft in self.drafts]
+        return [dict(zip(ROW, (*one, *two, *three), strict=True)) for one, two, three in zip(told, weighed, rest, strict=True)]
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` of `rows`. Raises UsageError without pandas."""
+        return frames.to_pandas(self.rows())
+
+    def to_dataset(self) -> Any:
+        """A `datasets.Dataset` of `rows`, for trainers that take weights. Raises UsageError without the package datasets."""
+        return frames.to_dataset(self.rows())
+
     def log_mean(self, values: Sequence[float] | Floats) -> float:
         """log of the weighted mean of exp(values): values in nats, float64 [n]."""
         return log_sum(log_shares(self.log_w) + np.asarray(values, dtype=np.float64))
@@ -258,6 +288,10 @@ class Population:
             own_logq=all(each.own_logq for each in populations),
             independent=equal and all(each.independent for each in populations),
         )
+
+
+def _sum(values: Sequence[float] | None) -> float | None:
+    return None if values is None else math.fsum(values)
 
 
 def _inverse(beta: float) -> float:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from exptilt import answers, samplers
+from exptilt import answers
 from exptilt.answers import Answer
-from exptilt.blocks import Block
-from exptilt.describe import describe
 from exptilt.draft import as_prompt, prompt_text
+from exptilt.running.described import kind_of, sampler_words, select_words
 from exptilt.running.store import read_store
 
 
@@ -32,12 +31,12 @@ class Method:
     @property
     def kind(self) -> str:
         """The sampler's class, such as "ETS"."""
-        return _kind(self.settings["sampler"])
+        return kind_of(self.settings["sampler"])
 
     @property
     def label(self) -> str:
         """Sampler and select with the parameters that are not at their defaults, such as "ETS candidates 8, block 16 · vote"."""
-        return f"{_label(self.settings['sampler'])} · {_select(self.settings['select'])}"
+        return f"{sampler_words(self.settings['sampler'])} · {select_words(self.settings['select'])}"
 
     @property
     def target(self) -> dict[str, Any]:
@@ -92,38 +91,3 @@ def reader(methods: Sequence[Method]) -> Answer:
         if isinstance(name, str) and (found := getattr(answers, name, None)) is not None:
             return found
     return answers.number
-
-
-def _kind(sampler: Any) -> str:
-    return str(sampler.get("type", "sampler")) if isinstance(sampler, Mapping) else str(sampler)
-
-
-def _label(sampler: Any) -> str:
-    """A described sampler in words; of exptilt's own samplers only what differs from the defaults."""
-    kind = _kind(sampler)
-    own = getattr(samplers, kind, None)
-    defaults = {item.name: describe(item.default) for item in fields(own) if item.default is not MISSING} if own else {}
-    values = sampler if isinstance(sampler, Mapping) else {}
-    given = {
-        name: value for name, value in values.items() if name not in ("type", "code") and value != defaults.get(name, MISSING)
-    }
-    return f"{kind} {', '.join(_parameter(name, value) for name, value in given.items())}".strip()
-
-
-def _parameter(name: str, value: Any) -> str:
-    if isinstance(value, Mapping) and value.get("type") == "Block":
-        return f"block {Block(tuple(value['ends']), value['tokens'], value['steps']).words}"
-    if isinstance(value, Mapping) and "type" in value:
-        return f"of ({_label(value)})"
-    shown = value.get("function", "function") if isinstance(value, Mapping) else value
-    shown = repr(shown) if isinstance(shown, str) and not shown.isprintable() else shown
-    return f"{name.replace('_', ' ')} {shown}"
-
-
-def _select(select: Any) -> str:
-    """A described select in a word or two; a user's own by its name."""
-    if not isinstance(select, Mapping):
-        return str(select)
-    if select.get("type") == "Vote":
-        return "vote" if select.get("weighted", True) else "majority vote"
-    return {"MinimumBayesRisk": "mbr"}.get(_kind(select), str(select.get("function", _kind(select))))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from exptilt.draft import as_prompt, prompt_text
-from exptilt.errors import StoreError, UsageError
+from exptilt.errors import StoreError
+from exptilt.frames import to_arrow
 from exptilt.running.lines import encode, stored_usage
 from exptilt.running.store import read_store
 
@@ -27,23 +27,33 @@ def flat_rows(store: str | Path) -> list[dict[str, Any]]:
     Raises StoreError for a file that cannot be used.
     """
     _, lines = read_store(store)
-    rows = [_row(name, line) for name, line in lines.items()]
-    columns = dict.fromkeys(name for row in rows for name in row if name not in FIELDS)
-    return [{name: row.get(name) for name in (*FIELDS, *columns)} for row in rows]
+    return aligned([flat_row(name, line) for name, line in lines.items()])
 
 
-def _row(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
+def aligned(rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = FIELDS) -> list[dict[str, Any]]:
+    """The same rows with the same names: the fields, then all columns that a row has."""
+    columns = dict.fromkeys(name for row in rows for name in row if name not in fields)
+    return [{name: row.get(name) for name in (*fields, *columns)} for row in rows]
+
+
+def flat_row(name: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of one line of a results file and its columns, as far as it has them."""
     example = line.get("example", {"id": None, "columns": {}})
-    own = {f"column.{key}" if key in FIELDS else key: value for key, value in example["columns"].items()}
+    own = column_fields(example["columns"])
     row = {"line": name, "id": example["id"], "prompt": prompt_text(as_prompt(line["prompt"])), **own}
     usage = None if line.get("usage") is None else stored_usage(line)
     if usage is not None:
         row |= {"tokens": usage.tokens, "seconds": usage.seconds}
     if "error" in line:
         return row | {"error": line["error"], "message": line["message"]}
-    last = line["trace"][-1]
+    last = line["trace"][-1]  # the population may not have been kept
     told = {key: line[key] for key in ("text", "reward", "log_z", "stopped", "limit")}
     return row | told | {"ess": last["ess"], "drafts": last["n"], "warnings": " ".join(line["warnings"])}
+
+
+def column_fields(columns: Mapping[str, Any], fields: Sequence[str] = FIELDS) -> dict[str, Any]:
+    """Columns by the names that they have in a table, where fields come before them."""
+    return {f"column.{name}" if name in fields else name: value for name, value in columns.items()}
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -61,23 +71,10 @@ def _cell(value: Any) -> Any:
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The rows as a Parquet file; values of mixed types as JSON. Raises UsageError without pyarrow."""
-    try:
-        import pyarrow
-        from pyarrow.parquet import write_table
-    except ImportError as error:
-        raise UsageError("Parquet takes pyarrow: pip install pyarrow, or export CSV") from error
-    table = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        try:
-            table[name] = pyarrow.array(values)
-        except pyarrow.ArrowException:
-            table[name] = pyarrow.array([None if value is None else _text(value) for value in values])
-    write_table(pyarrow.table(table), path)
+    table = to_arrow(rows)
+    from pyarrow.parquet import write_table
 
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    write_table(table, path)
 
 
 def check_rows(rows: Sequence[Mapping[str, Any]], store: str | Path) -> None:

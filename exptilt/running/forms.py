@@ -111,6 +111,9 @@ _SETTINGS = {
 }
 
 
+_MADE = {"date?": "text", "python?": "text", "platform?": "text", "device?": ("text", "none"), "versions?": {}}
+
+
 def misfit_of_line(line: Mapping[str, Any]) -> str:
     """What of a line is not as a result or a failure has it, in words; empty where all is."""
     if found := _misfit(line, _FAILURE if "error" in line else _RESULT):
@@ -143,6 +146,12 @@ def _misfit_of_older(line: Mapping[str, Any]) -> str:
 def misfit_of_settings(settings: Any) -> str:
     """What of the settings in a first line is not as a run writes them; empty where all is."""
     return _misfit(settings, _SETTINGS).removeprefix(".")
+
+
+def misfit_of_made(made: Any) -> str:
+    """What of the record of versions, device and date is not as a run writes it; empty where all is."""
+    found = _misfit(made, _MADE)
+    return f"made{found}" if found else ""
 
 
 def _inconsistent(how: Mapping[str, Any]) -> str:

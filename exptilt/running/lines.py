@@ -77,13 +77,18 @@ def to_line(name: str, outcome: Outcome, *, population: bool = True) -> dict[str
     return line | {"population": _population_line(outcome.population)} if population else line
 
 
-def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
-    """The outcome in a line. Without its population, the chosen draft stands for it alone."""
-    prompt = as_prompt(line["prompt"])
+def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int, *, described: Any = None, index: int = 0) -> Outcome:
+    """The outcome in a line. Without its population, the chosen draft stands for it alone.
+
+    described: the sampler's description, where the sampler is not there to be described.
+    index: where the outcome is in the list that it becomes part of.
+    """
+    prompt, example = as_prompt(line["prompt"]), line.get("example", {"id": None, "columns": {}})
+    own: dict[str, Any] = {"id": example["id"], "columns": example["columns"], "index": index}
     if "error" in line:
-        return Failure(prompt, line["error"], line["message"], stored_usage(line) if "usage" in line else None)
+        return Failure(prompt, line["error"], line["message"], stored_usage(line) if "usage" in line else None, **own)
     draft = _draft(prompt, line["draft"])
-    trace = stored_trace(line, describe(sampler))
+    trace = stored_trace(line, describe(sampler) if described is None else described)
     return Result(
         prompt=prompt,
         draft=draft,
@@ -97,6 +102,7 @@ def from_line(line: Mapping[str, Any], sampler: Sampler, seed: int) -> Outcome:
         warnings=tuple(line["warnings"]),
         posterior=None if line["posterior"] is None else {_hashable(answer): share for answer, share in line["posterior"]},
         proved=line.get("proved"),
+        **own,
     )
 
 

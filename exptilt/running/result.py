@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from exptilt.core import Sampler
-from exptilt.draft import Draft, Prompt
+from exptilt.draft import Draft, Prompt, prompt_text, shortened
 from exptilt.populations.population import Population
 from exptilt.usage import Usage
 
@@ -59,6 +59,19 @@ class Result:
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
     index: int = 0
 
+    def __repr__(self) -> str:
+        facts = [f"reward={self.reward:.4g}"] if self.reward is not None else []
+        facts += [f"{name}={share:.3g}" for name, share in self._leading()]
+        facts += [repr(self.population), f"{self.usage.tokens:,} tokens"]
+        facts += [f"stopped={self.stopped!r}"] if self.stopped != "done" else []
+        facts += [f"{len(self.warnings)} warning{'s' * (len(self.warnings) > 1)}"] if self.warnings else []
+        return f"Result({shortened(self.text, 70)!r}, {', '.join(facts)})"
+
+    def _leading(self) -> list[tuple[str, float]]:
+        """The first answer of the posterior, with its weight."""
+        first = next(iter((self.posterior or {}).items()), None)
+        return [] if first is None else [(f"P({shortened(str(first[0]), 20)!r})", first[1])]
+
     @property
     def text(self) -> str:
         """The chosen response as text."""
@@ -94,6 +107,9 @@ class Partial:
     usage: Usage
     trace: tuple[Mapping[str, Any], ...]
     select: Callable[[], tuple[Draft, Mapping[Any, float] | None]] = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Partial({self.population!r}, {self.usage.tokens:,} tokens)"
 
     @property
     def draft(self) -> Draft:
@@ -148,6 +164,9 @@ class Failure:
     id: str | int | None = None
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     index: int = 0
+
+    def __repr__(self) -> str:
+        return f"Failure({self.error}: {shortened(self.message, 120)!r}, prompt={shortened(prompt_text(self.prompt), 40)!r})"
 
 
 Outcome = Result | Failure

@@ -27,11 +27,13 @@ from exptilt.running.allocation import Allocation, Gain, check_allocation
 from exptilt.running.cluster import Cluster
 from exptilt.running.example import Example, as_example
 from exptilt.running.ledger import Outcomes, finish, known_lines, read_back
+from exptilt.running.made import made
 from exptilt.running.places import Build, Threads, open_place
 from exptilt.running.request import Job, Request, Select, number_jobs
 from exptilt.running.result import Outcome, Result
+from exptilt.running.results import Results
 from exptilt.running.rounds import in_rounds
-from exptilt.running.store import Store
+from exptilt.running.store import Store, new_header
 from exptilt.running.stream import Stream
 from exptilt.usage import Budget
 
@@ -152,7 +154,7 @@ def run(
     store_population: bool = True,
     cluster: Cluster | None = None,
     allocate: Gain | None = None,
-) -> list[Outcome]:
+) -> Results:
     """Answer many prompts, up to `concurrency` at a time: one Result or Failure for each, in their order.
 
     What goes wrong with one prompt (its text, a server's answer, its reward, its budget) becomes a Failure, and the others
@@ -199,7 +201,9 @@ def run(
     with ExitStack() as stack:
         place = stack.enter_context(open_place(target, request, concurrency, cluster))
         place.check(jobs)
-        file = None if store is None else stack.enter_context(Store(store, place.settings))
+        origin = made(place.request.target.engine if isinstance(place, Threads) else None)
+        file = None if store is None else stack.enter_context(Store(store, place.settings, origin))
+        header = new_header(place.settings, origin) if file is None else file.header
         read = {} if file is None else known_lines(file, jobs, retry)
         known = {job.name: read_back(read[job.name], job, sampler, seed) for job in jobs if job.name in read}
         ledger = Outcomes(known, file, store_population)
@@ -210,4 +214,4 @@ def run(
             for count, outcome in finished:
                 if progress is not None:
                     progress(count, len(jobs), outcome)
-    return [ledger.known[job.name] for job in jobs]
+    return Results((ledger.known[job.name] for job in jobs), header, [job.name for job in jobs])

@@ -1,6 +1,6 @@
 """The results file: one JSON line per prompt, written as it finishes, and a first line that says which run it is.
 
-    {"exptilt": 1, "settings": {...}, "hash": "...", ...}     the header: everything that decides what is drawn
+    {"exptilt": 1, "settings": {...}, "hash": "...", ...}     the header: everything that decides what is drawn, and "made"
     {"id": "<digest of the prompt>-<occurrence>", "prompt": ..., "text": ..., "log_z": ..., ...}
     {"id": ..., "prompt": ..., "error": "RewardError", "message": ...}
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from exptilt.errors import StoreError
 from exptilt.keys import digest
-from exptilt.running.forms import misfit_of_line, misfit_of_settings
+from exptilt.running.forms import misfit_of_line, misfit_of_made, misfit_of_settings
 from exptilt.running.lines import decode, encode
 from exptilt.running.settings import changes, without_code
 
@@ -46,13 +46,13 @@ class Store:
 
     path: created with its folders where it does not exist.
     settings: JSON values; an existing file must hold the same.
+    made: versions, device and date, for a new file; an existing one keeps its own.
     Raises StoreError for a file that cannot be used: other settings, another writer, corrupt, or not a results file.
     """
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], made: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
-        hashed = digest(encode(settings, sort=True))
-        header = {"exptilt": FORMAT, "settings": decode(encode(settings)), "hash": hashed, "code": "source"}
+        header = new_header(settings, made)
         self._file = self._open()
         try:
             self._lock()
@@ -60,6 +60,11 @@ class Store:
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The first line of the file."""
+        return self._header
 
     def __enter__(self) -> Store:
         return self
@@ -137,6 +142,7 @@ class Store:
         if not (content.removeprefix(_MARK).startswith(_HEAD) or _HEAD.startswith(content)):
             raise StoreError(f"{self.path} is not a results file of exptilt, and was not touched: choose another path.")
         rows, whole = _parse(self.path, content)
+        self._header = rows[0] if rows else dict(header)
         if rows:
             self._check_header(rows[0], header)
         if whole < len(content):
@@ -166,8 +172,25 @@ class Store:
         )
 
 
+def new_header(settings: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The first line of a results file of these settings."""
+    header = {
+        "exptilt": FORMAT,
+        "settings": decode(encode(settings)),
+        "hash": digest(encode(settings, sort=True)),
+        "code": "source",
+    }
+    return header if made is None else header | {"made": dict(made)}
+
+
 def read_store(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The settings and the lines of a results file, by their ids, without writing to it; a run may be adding lines.
+    """The settings and the lines of a results file, by their ids; otherwise as `read_file`."""
+    header, lines = read_file(path)
+    return header["settings"], lines
+
+
+def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The first line of a results file and its other lines by their ids, without writing to it; a run may be adding lines.
 
     Raises StoreError for a file that cannot be read, is corrupt, or is not a results file of this format.
     """
@@ -179,9 +202,9 @@ def read_store(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, An
     rows = _parse(path, content)[0] if content.removeprefix(_MARK).startswith(_HEAD) else []
     if not rows or rows[0].get("exptilt") != FORMAT or not isinstance(rows[0].get("settings"), dict):
         raise StoreError(f"{path} is not a results file of format {FORMAT}: give one that exptilt run wrote.")
-    if misfit := misfit_of_settings(rows[0]["settings"]):
+    if misfit := misfit_of_settings(rows[0]["settings"]) or misfit_of_made(rows[0].get("made", {})):
         raise StoreError(f"line 1 of {path} does not hold the settings of a run: {misfit}. Restore it.")
-    return rows[0]["settings"], _by_id(rows[1:])
+    return rows[0], _by_id(rows[1:])
 
 
 def _by_id(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:

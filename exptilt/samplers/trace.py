@@ -55,6 +55,10 @@ class Tree:
 
     steps: tuple[Step, ...] = ()
 
+    def __repr__(self) -> str:
+        most = max((len(step.candidates) for step in self.steps), default=0)
+        return f"Tree({len(self.steps)} steps of up to {most} candidates)"
+
     @property
     def alike(self) -> float | None:
         """The share of the steps at which all candidates had the same energy: there the pick was random."""
@@ -95,6 +99,9 @@ class Generations:
     generations: tuple[Generation, ...] = ()
     resampled: int = 0
 
+    def __repr__(self) -> str:
+        return f"Generations({_sizes(self.generations, 'particles')}, resampled {self.resampled} times)"
+
     @property
     def steps(self) -> int:
         """How many steps the particles took."""
@@ -118,6 +125,9 @@ class Beams:
     """The drafts that a search kept at each step: equal weights in `log_w`, and in `log_v` the scores by which they were kept."""
 
     generations: tuple[Generation, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Beams({_sizes(self.generations, 'drafts')})"
 
     @property
     def alike(self) -> float | None:
@@ -160,6 +170,10 @@ class Chain:
     burn_in: int = 0
     runs: bool = False
     recycled: bool = False
+
+
+def _sizes(generations: Sequence[Generation], noun: str) -> str:
+    return f"{len(generations)} steps of up to {max((len(each.texts) for each in generations), default=0)} {noun}"
 
 
 def _share_alike(steps: Sequence[Sequence[float]]) -> float | None:
