@@ -112,7 +112,7 @@ class MeteredEngine:
         return certainties
 
     def evidence(self, drafts: Sequence[Draft], key: Key, levels: int, noises: int) -> Floats:
-        with self._counted() as engine:
+        with self._counted(0) as engine:
             if "evidence" not in engine.can or not isinstance(engine, EvidentEngine):
                 raise CapabilityError(f'{self.name} tells no evidence of its drafts: use an engine with "evidence" in its `can`')
             return engine.evidence(drafts, key, levels, noises)

@@ -77,13 +77,17 @@ class Model(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """The distribution of a path, as rows need it. mark: the number that stands for it in tokens."""
+    """The distribution of a path, as rows need it.
+
+    mark: the number that stands for it in tokens. network: names the network among others whose states are kept.
+    """
 
     schedule: Schedule
     noise: Noise
     guidance: float
     reuse: int
     mark: int
+    network: str
     shape: tuple[int, ...]
     paths: Paths
 
@@ -105,7 +109,7 @@ class Request(NamedTuple):
 def request(chain: Chain, prompt: Prompt, condition: Hashable, tokens: Tokens, x: Floats) -> Request:
     """The output at the state x after the decisions `tokens`."""
     step = chain.schedule.steps[len(tokens) - 1]
-    return Request((prompt, tokens, step.time, chain.guidance), x, step, condition, chain.guidance)
+    return Request((chain.network, prompt, tokens, step.time, chain.guidance), x, step, condition, chain.guidance)
 
 
 @dataclass(eq=False)

@@ -142,10 +142,10 @@ class ImageEngine:
         """Log-probability (nats) of the decisions of each draft from number `starts[i]` on, by this engine's own steps."""
         rows = []
         for draft, start in zip(drafts, starts or [0] * len(drafts), strict=True):
-            first = max(1, start)
+            condition, first = self._condition(draft), max(1, start)
             wanted = {*range(first, draft.decided + 1), *(self._chain.anchor(done) for done in range(first, draft.decided))}
             states = self._states(draft, wanted | ({draft.decided} if draft.decided else set()))
-            rows.append(Rated(self._chain, draft.prompt, self._condition(draft), draft.tokens, start, states))
+            rows.append(Rated(self._chain, draft.prompt, condition, draft.tokens, start, states))
         self._run(rows)
         scores = [np.zeros(0) if row.logq is None else row.logq for row in rows]
         self.work.add(scored=sum(map(len, scores)))
@@ -188,8 +188,9 @@ class ImageEngine:
     @cached_property
     def _chain(self) -> Chain:
         mark = int(digest(repr(sorted(self.settings.items(), key=str))), 16) % (1 << MARK_BITS)
+        network = digest(repr(sorted(self.model.settings.items(), key=str)))
         chosen = self.sampling
-        return Chain(self.schedule, self.noise, chosen.guidance, chosen.reuse, mark, self.model.shape, self.paths)
+        return Chain(self.schedule, self.noise, chosen.guidance, chosen.reuse, mark, network, self.model.shape, self.paths)
 
     def _condition(self, draft: Draft) -> Any:
         if draft.order is not None or draft.decided > self.max_tokens:
