@@ -1,7 +1,8 @@
 """Watching: how whoever started a run sees what is decided before there is a population or a result.
 
 While a run has a watcher, the sampler tells it which text every answer will begin with, as far as it knows that before its end,
-and an engine shows it the rows of the call under way, whose texts grow meanwhile. Nothing is computed differently for it.
+and its trace so far where it has no population yet. An engine shows it the rows of the call under way, whose texts grow
+meanwhile. Nothing is computed differently for it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ class Rows:
 
 
 class Watcher(Protocol):
-    """Who watches a run. Both methods are called in the run's thread, and must return at once."""
+    """Who watches a run. All methods are called in the run's thread, and must return at once."""
 
     def settle(self, sampler: object, text: str) -> None:
         """Every answer of this sampler begins with the text, but for an end that may belong to a stop string or a character.
 
         It may be one inside of another sampler, whose answer is not settled by that.
         """
+        ...
+
+    def grow(self, sampler: object, trace: object) -> None:
+        """This sampler has come so far, as its trace tells, and has no population to yield yet. It may be inside of another."""
         ...
 
     def draw(self, rows: Rows) -> None:
@@ -71,6 +76,13 @@ def settle(sampler: object, text: str) -> None:
     watcher = _watcher.get()
     if watcher is not None:
         watcher.settle(sampler, text)
+
+
+def grow(sampler: object, trace: object) -> None:
+    """Tell the watcher, if there is one, how far this sampler has come that has no population to yield yet."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher.grow(sampler, trace)
 
 
 def show(generated: Callable[[], int], texts: Callable[[], Sequence[str]], *, grows: bool) -> None:

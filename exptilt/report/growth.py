@@ -48,8 +48,8 @@ def tree(trace: Tree, population: Population | None, texts: Texts) -> dict[str, 
     return {"kind": "candidates", "columns": columns}
 
 
-def generations(trace: Generations | Beams, chosen: str, texts: Texts) -> dict[str, Any]:
-    """The particles, or beams, of every generation with their parents; the path leads to the chosen draft."""
+def generations(trace: Generations | Beams, chosen: str | None, texts: Texts) -> dict[str, Any]:
+    """The particles, or beams, of every generation with their parents; the path leads to the chosen draft, if there is one."""
     selected = "resampled" if isinstance(trace, Generations) else "the best kept"
     columns = []
     for number, each in enumerate(trace.generations):

@@ -33,6 +33,7 @@ from exptilt.rating import rate
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import Value, at_least_one
 from exptilt.samplers.trace import Beams
+from exptilt.watching import grow
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Beam:
                 raise AllWeightsZero("every continuation of a beam was excluded (-inf): draw more candidates, or more beams")
             beams = [grown[row] for row in best]
             trace = trace.grown(beams, [parents[row] for row in best], scores[best])
+            grow(self, trace)
         rewards = target.rate(prompt, beams)
         yield Population.unweighted(beams, rewards, trace, rewards > -math.inf)
 

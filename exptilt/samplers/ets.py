@@ -49,7 +49,7 @@ from exptilt.samplers.command import Command
 from exptilt.samplers.common import LookAhead, Value, at_least_one, log_ratio, look_ahead
 from exptilt.samplers.picks import FLOOR, check_floor, log_picks
 from exptilt.samplers.trace import Tree
-from exptilt.watching import settle
+from exptilt.watching import grow, settle
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,11 @@ class ETS:
                     settle(self, chain.text)
                 if ended := chain.finish is not None:
                     response = [chain], log_w + ahead.log_h[ahead.owner == pick], ahead.rewards[ahead.owner == pick]
-            if pool.alive and step + 1 < len(shares):
-                yield pool.population(tree)
+            if step + 1 < len(shares):
+                if pool.alive:
+                    yield pool.population(tree)
+                elif not ended:
+                    grow(self, tree)
             if ended:  # a chain that ended counts with its response, or with none, at every step left
                 pool.add(*response, 1.0 if self.returns == "chain" else sum(shares[step + 1 :]))
                 break

@@ -45,6 +45,7 @@ from exptilt.samplers.common import Value, at_least_one, log_ratio, look_ahead, 
 from exptilt.samplers.particles import Particles
 from exptilt.samplers.picks import FLOOR, check_floor, log_picks
 from exptilt.samplers.trace import Generations
+from exptilt.watching import grow
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class SMC:
             log_v, rewards = self._potentials(target, prompt, drafts, particles.log_v, particles.rewards, lengths, here)
             particles = particles.grown(drafts, log_ratio(target, drafts, lengths), log_v, rewards)
             trace = trace.grown(drafts, parents, particles.log_w, log_v)
+            grow(self, trace)
             unfinished = particles.unfinished
             if not unfinished.any():
                 break

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
@@ -18,6 +18,8 @@ from exptilt.errors import did_you_mean
 from exptilt.serve.desk import Desk
 from exptilt.serve.growth import GrowthProtocol
 from exptilt.serve.guard import RECORD, Guard, answer_of_refusal, too_large
+from exptilt.serve.menu import offers
+from exptilt.serve.page import page
 from exptilt.serve.protocol_chat import ChatProtocol, ChatRequest
 from exptilt.serve.protocol_completions import CompletionProtocol, CompletionRequest
 from exptilt.serve.protocol_responses import ResponseProtocol, ResponseRequest
@@ -110,6 +112,7 @@ def create_app(desk: Desk, began: int = 0) -> Guard:
     app.state.desk = desk
     _add_answers(app, desk)
     _add_state(app, desk, began)
+    _add_page(app, desk)
     paths = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     return Guard(app, desk.config, desk.metrics, paths)
 
@@ -171,6 +174,20 @@ def _add_state(app: FastAPI, desk: Desk, began: int) -> None:
     @app.exception_handler(Refusal)
     async def refused_here(request: Request, error: Exception) -> Response:
         return _told(request, refusal(error))
+
+
+def _add_page(app: FastAPI, desk: Desk) -> None:
+    shown, offered = page(), offers(desk.catalogue, desk.config.limits)
+
+    @app.get("/", response_class=HTMLResponse, tags=["page"])
+    async def front() -> Response:
+        """A page to ask the model and watch; it needs no key, but asks for it."""
+        return shown
+
+    @app.get("/offers", responses={401: REFUSALS[401]}, tags=["page"])
+    async def choices() -> dict[str, Any]:
+        """What the page lets a person choose from: models, samplers with their settings, rewards, and the rest."""
+        return offered
 
 
 # ---------------------------------------------------------------------------------------------------------- refusals

@@ -83,8 +83,7 @@ class Desk:
                 self._answered(record, found)
 
         if asked.stream:
-            await work.wait(FIRST)
-            work.done  # noqa: B018 - raises what went wrong by now
+            await _begun(work, wire)
             return EventSourceResponse(written(work, wire, head, ended, limits.keep_alive), headers=_UNBUFFERED)
         await work.finish()
         engine = made.target.engine
@@ -125,6 +124,15 @@ class Desk:
         for work in [*self._works]:
             work.stop.set(stopping())
             work.changed.set()
+
+
+async def _begun(work: Work, wire: Wire) -> None:
+    """Wait until there is something to be sent, for `FIRST` seconds at most. Raises what goes wrong before."""
+    until = time.monotonic() + FIRST
+    while not work.done and (left := until - time.monotonic()) > 0:
+        if await work.wait(left) and (wire.grows or work.begun):
+            work.done  # noqa: B018 - raises what went wrong by now
+            return
 
 
 async def _unless_gone(request: Request, stop: Stop, answering: Any) -> Response:

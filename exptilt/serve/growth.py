@@ -2,10 +2,13 @@
 
     event: begin    {"id", "model", "sampler", "select", "reward", "beta", "seed", "prompt_tokens"}
     event: text     {"index", "text"}: more of the answer that is final whatever follows
-    event: partial  {"index", "detail"}: after each population, what the report shows of a prompt: texts, drafts with weights and
-                    rewards, tree or chain, the answer that would be chosen now, the cost so far (`exptilt.report.prompt.detail`)
-    : {...}         a comment every few seconds: tokens drawn, populations so far
-    event: result   {"index", "detail", "text", "finish", "exptilt"}: the same of the whole run, with what an answer carries
+    event: growth   {"index", "tree", "texts"}: the tree or the generations so far, where there is no population yet
+    event: partial  {"index", "detail", "glance"}: after each population, what the report shows of a prompt: texts, drafts with
+                    weights and rewards, tree or chain, the answer that would be chosen now, the cost so far
+                    (`exptilt.report.prompt.detail`), and the numbers of its lists (`exptilt.report.prompt.glance`)
+    : {...}         a comment twice a second: tokens drawn, populations so far
+    event: result   {"index", "detail", "glance", "text", "finish", "exptilt"}: the same of the whole run, with what an answer
+                    carries
     event: error    an error in OpenAI's form
 
 Populations that come faster than they are sent are skipped, so that the latest is always shown.
@@ -19,10 +22,12 @@ from typing import Any
 
 from exptilt import names
 from exptilt.describe import describe
+from exptilt.report.growth import Texts, generations, tree
 from exptilt.report.methods import Method
-from exptilt.report.prompt import detail, plain
+from exptilt.report.prompt import detail, glance, kind_of, plain
 from exptilt.running.lines import decode, encode, to_line
 from exptilt.running.result import Partial, Result
+from exptilt.samplers.trace import Beams, Generations, Tree
 from exptilt.serve.answers import Answer, Event, Head, data
 from exptilt.serve.refusals import Refusal
 
@@ -68,11 +73,22 @@ class GrowthProtocol:
             seed=head.seed,
             posterior=partial.posterior,
         )
-        return [data({"index": index, "detail": detail_of(head, so_far)}, "partial")]
+        return [data({"index": index, **drawn(head, so_far)}, "partial")]
+
+    def growth(self, head: Head, index: int, trace: object) -> list[Event]:
+        """A tree or generations that grew."""
+        texts = Texts()
+        if isinstance(trace, Tree) and trace.steps:
+            grown = tree(trace, None, texts)
+        elif isinstance(trace, Generations | Beams) and trace.generations:
+            grown = generations(trace, None, texts)
+        else:
+            return []
+        return [data(plain({"index": index, "tree": grown, "texts": texts.all}), "growth")]
 
     def finish(self, head: Head, answer: Answer, rest: str) -> list[Event]:
         """The end of one answer. rest: what was not sent yet of its text."""
-        whole = {"index": answer.index, "detail": detail_of(head, answer.result), "text": answer.text, "finish": answer.finish}
+        whole = {"index": answer.index, **drawn(head, answer.result), "text": answer.text, "finish": answer.finish}
         return [*(self.delta(head, answer.index, rest) if rest else ()), data({**whole, "exptilt": answer.found}, "result")]
 
     def end(self, head: Head, answers: Sequence[Answer]) -> list[Event]:
@@ -82,9 +98,10 @@ class GrowthProtocol:
         return [data(refusal.body, "error")]
 
 
-def detail_of(head: Head, result: Result) -> dict[str, Any]:
-    """What the report shows of a result."""
+def drawn(head: Head, result: Result) -> dict[str, Any]:
+    """What the report shows of a result, in full and at a glance."""
     line = decode(encode(to_line("live", result)))
-    settings = {"sampler": describe(result.sampler), "beta": head.recipe.beta}
+    method = Method("live", Path(), {"sampler": describe(result.sampler), "beta": head.recipe.beta}, {})
     read = names.ANSWERS.find(head.recipe.answer)
-    return plain(detail(line, Method("live", Path(), settings, {}), read, DRAFTS))
+    kinds = {kind_of(warning): number for number, warning in enumerate(line["warnings"])}
+    return plain({"detail": detail(line, method, read, DRAFTS), "glance": glance(line, method, None, read, kinds)})

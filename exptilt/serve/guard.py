@@ -17,7 +17,7 @@ from exptilt.serve.logs import LOGGER, Record
 from exptilt.serve.metrics import Metrics
 from exptilt.serve.refusals import Refusal, refusal
 
-OPEN = ("/healthz",)  # paths that need no key
+OPEN = ("/healthz", "/")  # paths that need no key: the page asks for it
 RECORD = "exptilt.record"  # where a request's scope holds its record
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

@@ -158,6 +158,9 @@ class ChatProtocol:
     def partial(self, head: Head, index: int, partial: Partial) -> list[Event]:
         return []
 
+    def growth(self, head: Head, index: int, trace: object) -> list[Event]:
+        return []
+
     def finish(self, head: Head, answer: Answer, rest: str) -> list[Event]:
         """The end of one choice. rest: what was not sent yet of its text."""
         logprobs = None if answer.tokens is None else {"content": answer.tokens, "refusal": None}

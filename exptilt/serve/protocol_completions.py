@@ -83,6 +83,9 @@ class CompletionProtocol:
     def partial(self, head: Head, index: int, partial: Partial) -> list[Event]:
         return []
 
+    def growth(self, head: Head, index: int, trace: object) -> list[Event]:
+        return []
+
     def finish(self, head: Head, answer: Answer, rest: str) -> list[Event]:
         """The end of one choice. rest: what was not sent yet of its text."""
         choice = _choice(answer.index, rest, answer.finish, _logprobs(answer))

@@ -146,6 +146,9 @@ class ResponseProtocol:
     def partial(self, head: Head, index: int, partial: Partial) -> list[Event]:
         return []
 
+    def growth(self, head: Head, index: int, trace: object) -> list[Event]:
+        return []
+
     def finish(self, head: Head, answer: Answer, rest: str) -> list[Event]:
         """The end of the answer. rest: what was not sent yet of its text."""
         place = {"item_id": _item(head), "output_index": 0, "content_index": 0}

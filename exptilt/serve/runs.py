@@ -56,6 +56,7 @@ class Run:
     """One answer under way. What it tells is read in the event loop, and set in the thread that finds the answer.
 
     partial: the latest partial result.
+    grown: the trace so far of a sampler that has no population yet.
     result, error: how it ended.
     """
 
@@ -63,6 +64,7 @@ class Run:
         self.plan = plan
         self.number = number
         self.partial: Partial | None = None
+        self.grown: object = None
         self.result: Result | None = None
         self.error: BaseException | None = None
         self._stop = stop
@@ -90,6 +92,11 @@ class Run:
         return self._rows is not None and self._mine(self._rows.answer) and not self.done
 
     @property
+    def begun(self) -> bool:
+        """Whether the beginning of the answer is known, or being written now."""
+        return self._settled != "" or self.writes
+
+    @property
     def generated(self) -> int:
         """Tokens drawn so far."""
         return self._before + (0 if self._rows is None else self._rows.generated())
@@ -102,6 +109,11 @@ class Run:
         self._taken = latest
         return latest
 
+    def fresh_growth(self) -> object:
+        """The trace of a sampler that has no population yet, where it was not taken before."""
+        latest, self.grown = self.grown, None
+        return latest
+
     def settled(self) -> str:
         """The beginning of the answer, as far as it will stay whatever follows."""
         rows = self._rows
@@ -111,6 +123,11 @@ class Run:
     def settle(self, sampler: object, text: str) -> None:
         if self._mine(sampler):
             self._settled = text
+            self._changed()
+
+    def grow(self, sampler: object, trace: object) -> None:
+        if self._mine(sampler):
+            self.grown = trace
             self._changed()
 
     def draw(self, rows: Rows) -> None:
@@ -197,6 +214,11 @@ class Work:
             if run.error is not None:
                 raise run.error
         return all(run.done for run in self.runs)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the beginning of an answer is known, or being written now."""
+        return any(run.begun for run in self.runs)
 
     @property
     def watched(self) -> bool:

@@ -18,6 +18,7 @@ from exptilt.serve.refusals import Refusal, refusal
 from exptilt.serve.runs import Run, Work
 
 _LOOK = 0.05  # seconds between two looks at an answer that is being written
+_GROWS = 0.5  # seconds between two comments with the cost so far, where a person watches
 
 
 class Wire(Protocol):
@@ -43,6 +44,10 @@ class Wire(Protocol):
 
     def partial(self, head: Head, index: int, partial: Partial) -> list[Event]:
         """A partial result, where those are written."""
+        ...
+
+    def growth(self, head: Head, index: int, trace: object) -> list[Event]:
+        """How far a sampler has come that has no population yet, where that is written."""
         ...
 
     def finish(self, head: Head, answer: Answer, rest: str) -> list[Event]:
@@ -80,6 +85,7 @@ async def _events(
         for event in wire.begin(head, index):
             yield event
     spoke = time.monotonic()
+    keep_alive = min(keep_alive, _GROWS) if wire.grows else keep_alive
     while True:
         over = work.done
         for run in (run for run in work.runs if run.number not in answers):
@@ -105,6 +111,8 @@ async def _news(run: Run, wire: Wire, head: Head, sent: str, answers: dict[int, 
         text = await run_in_threadpool(run.settled)
         more = _rest(text, sent) if len(text) > len(sent) else ""
         events = wire.delta(head, run.number, more) if more else []
+        if wire.grows and (trace := run.fresh_growth()) is not None:
+            events += await run_in_threadpool(wire.growth, head, run.number, trace)
         if wire.grows and (partial := run.fresh()) is not None:
             events += await run_in_threadpool(wire.partial, head, run.number, partial)
         return events, more

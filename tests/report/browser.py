@@ -103,14 +103,21 @@ class Browser:
         elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(params["entry"])
 
-    def open(self, page: Path, address: str = "") -> None:
-        """Load a file, anew even where it is open, and see that its script came to its end."""
-        for place in ("about:blank", page.resolve().as_uri() + address):
+    def open(self, page: Path | str, address: str = "") -> None:
+        """Load a file or a URL, anew even where it is open, and see that its script came to its end."""
+        for place in ("about:blank", (page if isinstance(page, str) else page.resolve().as_uri()) + address):
             before = self._loads
             self.call("Page.navigate", url=place)
             while self._loads == before:
                 self._note(self._receive())
-        assert self.run("document.documentElement.dataset.ready") == "true", f"the page did not get ready: {self.errors}"
+        self.wait("document.documentElement.dataset.ready === 'true'")
+
+    def wait(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        until = time.monotonic() + _PATIENCE
+        while not self.run(condition):
+            assert time.monotonic() < until, f"{condition} did not come true: {self.errors}"
+            time.sleep(0.02)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
@@ -118,11 +125,12 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def press(self, key: str) -> None:
-        """Press and release a key: a character, or a name such as "Enter"."""
-        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+    def press(self, key: str, *, control: bool = False) -> None:
+        """Press and release a key: a character, or a name such as "Enter"; with the control key held, where asked."""
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" and not control else {}
+        held = {"modifiers": 2} if control else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text, **held)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, **held)
 
     def resize(self, width: int, height: int) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

@@ -31,7 +31,7 @@ OPERATIONS: list[Any] = [each.ok() for each in schemathesis.openapi.from_asgi("/
 def test_all_paths_are_described() -> None:
     assert {operation.path for operation in OPERATIONS} == {
         *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/events"),
-        *("/v1/models", "/v1/models/{model}", "/healthz", "/metrics"),
+        *("/v1/models", "/v1/models/{model}", "/healthz", "/metrics", "/", "/offers"),
     }  # fmt: skip
 
 
