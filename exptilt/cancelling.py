@@ -3,12 +3,17 @@
 A run is cancelled by setting a `threading.Event`. While one of the run's engine or reward calls is under way, the flag is
 known to everything that the call does in its thread (`current`); the scheduler of an engine notes it with the rows of the
 call, so that they leave the batch after the step under way, and the call raises `Cancelled`.
+
+Ctrl-C raises KeyboardInterrupt wherever the main thread is, also just after it took a lock and before it knew so; the lock is
+then held forever, and threads that need it never end. A loop that waits for threads has Ctrl-C told to it (`told_interrupts`).
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -42,6 +47,7 @@ class Deadline:
         return time.monotonic() >= self.end
 
 
+_RAISES = signal.default_int_handler  # it raises KeyboardInterrupt
 _current: ContextVar[Flag | None] = ContextVar("exptilt_cancel", default=None)
 
 
@@ -58,3 +64,25 @@ def cancelled_by(flag: Flag) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def told_interrupts(tell: Callable[[], object]) -> Iterator[None]:
+    """Within this block the first Ctrl-C calls `tell`, which must be safe in a signal handler; another one interrupts as always.
+
+    Nothing changes in threads other than the main one, which no signal reaches, and where the program has a handler of its own.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not _RAISES:
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, _RAISES)
+        tell()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is handle:
+            signal.signal(signal.SIGINT, _RAISES)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Real
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -158,13 +159,16 @@ class Target:
     @property
     def fixed(self) -> bool:
         """Whether the reward is a fixed function, so that π exists and weights mean something."""
-        return not isinstance(self.reward, PromptReward) or self.reward.fixed
+        return self.is_bound or cast(PromptReward, self.reward).fixed
+
+    @cached_property
+    def is_bound(self) -> bool:
+        """Whether the reward is a function already, the same for all prompts, so that it needs no `bind`."""
+        return not isinstance(self.reward, PromptReward)
 
     def bind(self, prompt: Prompt, key: Key) -> Target:
         """This target with its reward made a function for `prompt`; itself where the reward is one already."""
-        if not isinstance(self.reward, PromptReward):
-            return self
-        return replace(self, reward=self.reward.bind(self.engine, prompt, key))
+        return self if self.is_bound else replace(self, reward=cast(PromptReward, self.reward).bind(self.engine, prompt, key))
 
     def rate(self, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
         """Rewards r(x, y) of the drafts, checked; float64 of shape [len(drafts)]."""

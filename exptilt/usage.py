@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 _LOCK = threading.Lock()  # one for all: it is held for five additions
 
@@ -68,7 +68,14 @@ class Usage:
 
     def copy(self) -> Usage:
         """The counts as they are now, which later work does not change."""
-        return replace(self, reference=replace(self.reference), proposal=replace(self.proposal))
+        return Usage(
+            Work(**vars(self.reference)),
+            Work(**vars(self.proposal)),
+            self.reward_calls,
+            self.rated,
+            self.reused,
+            self.seconds,
+        )
 
 
 @dataclass(frozen=True)

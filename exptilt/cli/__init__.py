@@ -69,8 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _termination() -> Iterator[None]:
     """SIGTERM ends a command as Ctrl-C does, so that a run under a scheduler says where it stopped."""
 
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(number: int, frame: Any) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):  # Ctrl-C is ignored, as in a background job of a shell
+            raise KeyboardInterrupt
+        handler(number, frame)
 
     try:
         before = signal.signal(signal.SIGTERM, interrupt)

@@ -20,6 +20,28 @@ Row = TypeVar("Row", bound=Hashable)
 TURN = 8  # rows of a call that join before the next call's: those of one call often share a prefix
 
 
+class Latch:
+    """What a caller waits for: as a `threading.Event`, but without Python code that holds a lock.
+
+    Ctrl-C may interrupt the main thread at any line. In the middle of an Event it left the lock taken, and the worker that then
+    told of the end waited forever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let the waiter go on. Only one thread does this at a time."""
+        if self._lock.locked():
+            self._lock.release()
+
+    def wait(self) -> None:
+        """Wait until it is set."""
+        with self._lock:
+            return
+
+
 class Call(Generic[Row]):
     """One caller's rows with their sizes: `waiting` have not joined yet, `left` are not done yet, `turn` joined in this turn.
 
@@ -33,7 +55,7 @@ class Call(Generic[Row]):
         self.left = len(sizes)
         self.turn = 0
         self.error: BaseException | None = None
-        self.done = threading.Event()
+        self.done = Latch()
 
 
 class Admission(Generic[Row]):
@@ -43,6 +65,7 @@ class Admission(Generic[Row]):
     max_memory: the most that the rows of the batch may hold together, in the unit of their sizes; None for no cap.
     queue: the calls that have rows waiting.
     owner: the rows in the batch, each with its call.
+    begun: the calls that have, or had, rows in the batch, and are not done.
     held: the sizes of the rows in the batch together.
     dropped: the rows in the batch that nobody waits for any more.
     """
@@ -56,6 +79,7 @@ class Admission(Generic[Row]):
         self.max_memory = max_memory
         self.queue: deque[Call[Row]] = deque()
         self.owner: dict[Row, Call[Row]] = {}
+        self.begun: set[Call[Row]] = set()
         self.held = 0
         self.dropped: list[Row] = []
 
@@ -65,7 +89,11 @@ class Admission(Generic[Row]):
 
     def calls(self) -> set[Call[Row]]:
         """The calls that are not done."""
-        return {*self.queue, *self.owner.values()}
+        return {*self.queue, *self.begun}
+
+    def cancelled(self) -> list[Call[Row]]:
+        """The calls whose runs were cancelled; asked at every step, so it looks at calls, which are few, and not at rows."""
+        return [call for call in self.calls() if call.cancel is not None and call.cancel.is_set()]
 
     def admit(self) -> list[Row]:
         """Move waiting rows into the batch while there is room, up to TURN from each call in turn."""
@@ -74,6 +102,7 @@ class Admission(Generic[Row]):
             call = self.queue[0]
             row = call.waiting.popleft()
             self.owner[row] = call
+            self.begun.add(call)
             self.held += call.sizes[row]
             joining.append(row)
             call.turn += 1
@@ -99,10 +128,14 @@ class Admission(Generic[Row]):
                 self.held -= call.sizes[row]
                 call.left -= 1
                 if not call.left:
+                    self.begun.discard(call)
                     call.done.set()
 
-    def drop(self, call: object) -> None:
-        """Give up the rows of a call that are in the batch: they leave it at the next turn, before others join."""
+    def drop(self, call: Call[Row]) -> None:
+        """Give up a call. Those of its rows that are in the batch leave it at the next turn, before others join."""
+        if call in self.queue:
+            self.queue.remove(call)
+        self.begun.discard(call)
         rows = [row for row, owner in self.owner.items() if owner is call]
         self.dropped += rows
         for row in rows:
@@ -117,4 +150,5 @@ class Admission(Generic[Row]):
         """Forget all rows."""
         self.queue.clear()
         self.owner.clear()
+        self.begun.clear()
         self.held = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def check_drawn(name: str, drafts: Sequence[Draft], starts: Sequence[int]) -> No
     name: of the engine that drew them.
     """
     new = [(draft.logq or ())[start:] for draft, start in zip(drafts, starts, strict=True)]
-    values = np.array([value for some in new for value in some], dtype=np.float64)
+    values = np.fromiter(chain.from_iterable(new), dtype=np.float64)
     if ((values > -math.inf) & (values <= ROUNDING)).all():
         return
     for draft, start, some in zip(drafts, starts, new, strict=True):

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from exptilt.cancelling import current
-from exptilt.engines.admission import Admission, Call, Row
+from exptilt.engines.admission import Admission, Call, Latch, Row
 from exptilt.engines.lifetimes import look_after
 from exptilt.errors import Cancelled, ExptiltError, ModelError
 
@@ -50,7 +49,7 @@ class _Errand:
         self.function = function
         self.result: Any = None
         self.error: BaseException | None = None
-        self.done = threading.Event()
+        self.done = Latch()
 
 
 Wanted = TypeVar("Wanted", bound=Call[Any] | _Errand)
@@ -86,7 +85,8 @@ class Scheduler(Generic[Row]):
         self.name = name
         self.linger = linger
         self._size = size
-        self._changed = threading.Condition()  # guards everything below
+        self._lock = threading.RLock()  # guards everything below
+        self._changed = threading.Condition(self._lock)
         self.admission: Admission[Row] = Admission(max_rows, max_memory)
         self._errands: deque[_Errand] = deque()
         self._worker: threading.Thread | None = None
@@ -119,7 +119,7 @@ class Scheduler(Generic[Row]):
 
     def close(self) -> None:
         """Stop: calls under way and calls to come raise ModelError. Returns when the worker has ended."""
-        with self._changed:
+        with self._lock:
             self._closed = "is closed"
             error = ModelError(f"{self.name} was closed while a call was under way")
             self._fail(self.admission.calls(), error)
@@ -137,7 +137,7 @@ class Scheduler(Generic[Row]):
         worker = self._worker
         if worker is None or not worker.is_alive():  # a forked process has no worker, and its locks may be held forever
             return
-        with self._changed:
+        with self._lock:
             self._closed, self._ended = "is closed", True
             self._changed.notify_all()
         worker.join(seconds)
@@ -145,13 +145,13 @@ class Scheduler(Generic[Row]):
     def _await(self, wanted: Wanted, queue: deque[Wanted]) -> None:
         """Have the worker do what is wanted. Where the caller is interrupted, it is dropped, and rows make room for others."""
         try:
-            with self._changed:
+            with self._lock:
                 self._wake()
                 queue.append(wanted)
             wanted.done.wait()
         except BaseException:
-            with self._changed:
-                self._drop(wanted, queue)
+            with self._lock:
+                self._drop(wanted)
             raise
         error = wanted.error  # raised as a fresh exception: the same one must not travel through several threads
         if isinstance(error, ExptiltError):
@@ -185,7 +185,7 @@ class Scheduler(Generic[Row]):
 
     def _next_turn(self) -> tuple[list[Row], _Errand | None, list[Row]] | None:
         """Wait for work; returns rows to drop, a function to run and rows to take in, or None to end."""
-        with self._changed:
+        with self._lock:
             while self._idle():
                 if self._closed or (not self._changed.wait(self.linger) and self._idle()):
                     self._worker = None
@@ -200,18 +200,17 @@ class Scheduler(Generic[Row]):
     def _join(self, rows: Sequence[Row]) -> None:
         """Take rows in, all together or, where that fails, those of each caller alone."""
         by_call: dict[Call[Row], list[Row]] = {}
-        with self._changed:
+        with self._lock:
             for row in rows:
                 if row in self.admission.owner:  # its caller has not been interrupted meanwhile
                     by_call.setdefault(self.admission.owner[row], []).append(row)
         if not by_call:
             return
         try:
-            with self._in_batch():
-                self.batch.join([row for some in by_call.values() for row in some])
+            self._watched(lambda: self.batch.join([row for some in by_call.values() for row in some]))
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for these rows
             if len(by_call) == 1:
-                with self._changed:
+                with self._lock:
                     self._fail(by_call, error)
                 return
             self._guard(lambda: self._leave(rows))
@@ -220,27 +219,24 @@ class Scheduler(Generic[Row]):
 
     def _run(self, errand: _Errand) -> None:
         try:
-            with self._in_batch():
-                errand.result = errand.function()
+            errand.result = self._watched(errand.function)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
             errand.error = error
         errand.done.set()
 
     def _step(self) -> None:
-        with self._in_batch():
-            finished = self.batch.step()
-        with self._changed:
+        finished = self._watched(self.batch.step)
+        with self._lock:
             self.admission.finish(finished)
 
     def _leave(self, rows: Sequence[Row]) -> None:
-        with self._in_batch():
-            self.batch.leave(rows)
+        self._watched(lambda: self.batch.leave(rows))
 
-    @contextmanager
-    def _in_batch(self) -> Iterator[None]:
+    def _watched(self, function: Callable[[], Result]) -> Result:
+        """The result of a function of the batch or of a caller: a fork must know when the worker is inside one."""
         self._inside = True
         try:
-            yield
+            return function()
         finally:
             self._inside = False
 
@@ -249,25 +245,26 @@ class Scheduler(Generic[Row]):
         try:
             action()
         except BaseException as error:  # noqa: BLE001 - raised again in the threads that wait for these rows
-            with self._changed:
+            with self._lock:
                 self._fail(self.admission.owner.values(), error)
 
     def _drop_cancelled(self) -> None:
         """End the calls whose runs were cancelled."""
-        cancelled = [call for call in self.admission.calls() if call.cancel is not None and call.cancel.is_set()]
-        self._fail(cancelled, Cancelled(f"the run was cancelled while {self.name} was drawing: its rows were given up"))
+        if cancelled := self.admission.cancelled():
+            self._fail(cancelled, Cancelled(f"the run was cancelled while {self.name} was drawing: its rows were given up"))
 
     def _fail(self, calls: Iterable[Call[Row]], error: BaseException) -> None:
         for call in set(calls):
-            self._drop(call, self.admission.queue)
+            self._drop(call)
             call.error = error
             call.done.set()
 
-    def _drop(self, wanted: Wanted, queue: deque[Wanted]) -> None:
+    def _drop(self, wanted: Call[Row] | _Errand) -> None:
         """Forget what waits in a queue or is under way."""
-        if wanted in queue:
-            queue.remove(wanted)
-        self.admission.drop(wanted)
+        if isinstance(wanted, Call):
+            self.admission.drop(wanted)
+        elif wanted in self._errands:
+            self._errands.remove(wanted)
         self._changed.notify_all()
 
     def begin_in_child(self) -> None:
@@ -277,7 +274,8 @@ class Scheduler(Generic[Row]):
         """
         if self._inside or self.admission.owner:
             self._closed = self._closed or "was at work when this process was forked from another"
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self.admission.clear()
         self._errands.clear()
         self._inside, self._worker = False, None

@@ -113,7 +113,7 @@ class Population:
             return MappingProxyType({item.name: getattr(self.trace, item.name) for item in fields(self.trace)})
         return MappingProxyType(self.trace if isinstance(self.trace, Mapping) else {})
 
-    @property
+    @cached_property
     def log_z(self) -> float | None:
         """log Ẑ in nats, the estimate of log Σ_y p(y)·exp(r(y)/β); None where the weights are not proper."""
         return log_sum(self.log_w) if self.proper else None
@@ -125,7 +125,7 @@ class Population:
         weights.setflags(write=False)
         return weights
 
-    @property
+    @cached_property
     def ess(self) -> float:
         """Effective sample size (Σw)²/Σw², between 1 and n, as if the drafts were independent.
 
@@ -140,22 +140,22 @@ class Population:
         held = self.log_w[self.log_w > -math.inf]
         return bool(np.all(held == held[0]))
 
-    @property
+    @cached_property
     def max_share(self) -> float:
         """The largest normalised weight: near 1 means that one draft decides everything."""
         return float(self.weights.max())
 
-    @property
+    @cached_property
     def excluded(self) -> float:
         """The share of the drafts that have weight zero, usually because the reward excludes them."""
-        return float(np.mean(self.log_w == -math.inf))
+        return int(np.count_nonzero(self.log_w == -math.inf)) / len(self)
 
     @property
     def k_hat(self) -> float:
         """Pareto shape of the weight tail (PSIS); above min(1 - 1/log10 n, 0.7) averages are not to be trusted."""
         return pareto_k(self.log_w)
 
-    @property
+    @cached_property
     def mean_reward(self) -> float:
         """The estimate of E_π[r]; drafts of weight zero do not count, whatever their reward."""
         held = self.weights > 0

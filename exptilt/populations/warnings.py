@@ -26,7 +26,8 @@ def warnings(population: Population, beta: float, *, has_reward: bool = True) ->
     weighted = population.proper or not population.even  # a stop rule leaves weights that are no longer proper
     found = [*(_weight_warnings(population, beta) if weighted else ()), *_chain_warnings(population, beta)]
     flat = _flat_warning(population) if has_reward else None
-    found += [population.trace.no_target] if isinstance(population.trace, Untargeted) else []
+    if population.trace is not None and isinstance(population.trace, Untargeted):
+        found.append(population.trace.no_target)
     return [each for each in (flat, _excluded_warning(population), None if flat else _alike_warning(population), *found) if each]
 
 
@@ -60,7 +61,7 @@ def _excluded_warning(population: Population) -> str | None:
 
 
 def _alike_warning(population: Population) -> str | None:
-    share = population.trace.alike if isinstance(population.trace, Guided) else None
+    share = population.trace.alike if population.trace is not None and isinstance(population.trace, Guided) else None
     if share is None or share <= 0.5:
         return None
     return (

@@ -55,6 +55,13 @@ def filled(reward: Reward | PromptReward, columns: Mapping[str, Any]) -> Reward 
     return Filled(reward, values) if values else reward
 
 
+def reads_any(reward: object) -> bool:
+    """Whether a reward may differ between problems by their columns, so that `filled` has something to do."""
+    if isinstance(reward, ReadsColumns):
+        return True
+    return callable(reward) and not isinstance(reward, PromptReward) and parameters(reward) != ({}, False)
+
+
 def taken(reward: Reward, columns: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the columns that a reward takes, as far as its parameters tell."""
     if isinstance(reward, ReadsColumns):

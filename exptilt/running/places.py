@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
+from queue import SimpleQueue
 from threading import Event
 from typing import Any, Protocol
 
+from exptilt.cancelling import told_interrupts
 from exptilt.core import Target
 from exptilt.errors import Cancelled, TargetError
 from exptilt.running.cluster import Cluster
 from exptilt.running.request import Job, Request
 from exptilt.running.result import Failure, Outcome
 
+_AHEAD = 2  # prompts under way or waiting for a thread, for each thread: one that ends finds the next at once
 Build = Callable[[], Target]
 """Makes the target on the machine that needs it: models themselves are not sent."""
 
@@ -66,16 +70,27 @@ class Threads:
     def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
         """Outcomes as they come. If one raises, or the caller closes this, the others end within a step; so they do at a
         failure that is to stop the run, and those that are finished nevertheless still come."""
-        cancel = Event()
+        cancel, waiting = Event(), iter(jobs)
+        ended: SimpleQueue[Future[Outcome | None] | None] = SimpleQueue()  # None for Ctrl-C
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="exptilt-prompt")
-        try:
-            futures = {pool.submit(self._finish, job, cancel, stop): job for job in jobs}
-            for future in as_completed(futures):
-                if (outcome := future.result()) is not None:
-                    yield futures[future], outcome
-        finally:
-            cancel.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+        futures: dict[Future[Outcome | None], Job] = {}
+        with told_interrupts(lambda: ended.put(None)):
+            try:
+                while True:
+                    for job in islice(waiting, _AHEAD * self.concurrency - len(futures)):
+                        future = pool.submit(self._finish, job, cancel, stop)
+                        futures[future] = job
+                        future.add_done_callback(ended.put)
+                    if not futures:
+                        return
+                    if (future := ended.get()) is None:
+                        raise KeyboardInterrupt
+                    job, outcome = futures.pop(future), future.result()
+                    if outcome is not None:
+                        yield job, outcome
+            finally:
+                cancel.set()
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def _finish(self, job: Job, cancel: Event, stop: bool) -> Outcome | None:
         """None where the run was cancelled before."""

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from exptilt.populations.until import Checked, Until
 from exptilt.populations.warnings import warnings
 from exptilt.proposals import cover_warning
 from exptilt.rating import reward_name
-from exptilt.rewards.columns import filled, wanted
+from exptilt.rewards.columns import filled, reads_any, wanted
 from exptilt.rewards.rules import Zero
 from exptilt.running.allocation import Allocation
 from exptilt.running.example import as_example
@@ -177,14 +177,28 @@ class Request:
 
     def check_columns(self, jobs: Iterable[Job]) -> None:
         """Raise TargetError for a problem without a column that the reward reads."""
-        needed = wanted(self.target.reward)
-        for job in jobs if needed else ():
-            if missing := sorted(needed - job.columns.keys()):
+        for job in jobs if self._needed else ():
+            if missing := sorted(self._needed - job.columns.keys()):
                 has = ", ".join(job.columns) or "none"
                 raise TargetError(
                     f"reward {reward_name(self.target.reward)} reads the column {missing[0]!r}, and problem {job.index + 1} "
                     f"({prompt_text(job.prompt)[:40]!r}) has {has}: name the column so, or the reward's parameter"
                 )
+
+    @cached_property
+    def _needed(self) -> frozenset[str]:
+        """The columns that every problem must have."""
+        return wanted(self.target.reward)
+
+    @cached_property
+    def _posterior(self) -> Posterior | None:
+        """The select, where it tells the weight of each answer too."""
+        return self.select if isinstance(self.select, Posterior) else None
+
+    @cached_property
+    def _reads_any(self) -> bool:
+        """Whether the reward is to be filled with a problem's columns."""
+        return reads_any(self.target.reward)
 
     def _select_as_used(self) -> Select:
         """The select, without what it cannot do here: files of votes that count draws still resume where all votes do."""
@@ -199,7 +213,7 @@ class Request:
         usage: gets what is spent, also where an error ends it.
         """
         self.check_columns([job])
-        target = replace(self.target, reward=filled(self.target.reward, job.columns))
+        target = replace(self.target, reward=filled(self.target.reward, job.columns)) if self._reads_any else self.target
         key = job.key(self.seed)
         session = Session(target, job.prompt, key, self.budget, cancel, self.reward_timeout, usage)
         population: Population | None = None
@@ -285,7 +299,7 @@ class Request:
         name = getattr(self.select, "__qualname__", None) or type(self.select).__qualname__
         try:
             draft = self.select(population, key)
-            posterior = dict(self.select.posterior(population)) if isinstance(self.select, Posterior) else None
+            posterior = None if self._posterior is None else dict(self._posterior.posterior(population))
         except (ExptiltError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit too: a select that calls exit() must not end the run

@@ -12,12 +12,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from exptilt.cancelling import AnyOf, Deadline, Flag, current
-from exptilt.core import PromptReward, Sampler, Target
+from exptilt.core import Reward, Sampler, Target
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, SelectError, TargetError, raised_at
 from exptilt.keys import Key
@@ -77,13 +77,25 @@ class Session:
             if engine is not None:
                 engine.start(prompt)  # this says at once what is wrong with a prompt
         halt = AnyOf((self._cancel, self._deadline))
-        metered = replace(
-            target,
-            engine=MeteredEngine(target.engine, (self.usage.reference,), self._check, halt),
-            proposal=target.proposal and MeteredEngine(target.proposal, (self.usage.proposal,), self._check, halt, scored=True),
-        )
+        engines = {
+            "engine": MeteredEngine(target.engine, (self.usage.reference,), self._check, halt),
+            "proposal": target.proposal
+            and MeteredEngine(target.proposal, (self.usage.proposal,), self._check, halt, scored=True),
+        }
+        bound = target if target.is_bound else self._bind(replace(target, **engines), key.child("bind"))
+        reward = cast(Reward, bound.reward)
+        self._bound = self.usage.tokens  # by binding the reward
+        self._reward_max = told_maximum(reward)
+        if reward_timeout is None and self._budget.seconds is not None:
+            reward_timeout = math.inf  # its calls can be left behind
+        rated = MeteredReward(reward, self.usage, self._check_reward, halt, self._fixed, reward_timeout)
+        self.target = replace(target, **engines, reward=rated)
+
+    def _bind(self, target: Target, key: Key) -> Target:
+        """The target with its reward made a function for the prompt."""
+        name = reward_name(self._given.reward)
         try:
-            bound = metered.bind(prompt, key.child("bind"))
+            bound = target.bind(self.prompt, key)
         except (BudgetSpent, Cancelled) as ended:
             limit, least = self._ended(ended), f": tokens={self._refused} lets it be drawn" if self._refused else ""
             raise BudgetSpent(
@@ -93,17 +105,12 @@ class Session:
             raise
         except BaseException as error:
             raise RewardError(
-                f"reward {reward_name(target.reward)} raised {type(error).__name__} when it was bound to a prompt: {error}"
-                f"{raised_at(error)}. Fix the reward; no score is assumed."
+                f"reward {name} raised {type(error).__name__} when it was bound to a prompt: {error}{raised_at(error)}. "
+                "Fix the reward; no score is assumed."
             ) from error
-        if isinstance(bound.reward, PromptReward):
+        if not bound.is_bound:
             raise TargetError(f"{type(target.reward).__name__}.bind did not return a function of (prompt, drafts): fix its bind")
-        self._bound = self.usage.tokens  # by binding the reward
-        self._reward_max = told_maximum(bound.reward)
-        if reward_timeout is None and self._budget.seconds is not None:
-            reward_timeout = math.inf  # its calls can be left behind
-        rated = MeteredReward(bound.reward, self.usage, self._check_reward, halt, self._fixed, reward_timeout)
-        self.target = replace(bound, reward=rated)
+        return bound
 
     def populations(self, sampler: Sampler, key: Key, until: Until | None = None) -> Iterator[Population]:
         """The sampler's populations as they come, until it ends, the budget does, or `until` is true of one of them.
@@ -198,7 +205,7 @@ class Session:
         if not self._refused:
             return ""
         foreseen = foresee(self._given, self.prompt, sampler, whole=False)
-        if foreseen is None or isinstance(self._given.reward, PromptReward):  # which may draw and score as well
+        if foreseen is None or not self._given.is_bound:  # which may draw and score as well
             return f", tokens={max(self._refused, foreseen.first if foreseen else 0)} at the least"
         return f" (tokens={self._bound + foreseen.first} is enough for one)"
 
