@@ -15,6 +15,7 @@ from rich.table import Table
 
 from exptilt import answers, names
 from exptilt.cli import groups
+from exptilt.cli.forecast import forecast, show_dry_run
 from exptilt.cli.terminal import counted, progress_bar, show_note, stdout
 from exptilt.cli.values import whole
 from exptilt.errors import UsageError
@@ -25,6 +26,7 @@ from exptilt.evaluation.tasks import Task, file_task, load_task
 from exptilt.evaluation.tasks.files import REFERENCE_KEYS
 from exptilt.running.lines import encode
 from exptilt.running.result import Outcome
+from exptilt.samplers import Independent
 
 ABOUT = """Compare a sampler with plain sampling, votes, MBR and best-of-n on problems with known answers, at the same
 tokens, temperature and cap. With --out, the same command resumes a stopped evaluation."""
@@ -53,6 +55,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
     group.add_argument("--concurrency", type=whole, default=32, metavar="N", help="problems in progress at once; default 32")
     groups.add_parameters(group)
     group.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    groups.add_dry_run(group)
     return asked
 
 
@@ -64,6 +67,10 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         task = _task(args)
         args.max_tokens, args.stop = args.max_tokens or task.max_tokens, args.stop or list(task.stop)
         target = groups.target_of(args, task.answer)()
+    if args.dry_run:
+        also = "" if isinstance(sampler, Independent) else ", and as much again for the draws that it is compared with"
+        show_dry_run(stdout(), target, task.prompts, sampler, None, runs=args.seeds, also=also)
+        return 0
     if args.out and args.prompts is None:  # results keep the columns of a file, the right answers among them
         _write_references(task, Path(args.out))
     seeds = tuple(range(args.seeds))
@@ -118,7 +125,7 @@ def _bars(console: Console) -> Iterator[Announce]:
         def announce(title: str, total: int) -> Callable[[int, int, Outcome], None]:
             stack.close()
             show_note(console, title)
-            return stack.enter_context(progress_bar(console, total, "problem"))
+            return forecast(console, stack.enter_context(progress_bar(console, total, "problem")), "problem")
 
         yield announce
 

@@ -35,6 +35,7 @@ SAMPLING = (
     "top_k",
     "max_tokens",
     "dtype",
+    "device",
     "system",
     "template_kwargs",
 )  # flags that `exptilt.load` takes as they are
@@ -170,6 +171,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         help="variables of the chat template: '{\"enable_thinking\": false}'",
     )
     group.add_argument("--dtype", **one_of("float32", "bfloat16", "float16"), help="default float32")
+    group.add_argument(
+        "--device", metavar="NAME", help="where models in this process run, such as cpu or cuda:1; default CUDA if it is there"
+    )
 
 
 def target_of(args: argparse.Namespace, answer: Answer | None = None, **more: Any) -> partial[Target]:
@@ -303,6 +307,10 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--budget-seconds", type=real, metavar="X", help="stop a prompt after this time")
     add_until(group)
     group.add_argument("--budget-rewards", type=whole, metavar="N", help="stop a prompt at this many calls of the reward")
+
+
+def add_dry_run(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--dry-run", action="store_true", help="load the model, say what this may cost, and draw nothing")
 
 
 def add_until(group: argparse._ArgumentGroup) -> None:

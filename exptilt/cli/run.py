@@ -11,8 +11,10 @@ from typing import get_args
 from rich.console import Console
 
 from exptilt.cli import groups
-from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_summary, status
+from exptilt.cli.forecast import forecast, kept_in, show_dry_run
+from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_summary, status, stdout
 from exptilt.cli.values import one_of, real, whole
+from exptilt.core import Target
 from exptilt.errors import ExptiltError
 from exptilt.running.allocation import Gain
 from exptilt.running.cluster import Cluster
@@ -58,6 +60,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stop-on-error", action="store_true", help="end the run at the first prompt that fails")
     group.add_argument("--no-population", action="store_true", help="keep only each prompt's chosen response, for a small file")
     group.add_argument("--json", action="store_true", help="print one JSON line per prompt, and one with the totals")
+    groups.add_dry_run(group)
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +88,11 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         cluster = None if args.ray is None else Cluster(args.ray, args.ray_workers, args.ray_gpus, args.ray_cpus)
         with status(console, f"loading {args.model}"):
             target = build() if cluster is None else build
+    kept = kept_in(args.out, prompts, args.retry)
+    if args.dry_run:
+        made = target if isinstance(target, Target) else target()
+        show_dry_run(stdout(), made, prompts, sampler, budget, kept=kept)
+        return 0
     began, heard = time.monotonic(), list[Outcome]()
 
     def hear(done: int, total: int, outcome: Outcome) -> None:
@@ -94,7 +102,8 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         show(done, total, outcome)
 
     try:
-        with progress_bar(console, len(prompts)) as show:
+        with progress_bar(console, len(prompts), done=kept) as bar:
+            show = bar if args.json else forecast(console, bar)
             outcomes = run(
                 target, prompts, sampler, select=select, until=until, seed=args.seed, store=args.out,
                 concurrency=args.concurrency, budget=budget, progress=hear, retry=args.retry,

@@ -9,7 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from exptilt.cli import groups
-from exptilt.cli.terminal import result_line, show_result, status
+from exptilt.cli.forecast import show_dry_run
+from exptilt.cli.responses import responses
+from exptilt.cli.terminal import result_line, show_result, status, stdout
+from exptilt.cli.values import whole
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.image import ImageEngine
 from exptilt.errors import UsageError
@@ -28,28 +31,37 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
     parser.add_argument("--messages", metavar="FILE", help="a conversation instead of PROMPT, as a JSON list of messages")
     asked = groups.add_request(parser, argv)
     output = parser.add_argument_group("output")
+    output.add_argument("--show", type=whole, metavar="N", default=1, help="how many different responses to print; default 1")
     output.add_argument("--json", action="store_true", help="print one JSON object instead of the answer")
     output.add_argument("--out", metavar="FOLDER", help="where pictures are written: the answer, and a sheet of all drafts")
+    groups.add_dry_run(output)
     return asked
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
+    groups.at_least_one(args, "show")
     prompt = _prompt(args)
     with groups.checked(args):
         sampler, select, until, budget = groups.request_of(args)
         build = groups.target_of(args)
         with status(console, f"loading {args.model}"):
             target = build()
-    if not isinstance(target.engine, ImageEngine) and args.out is not None:
-        raise UsageError(f"--out {args.out} is for pictures, and {args.model} answers in text, on standard output: leave it out.")
-    if isinstance(target.engine, ImageEngine) and args.out is None and not args.json:
-        raise UsageError(f"{args.model} draws pictures: say where they go with --out FOLDER, or --json.")
+    if args.dry_run:
+        show_dry_run(stdout(), target, [prompt], sampler, budget)
+        return 0
+    _check_output(args, isinstance(target.engine, ImageEngine))
     with status(console, "drawing"):
         result = sample(
             target, prompt, sampler, select=select, until=until, seed=args.seed, budget=budget, reward_timeout=args.reward_timeout
         )
     written = None if args.out is None else write_pictures(Path(args.out), result)
-    print(encode(result_line(result)) if args.json else written or result.text, flush=True)
+    if args.json:
+        more = {} if args.show == 1 else {"responses": [each._asdict() for each in responses(result, args.show)]}
+        print(encode(result_line(result) | more), flush=True)
+    elif args.show == 1:
+        print(written or result.text, flush=True)
+    else:
+        print("\n\n".join(each.told for each in responses(result, args.show)), flush=True)
     if not args.json:
         show_result(console, result, target.beta)
     return 0
@@ -67,6 +79,16 @@ def write_pictures(folder: Path, result: Result) -> Path:
     drawn = [image for image in shown if image is not None]
     (folder / "drafts.png").write_bytes(png(sheet([enlarged(image) for image in drawn])))
     return answer
+
+
+def _check_output(args: argparse.Namespace, pictures: bool) -> None:
+    """Refuse what does not suit the kind of answers that the model gives."""
+    if not pictures and args.out is not None:
+        raise UsageError(f"--out {args.out} is for pictures, and {args.model} answers in text, on standard output: leave it out.")
+    if pictures and args.out is None and not args.json:
+        raise UsageError(f"{args.model} draws pictures: say where they go with --out FOLDER, or --json.")
+    if pictures and args.show > 1:
+        raise UsageError(f"--show {args.show} prints texts, and {args.model} draws pictures: --out has a sheet of all of them.")
 
 
 def _prompt(args: argparse.Namespace) -> Prompt:

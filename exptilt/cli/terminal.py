@@ -56,25 +56,33 @@ def status(console: Console, said: str) -> AbstractContextManager[object]:
 
 
 class _Patient:
-    """A stream that drops what nobody reads any more, as after `| head -1`, so that the work goes on."""
+    """A stream that drops what nobody reads any more, as after `| head -1`, or what does not fit, so that the work goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._lost: str | None = None
 
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
 
-    def _drop(self) -> None:
+    def lost(self) -> str | None:
+        """Why some of it could not be written, if a reader who left is not the reason."""
+        self.flush()
+        return self._lost
+
+    def _drop(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self._lost = error.strerror or str(error)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
@@ -84,11 +92,12 @@ class _Patient:
 
 
 @contextmanager
-def patient_streams() -> Iterator[None]:
-    """Standard output and standard error that outlive their readers."""
-    with redirect_stdout(cast(TextIO, _Patient(sys.stdout))), redirect_stderr(cast(TextIO, _Patient(sys.stderr))):
+def patient_streams() -> Iterator[_Patient]:
+    """Standard output, which is given, and standard error that outlive their readers."""
+    output = _Patient(sys.stdout)
+    with redirect_stdout(cast(TextIO, output)), redirect_stderr(cast(TextIO, _Patient(sys.stderr))):
         try:
-            yield
+            yield output
         finally:
             sys.stdout.flush()
 
@@ -216,8 +225,13 @@ def result_line(outcome: Outcome) -> dict[str, Any]:
 
 
 @contextmanager
-def progress_bar(console: Console, total: int, unit: str = "prompt") -> Iterator[Callable[[int, int, Outcome], None]]:
-    """A live bar with rate and time left, to be given to `run` as its `progress`; plain lines if the output is not a terminal."""
+def progress_bar(
+    console: Console, total: int, unit: str = "prompt", done: int = 0
+) -> Iterator[Callable[[int, int, Outcome], None]]:
+    """A live bar with rate and time left, to be given to `run` as its `progress`; plain lines if the output is not a terminal.
+
+    done: how many of them are done already, where the bar begins.
+    """
     live = console.is_terminal
     count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
     columns = (
@@ -227,7 +241,7 @@ def progress_bar(console: Console, total: int, unit: str = "prompt") -> Iterator
     )
     began, heard, failed, spoken = time.monotonic(), 0, 0, time.monotonic()
     with Progress(*columns, console=console, disable=not live, refresh_per_second=8) as bar:
-        task = bar.add_task("", total=total, said="starting")
+        task = bar.add_task("", total=total, completed=done, said="starting")
 
         def hear(done: int, total: int, outcome: Outcome) -> None:
             nonlocal heard, failed, spoken

@@ -1,6 +1,7 @@
 """What a sampler may cost, known before anything is drawn: it runs on a stand-in whose drafts all reach their cap.
 
-The stand-in has the engine's caps and prompts and no model: every draft grows as far as it may, and every reward is the same.
+The stand-in has the engine's caps and prompts and no model: every draft grows as far as it may, every reward is the same, and
+every choice falls on the first thing there is, so that a chain redraws whole responses.
 Where a sampler's cost grows with the length of its drafts, as that of all samplers here does, no real run costs more. What a
 reward draws or scores itself is not known here and not included.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from exptilt.blocks import BlockSize
 from exptilt.core import Engine, PromptReward, Sampler, Target
 from exptilt.draft import MASK, Draft, Prompt
 from exptilt.errors import AllWeightsZero
-from exptilt.keys import Floats, Key
+from exptilt.keys import Coin, Floats, Key, Stream
 from exptilt.rating import told_maximum
 from exptilt.usage import Usage, Work
 
@@ -48,12 +49,12 @@ def foresee(target: Target, prompt: Prompt, sampler: Sampler, *, whole: bool = T
     stand_in = replace(target, engine=engine, proposal=proposal, reward=reward)
     first = None
     try:
-        for _ in sampler(stand_in, prompt, Key(0, "foresight")):
+        for _ in sampler(stand_in, prompt, cast(Key, _First(Key(0, "foresight")))):
             first = first or usage.tokens
             if not whole:
                 break
     except AllWeightsZero:
-        pass  # some samplers say so at their end; what it cost is known
+        first = first or usage.tokens  # nothing was accepted, which is what costs the most
     except Exception:  # noqa: BLE001 - a sampler of somebody else's that reads texts, of which there are none here
         return None
     return None if first is None else Foreseen(first, usage.tokens)
@@ -78,6 +79,28 @@ class _Level:
 
     def __call__(self, prompt: Any, drafts: Sequence[Draft]) -> list[float]:
         return [self.reward_max or 0.0] * len(drafts)
+
+
+@dataclass(frozen=True)
+class _First:
+    """A key whose choices fall on the first thing of positive weight: what a `Key` can, for a sampler."""
+
+    key: Key
+
+    def child(self, *path: int | str) -> _First:
+        return _First(self.key.child(*path))
+
+    def choose(self, weights: Sequence[float] | Floats) -> int:
+        return int(np.argmax(np.asarray(weights) > 0))
+
+    def coin(self) -> Coin:
+        return Coin(cast(Key, self))
+
+    def rng(self) -> np.random.Generator:
+        return self.key.rng()
+
+    def stream(self) -> Stream:
+        return self.key.stream()
 
 
 @dataclass(frozen=True)
