@@ -44,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [*(sys.argv[1:] if argv is None else argv)]
     with patient_streams() as output, _termination():
         console = stderr()
-        code = _main(words, console)
+        try:
+            code = _main(words, console)
+        except SystemExit:  # of --help and --version
+            if output.lost() is None:
+                raise
+            code = 0
         if (lost := output.lost()) is not None:
             show_error(console, f"standard output cannot be written: {lost}. Free space, or send it elsewhere.")
             return code or 1

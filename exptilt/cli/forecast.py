@@ -59,8 +59,8 @@ def expected(heard: int, missing: int, tokens: int, seconds: float, noun: str) -
 
 
 def show_dry_run(
-    console: Console, target: Target, prompts: Sequence[Prompt | Example], sampler: Sampler, budget: Budget | None, *, kept: int = 0,
-    runs: int = 1, also: str = "",
+    console: Console, target: Target, prompts: Sequence[Prompt | Example], sampler: Sampler, budget: Budget | None, *,
+    kept: int = 0, runs: int = 1, also: str = "",
 ) -> None:  # fmt: skip
     """Say what a run may cost, without drawing anything. runs: how often each prompt is answered. also: what comes on top."""
     foreseen, limits = foresee(target, as_example(prompts[0]).prompt, sampler), budget or Budget()

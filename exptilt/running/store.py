@@ -119,6 +119,8 @@ class Store:
         self._write(content)
 
     def _open(self) -> FileIO:
+        if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):  # reading /dev/full, or a pipe, has no end
+            raise StoreError(f"{self.path} is a device or a pipe, which no run can be resumed from: give the path of a file.")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return open(self.path, "a+b", buffering=0)  # a buffer would try to write again, and fail again, when it is closed
