@@ -13,9 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
-
-from rich.console import Console
+from typing import Any
 
 from exptilt.errors import (
     AllWeightsZero,
@@ -28,6 +26,8 @@ from exptilt.errors import (
 )
 
 try:
+    from rich.console import Console
+
     from exptilt.cli import arguments, completion, doctor, eval, export, report, run, sample, serve
     from exptilt.cli.terminal import patient_streams, show_crash, show_error, show_note, stderr
 except ModuleNotFoundError as error:
