@@ -18,7 +18,7 @@ from exptilt.engines.table import TableEngine
 from exptilt.errors import CapabilityError, TargetError, UsageError
 from exptilt.keys import Key
 from exptilt.names import choose_sampler
-from exptilt.report.methods import _label
+from exptilt.running.described import sampler_words
 from exptilt.samplers import ETS, SMC, Rejection, SuffixMCMC
 from exptilt.testing.enumeration import distance, expected_weights, paths
 from exptilt.testing.samplers import check_sampler
@@ -258,4 +258,4 @@ def test_blocks_are_told_in_words_on_screens_and_reports() -> None:
     lines, capped = SMC(4, "\n"), SMC(4, Block("\n", tokens=64, steps=3))
     for sampler, words in ((lines, r"SMC particles 4, block '\n'"), (capped, r"up to '\n' within 64 tokens, 3 at the most")):
         assert words in describe_sampler(sampler)
-        assert words in _label(describe(sampler))
+        assert words in sampler_words(describe(sampler))

@@ -53,16 +53,16 @@ def test_toys_exclude_some_pictures_and_not_others() -> None:
     assert 0 < sum(mass == 0 for mass in masses) < 4
 
 
-SAMPLERS = [
-    xt.Independent(2),
-    xt.ETS(candidates=2, block=1),
-    xt.ETS(candidates=2, block=1, returns="chain"),
-    xt.ETS(candidates=2, block=1, value=lambda prompt, drafts: [float(len(draft.tokens)) for draft in drafts]),
-    xt.SMC(particles=2, block=1),
-]
+SAMPLERS = {
+    "independent": xt.Independent(2),
+    "ets": xt.ETS(candidates=2, block=1),
+    "chain": xt.ETS(candidates=2, block=1, returns="chain"),
+    "value": xt.ETS(candidates=2, block=1, value=lambda prompt, drafts: [float(len(draft.tokens)) for draft in drafts]),
+    "smc": xt.SMC(particles=2, block=1),
+}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_weights_over_denoising_steps_are_exact(sampler: Any) -> None:
     assert check_sampler(sampler, [toy(), toy(BENT_COIN)]) == 2
 
