@@ -79,8 +79,13 @@ def drawn(engine: Engine, task: Task, draws: int, seed: int, right: Mapping[str,
     """The draws that `Independent(draws)` makes of a task's problems. right: the reference of each prompt."""
     target = xt.Target(engine, xt.rewards.Zero(), beta=1.0)
     outcomes = xt.run(target, task.prompts, xt.Independent(draws), seed=seed, concurrency=concurrency)
+    return pooled(all_results(outcomes), task, right, checker)
+
+
+def pooled(results: Sequence[xt.Result], task: Task, right: Mapping[str, str], checker: Reward) -> Pool:
+    """The draws of results of `Independent`. right: the reference of each prompt."""
     rows, first, kept = [], [0], dict[str, list[Any]]((name, []) for name in ("log_q", "tokens", "right", "checked", "answers"))
-    for result in all_results(outcomes):
+    for result in results:
         numbers: dict[Draft, int] = {}
         seen = [numbers.setdefault(_bare(draft), len(numbers)) for draft in result.population.drafts]
         logs = {row: draft.logq for row, draft in zip(seen, result.population.drafts, strict=True)}
