@@ -23,6 +23,7 @@ from exptilt.blocks import Block
 from exptilt.core import Sampler
 from exptilt.draft import prompt_json
 from exptilt.errors import raised_at
+from exptilt.running.progress import Pace, clock
 from exptilt.running.result import Failure, Outcome, Result
 
 _WIDTH = 100  # of what is read on a screen
@@ -239,34 +240,19 @@ def progress_bar(
         count,
         TextColumn("[dim]{task.fields[said]}"),
     )
-    began, heard, failed, spoken = time.monotonic(), 0, 0, time.monotonic()
+    pace, spoken = Pace(unit), time.monotonic()
     with Progress(*columns, console=console, disable=not live, refresh_per_second=8) as bar:
         task = bar.add_task("", total=total, completed=done, said="starting")
 
         def hear(done: int, total: int, outcome: Outcome) -> None:
-            nonlocal heard, failed, spoken
-            now = time.monotonic()
-            heard, failed = heard + 1, failed + isinstance(outcome, Failure)
-            said = _pace(heard, total - done, now - began, unit) + (f" · {failed} failed" if failed else "")
+            nonlocal spoken
+            now, said = time.monotonic(), pace.hear(done, total, outcome)
             bar.update(task, completed=done, total=total, said=said)
             if not live and now - spoken > _QUIET:
                 spoken = now
                 show_note(console, f"{done}/{total} · {said}")
 
         yield hear
-
-
-def _pace(heard: int, missing: int, seconds: float, unit: str) -> str:
-    """Rate and time left. Results that the file already held took no time, so they do not count."""
-    rate = heard / max(seconds, 1e-9)
-    speed = f"{rate:.1f} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
-    return f"{speed} · {clock(missing / rate)} left" if missing else f"{speed} · {clock(seconds)}"
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def show_summary(console: Console, outcomes: Sequence[Outcome], fresh: int, seconds: float, store: str) -> None:

@@ -78,7 +78,7 @@ def examine(
         concurrency=concurrency,
         budget=budget,
         reward_timeout=reward_timeout,
-        progress=progress,
+        progress=progress or False,  # whoever asks shows what is going on
     )
     seconds = time.monotonic() - began
     results = [outcome for outcome in outcomes if isinstance(outcome, Result)]

@@ -113,6 +113,7 @@ class ExptiltLM(LM):
             concurrency=self._concurrency,
             store=store,
             retry=True,
+            progress=False,
             reward_timeout=self._reward_timeout,
         )
         return [result.text for result in all_results(outcomes)]

@@ -26,6 +26,8 @@ from exptilt.keys import Floats, Key
 from exptilt.populations.certificate import certified
 from exptilt.populations.diagnostics import log_shares, log_sum, pareto_k
 from exptilt.populations.distinct import distinct_rows, log_distinct
+from exptilt.populations.growth import growth
+from exptilt.populations.notebook import drawn, facts, framed, heaviest, number
 
 ROW = ("prompt", "completion", "finish", "reward", "weight", "log_w", "logq", "tokens")
 """The fields of a draft's row in a table."""
@@ -105,6 +107,14 @@ class Population:
         log_z = "no log_z" if self.log_z is None else f"log_z={self.log_z:.4g}"
         beta = "" if self.beta is None else f", beta={self.beta:g}"
         return f"Population({drafts}, {different} different, ess={self.ess:.3g}, {log_z}{beta})"
+
+    def _repr_html_(self) -> str:
+        """The population in a notebook: its numbers, how it grew, and its heaviest drafts."""
+        told = [("drafts", str(len(self))), ("ESS", f"{self.ess:.1f}"), ("mean reward", number(self.mean_reward))]
+        told += [] if self.log_z is None else [("log Ẑ", number(self.log_z))]
+        told += [] if self.beta is None else [("β", f"{self.beta:g}")]
+        grown = drawn(growth(self.trace, len(self), self.drafts[int(self.weights.argmax())].glimpse), self.rewards)
+        return framed(facts(*told), grown, heaviest(self.drafts, self.weights, self.rewards, opened=True))
 
     @property
     def stats(self) -> Mapping[str, Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Hashable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from exptilt.answers import Answer
 from exptilt.answers import reference as read_reference
+from exptilt.populations.growth import Walk, growth
 from exptilt.populations.population import Population
-from exptilt.report.growth import Texts, chain, generations, tree
+from exptilt.report.growth import Texts, columns_json
 from exptilt.report.methods import Method
 from exptilt.running.lines import stored_population
 from exptilt.running.traces import stored_trace
@@ -139,24 +141,22 @@ def _history(
 ) -> dict[str, Any]:
     """The tree, the generations or the chain that the trace tells of; `missing` gains what it does not tell."""
     trace = stored_trace(line, method.settings["sampler"])
+    grown = growth(trace, 0 if population is None else len(population), _glimpse(line["draft"]))
     if isinstance(trace, Tree) and trace.steps:
         if any(step.rollouts is None for step in trace.steps):
             missing.append("The file was written before rollouts were recorded by candidate: they are listed without.")
         elif all(step.first is None for step in trace.steps):
             missing.append("The population holds the chain alone, so the rollouts behind the energies were not kept.")
-        return {"tree": tree(trace, population, texts)}
-    if isinstance(trace, Generations | Beams):
-        if trace.generations:
-            return {"tree": generations(trace, _glimpse(line["draft"]), texts)}
+    if isinstance(trace, Generations | Beams) and not trace.generations:
         missing.append("The file was written before generations were recorded, so only the last one is shown.")
     if isinstance(trace, Chain):
         if trace.runs:
             missing.append("Of the runs that proposed the states of this chain, only the states are kept.")
         if trace.recycled:
             missing.append("The states of this chain were recycled: its drafts are states and proposals by their chances.")
-        elif population is not None:
-            return {"chain": chain(trace, len(population))}
-    return {}
+    if isinstance(grown, Walk):
+        return {"chain": asdict(grown)}
+    return {} if grown is None else {"tree": columns_json(grown, texts)}
 
 
 def plain(value: Any) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, NoReturn
 
 from exptilt import samplers
 from exptilt.blocks import Block
+from exptilt.core import Sampler, Target
 from exptilt.describe import describe
+from exptilt.errors import TargetError
+from exptilt.keys import Key
 
 
 def kind_of(sampler: Any) -> str:
@@ -45,3 +48,29 @@ def select_words(select: Any) -> str:
     if select.get("type") == "Vote":
         return "vote" if select.get("weighted", True) else "majority vote"
     return {"MinimumBayesRisk": "mbr"}.get(kind_of(select), str(select.get("function", kind_of(select))))
+
+
+@dataclass(frozen=True)
+class StoredSampler:
+    """The sampler of a results file, as its header describes it: it can be shown, and draws nothing.
+
+    described: its class and fields as JSON values.
+    """
+
+    described: Any
+    weighted: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        return f"<{sampler_words(self.described)}, read from a results file>"
+
+    def needs(self, target: Target) -> NoReturn:
+        """Refuse to be used."""
+        raise TargetError(f"{self!r} can only be shown: make the sampler again to draw with it")
+
+    def __call__(self, target: Target, prompt: Any, key: Key) -> NoReturn:
+        self.needs(target)
+
+
+def words_of(sampler: Sampler) -> str:
+    """A sampler in words, also one that was read from a results file."""
+    return sampler_words(sampler.described if isinstance(sampler, StoredSampler) else describe(sampler))

@@ -9,7 +9,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from exptilt.core import Sampler
 from exptilt.draft import Draft, Prompt, prompt_text, shortened
+from exptilt.populations.notebook import framed
 from exptilt.populations.population import Population
+from exptilt.running.notebook import result_html
 from exptilt.usage import Usage
 
 Stopped = Literal["done", "budget", "until"]
@@ -76,6 +78,10 @@ class Result:
     def text(self) -> str:
         """The chosen response as text."""
         return self.draft.text
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook: the answer, its numbers, and how it came about."""
+        return framed(result_html(self))
 
     def _repr_png_(self) -> bytes | None:
         """The chosen response in notebooks, where it is a picture."""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, final
+from typing import Any, final
 
 from exptilt import frames
-from exptilt.core import Target
 from exptilt.draft import Prompt, prompt_digest
-from exptilt.errors import TargetError
-from exptilt.keys import Key
 from exptilt.populations.population import ROW
-from exptilt.running.described import sampler_words
+from exptilt.running.described import StoredSampler
 from exptilt.running.flat import aligned, as_csv, check_rows, column_fields, flat_row
 from exptilt.running.lines import from_line, to_line
+from exptilt.running.overview import results_html
 from exptilt.running.result import Failure, Outcome, Result
 from exptilt.running.store import read_file
 from exptilt.usage import Usage
@@ -42,6 +39,10 @@ class Results(list[Outcome]):
         count = f"{len(self)} prompt{'s' * (len(self) != 1)}"
         failed = f", {len(self.failed)} failed" if self.failed else ""
         return f"Results({count}: {len(self.answered)} answered{failed}; {self.usage.tokens:,} tokens)"
+
+    def _repr_html_(self) -> str:
+        """The run in a notebook: a table with one row for each prompt."""
+        return results_html(self, self.header)
 
     @property
     def answered(self) -> list[Result]:
@@ -101,27 +102,6 @@ class Results(list[Outcome]):
             names.append(f"{prompt_digest(outcome.prompt)}-{seen[outcome.prompt]}")
             seen[outcome.prompt] += 1
         return names
-
-
-@dataclass(frozen=True)
-class StoredSampler:
-    """The sampler of a results file, as its header describes it: it can be shown, and draws nothing.
-
-    described: its class and fields as JSON values.
-    """
-
-    described: Any
-    weighted: ClassVar[bool] = False
-
-    def __repr__(self) -> str:
-        return f"<{sampler_words(self.described)}, read from a results file>"
-
-    def needs(self, target: Target) -> NoReturn:
-        """Refuse to be used."""
-        raise TargetError(f"{self!r} can only be shown: make the sampler again to draw with it")
-
-    def __call__(self, target: Target, prompt: Any, key: Key) -> NoReturn:
-        self.needs(target)
 
 
 def read_results(path: str | Path) -> Results:

@@ -10,7 +10,7 @@ and `sample(target, prompt, ...)` gives what `run(target, [..., prompt, ...], ..
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,9 @@ from exptilt.running.example import Example, as_example
 from exptilt.running.ledger import Outcomes, finish, known_lines, read_back
 from exptilt.running.made import made
 from exptilt.running.places import Build, Threads, open_place
+from exptilt.running.progress import Progress, watched
 from exptilt.running.request import Job, Request, Select, number_jobs
-from exptilt.running.result import Outcome, Result
+from exptilt.running.result import Result
 from exptilt.running.results import Results
 from exptilt.running.rounds import in_rounds
 from exptilt.running.store import Store, new_header
@@ -41,9 +42,6 @@ Messages = Sequence[Mapping[str, Any]]
 """A prompt as a list of messages {"role", "content"}."""
 
 OnError = Literal["record", "stop"]
-
-Progress = Callable[[int, int, Outcome], None]
-"""Called for each prompt that finishes: how many are done (those of the results file included), of how many, and the outcome."""
 
 
 def sample(
@@ -147,7 +145,7 @@ def run(
     store: str | Path | None = None,
     concurrency: int = 32,
     budget: Budget | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     retry: bool = False,
     on_error: OnError = "record",
     reward_timeout: float | None = None,
@@ -167,6 +165,9 @@ def run(
         them), or the Path of a file of them (`exptilt.examples` reads one with other names).
     store: a file that gets one JSON line per prompt as it finishes (`exptilt.running.store`). Where it exists, the prompts in
         it are not run again: it must come from the same settings, but the list of prompts may have grown.
+    progress: called for each prompt that finishes, with how many are done, of how many, and the outcome. Where it is not given
+        there is a bar on a terminal or in a notebook (`exptilt.running.progress`): False for none; True for one, and lines on
+        standard error where there is neither.
     retry: run the prompts again that the file records as failed; otherwise their failures are kept.
     on_error: "record" as above; "stop" ends the run at the first Failure and raises its error. The results file then holds
         that failure and all that was finished by then; without retry, the same run stops there again.
@@ -210,8 +211,9 @@ def run(
         if allocation is not None and len(read) < len(jobs):
             assert isinstance(place, Threads)  # a cluster is refused above
             place = in_rounds(jobs, place, store, stop=stop)
+        tell = stack.enter_context(watched(progress, len(jobs), len(known)))
         with closing(finish(jobs, place, ledger, stop=stop)) as finished:
             for count, outcome in finished:
-                if progress is not None:
-                    progress(count, len(jobs), outcome)
+                if tell is not None:
+                    tell(count, len(jobs), outcome)
     return Results((ledger.known[job.name] for job in jobs), header, [job.name for job in jobs])

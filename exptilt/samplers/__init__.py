@@ -1,5 +1,6 @@
 """The algorithms: each file states the distribution it targets, then its dataclass, then how it draws."""
 
+from exptilt.samplers import growth as growth  # it registers how traces are drawn
 from exptilt.samplers.beam import Beam
 from exptilt.samplers.command import Command
 from exptilt.samplers.ets import ETS
