@@ -57,10 +57,10 @@ class Walk:
 
 
 @singledispatch
-def growth(trace: object, rows: int, chosen: str) -> Columns | Walk | None:
+def growth(trace: object, rows: int, chosen: str | None) -> Columns | Walk | None:
     """The drawing of a trace; None where there is nothing to draw.
 
     rows: the size of the population; 0 where only its chosen draft was kept.
-    chosen: the text of the chosen draft.
+    chosen: the text of the chosen draft; None where none is chosen yet.
     """
     return None

@@ -13,7 +13,7 @@ from exptilt.samplers.trace import Beams, Chain, Generation, Generations, Tree
 
 
 @growth.register
-def tree(trace: Tree, rows: int, chosen: str) -> Columns | None:
+def tree(trace: Tree, rows: int, chosen: str | None) -> Columns | None:
     """The candidates of every step of a guided chain, the pick of each, and where their rollouts lie."""
     columns, parent = [], -1
     for number, step in enumerate(trace.steps):
@@ -30,24 +30,24 @@ def tree(trace: Tree, rows: int, chosen: str) -> Columns | None:
 
 
 @growth.register
-def particles(trace: Generations, rows: int, chosen: str) -> Columns | None:
+def particles(trace: Generations, rows: int, chosen: str | None) -> Columns | None:
     """The particles of every generation with their parents; the path leads to the chosen draft."""
     return _side_by_side(trace.generations, chosen, "resampled")
 
 
 @growth.register
-def beams(trace: Beams, rows: int, chosen: str) -> Columns | None:
+def beams(trace: Beams, rows: int, chosen: str | None) -> Columns | None:
     """The drafts that a beam search kept at each step; the path leads to the chosen one."""
     return _side_by_side(trace.generations, chosen, "the best kept")
 
 
 @growth.register
-def walk(trace: Chain, rows: int, chosen: str) -> Walk | None:
+def walk(trace: Chain, rows: int, chosen: str | None) -> Walk | None:
     """The states of Markov chains, where they are the rows of the population."""
     return Walk(trace.chains, trace.burn_in, rows // trace.chains) if rows and not trace.recycled else None
 
 
-def _side_by_side(generations: Sequence[Generation], chosen: str, selected: str) -> Columns | None:
+def _side_by_side(generations: Sequence[Generation], chosen: str | None, selected: str) -> Columns | None:
     if not generations:
         return None
     path = _ancestry(generations, chosen)
@@ -61,7 +61,7 @@ def _side_by_side(generations: Sequence[Generation], chosen: str, selected: str)
     return Columns("particles", tuple(columns))
 
 
-def _ancestry(generations: Sequence[Generation], chosen: str) -> list[int]:
+def _ancestry(generations: Sequence[Generation], chosen: str | None) -> list[int]:
     """The number of the chosen draft's forebear in each generation; empty where it is in none."""
     found = next((number for number, text in enumerate(generations[-1].texts) if text == chosen), None)
     if found is None:

@@ -22,12 +22,12 @@ from typing import Any
 
 from exptilt import names
 from exptilt.describe import describe
-from exptilt.report.growth import Texts, generations, tree
+from exptilt.populations.growth import Columns, growth
+from exptilt.report.growth import Texts, columns_json
 from exptilt.report.methods import Method
 from exptilt.report.prompt import detail, glance, kind_of, plain
 from exptilt.running.lines import decode, encode, to_line
 from exptilt.running.result import Partial, Result
-from exptilt.samplers.trace import Beams, Generations, Tree
 from exptilt.serve.answers import Answer, Event, Head, data
 from exptilt.serve.refusals import Refusal
 
@@ -77,14 +77,11 @@ class GrowthProtocol:
 
     def growth(self, head: Head, index: int, trace: object) -> list[Event]:
         """A tree or generations that grew."""
-        texts = Texts()
-        if isinstance(trace, Tree) and trace.steps:
-            grown = tree(trace, None, texts)
-        elif isinstance(trace, Generations | Beams) and trace.generations:
-            grown = generations(trace, None, texts)
-        else:
+        texts, grown = Texts(), growth(trace, 0, None)
+        if not isinstance(grown, Columns):
             return []
-        return [data(plain({"index": index, "tree": grown, "texts": texts.all}), "growth")]
+        shown = columns_json(grown, texts)
+        return [data(plain({"index": index, "tree": shown, "texts": texts.all}), "growth")]
 
     def finish(self, head: Head, answer: Answer, rest: str) -> list[Event]:
         """The end of one answer. rest: what was not sent yet of its text."""
