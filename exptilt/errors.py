@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -85,6 +86,13 @@ def error_named(name: str, message: str) -> ExptiltError:
     """The error that was recorded by the name of its class, such as "RewardError", and its message."""
     kind = globals().get(name, ExptiltError)
     return kind(message) if isinstance(kind, type) and issubclass(kind, ExptiltError) else ExptiltError(message)
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra: that of the clone that this is, or of the released package."""
+    clone = Path(__file__).parents[1]
+    of_clone = (clone / "pyproject.toml").is_file()
+    return f"pip install {'-e ' * of_clone}{shlex.quote(f'{clone if of_clone else __package__}[{extra}]')}"
 
 
 def did_you_mean(word: str, offered: Iterable[str]) -> str:

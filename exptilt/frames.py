@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exptilt.errors import UsageError
+from exptilt.errors import UsageError, install
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of the same names in the same order."""
@@ -46,4 +46,4 @@ def _package(name: str, purpose: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(f"{purpose} takes {name}, not installed here. Install: pip install 'exptilt[data]'") from error
+        raise UsageError(f"{purpose} takes {name}, not installed here. Install: {install('data')}") from error

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Condition, Timer
 
-from exptilt.errors import ExptiltError
+from exptilt.errors import ExptiltError, install
 
 _MOST = 4  # processes at once; each holds sympy, some 100 MB
 _PATIENCE = 300.0  # seconds of wall clock after which a process is given up, where CPU time cannot be limited
@@ -29,9 +29,7 @@ class Reader:
 
     def __init__(self) -> None:
         if importlib.util.find_spec("math_verify") is None:
-            raise ExptiltError(
-                "answers.latex reads formulas with math-verify, not installed here. Install: pip install 'exptilt[eval]'"
-            )
+            raise ExptiltError(f"answers.latex reads formulas with math-verify, not installed here. Install: {install('eval')}")
         root = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
@@ -46,7 +44,7 @@ class Reader:
             said = self._process.communicate()[1].decode(errors="replace").strip().splitlines()
             raise ExptiltError(
                 f"the process that reads formulas did not start ({said[-1] if said else 'it said nothing'}): "
-                "check that math-verify and sympy can be imported, or install them again with pip install 'exptilt[eval]'"
+                f"check that math-verify and sympy can be imported, or install them again with {install('eval')}"
             )
 
     def read(self, content: str) -> tuple[str | None, bool]:

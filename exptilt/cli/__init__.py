@@ -23,6 +23,7 @@ from exptilt.errors import (
     RewardError,
     SelectError,
     WeightsError,
+    install,
 )
 
 try:
@@ -31,7 +32,7 @@ try:
     from exptilt.cli import arguments, completion, doctor, eval, export, report, run, sample, serve
     from exptilt.cli.terminal import patient_streams, show_crash, show_error, show_note, stderr
 except ModuleNotFoundError as error:
-    raise SystemExit(f"the command line needs the package {error.name}: pip install 'exptilt[cli]'") from None
+    raise SystemExit(f"the command line needs the package {error.name}: {install('cli')}") from None
 
 _ALL = (sample, run, eval, doctor, report, export, serve)
 COMMANDS = {each.COMMAND.name: each.COMMAND for each in _ALL}

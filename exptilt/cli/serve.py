@@ -14,7 +14,7 @@ from exptilt import names
 from exptilt.cli import groups
 from exptilt.cli.terminal import status
 from exptilt.cli.values import real, whole
-from exptilt.errors import UsageError
+from exptilt.errors import UsageError, install
 
 ABOUT = """Serve a model behind OpenAI's protocol, with answers that the sampler finds.
 Any client of it works with another base URL: http://127.0.0.1:8000/v1."""
@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         from exptilt.serve.recipes import Recipe
         from exptilt.serve.server import serve
     except ModuleNotFoundError as error:
-        raise UsageError(f"exptilt serve needs the package {error.name}: pip install 'exptilt[serve]'") from None
+        raise UsageError(f"exptilt serve needs the package {error.name}: {install('serve')}") from None
     config = _config(args)
     with groups.checked(args):
         given = {name.removeprefix("sampler."): value for name, value in vars(args).items() if name.startswith("sampler.")}

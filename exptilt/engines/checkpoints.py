@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from exptilt.errors import ModelError
+from exptilt.errors import ModelError, install
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CAUSAL = "a causal language model"
@@ -47,9 +47,7 @@ def reading(name: str, kind: str = CAUSAL) -> Iterator[None]:
         with _quiet():
             yield
     except ImportError as error:
-        raise ModelError(
-            f"{name} needs a package that is missing ({error}). Install it: pip install 'exptilt[hf,gguf]'"
-        ) from error
+        raise ModelError(f"{name} needs a package that is missing ({error}). Install it: {install('hf,gguf')}") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:400]
         if "trust_remote_code" in str(error) and "trust_remote_code" not in kind:

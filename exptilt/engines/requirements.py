@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from exptilt.errors import ModelError
+from exptilt.errors import ModelError, install
 
 WAITING = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """How torch's threads wait for each other, unless the caller has said so: awake for some microseconds, then asleep.
@@ -21,7 +21,7 @@ def require(name: str, extra: str, packages: Sequence[str]) -> None:
     """Refuse what `name` asks for where a package is missing; `extra` installs them."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise ModelError(f"{name!r} needs {' and '.join(missing)}, not installed here. Install: pip install 'exptilt[{extra}]'")
+        raise ModelError(f"{name!r} needs {' and '.join(missing)}, not installed here. Install: {install(extra)}")
 
 
 def prepare_torch(name: str) -> None:

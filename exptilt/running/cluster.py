@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from exptilt.core import Target
-from exptilt.errors import ClusterError, TargetError
+from exptilt.errors import ClusterError, TargetError, install
 from exptilt.running.crew import RESUME, Crew, Worker
 from exptilt.running.request import Request
 
@@ -128,7 +128,7 @@ def _import_ray() -> Any:
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
-        raise ClusterError("a cluster needs ray, not installed here. Install: pip install 'exptilt[ray]'") from error
+        raise ClusterError(f"a cluster needs ray, not installed here. Install: {install('ray')}") from error
 
 
 @contextmanager

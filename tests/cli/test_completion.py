@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,28 @@ def test_the_script_works_in_bash(tmp_path: Path) -> None:
     assert flags == "--particles"
     assert {"ets", "smc", "qalign"} <= {*samplers.split()}
     assert said.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("shell", "ask"),
+    [
+        ("fish", 'exptilt completion fish | source; complete -C "exptilt run tiny a.txt --sampler smc --par"'),
+        (
+            "zsh",
+            'compdef() { }; compadd() { shift; print -l -- $@ }; eval "$(exptilt completion zsh)"; '
+            "words=(exptilt run tiny a.txt --sampler smc --par); CURRENT=7; _exptilt",
+        ),
+    ],
+)
+def test_the_scripts_work_in_other_shells(shell: str, ask: str, tmp_path: Path) -> None:
+    """zsh has its completion functions outside of its line editor replaced by ones that print."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    (tmp_path / "exptilt").write_text(f'#!/bin/sh\nexec {sys.executable} -m exptilt "$@"\n')
+    (tmp_path / "exptilt").chmod(0o755)
+    there = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    said = subprocess.run([shell, "-c", ask], capture_output=True, text=True, env=there)
+    assert (said.stdout.split(), said.stderr) == (["--particles"], "")
 
 
 @pytest.mark.parametrize("shell", SCRIPTS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from exptilt.engines.llamacpp.backend import Weights
-from exptilt.errors import ModelError
+from exptilt.errors import ModelError, install
 
 
 def read_weights(file: Path, *, name: str, tokenizer: str | Path | None = None, **options: Any) -> Weights:
@@ -32,7 +32,7 @@ def _read_tokenizer(source: str | Path) -> Any:
 
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # or it asks on the terminal
     except ImportError as error:
-        raise ModelError(f"tokenizer={str(source)!r} needs transformers: pip install 'exptilt[hf]'") from error
+        raise ModelError(f"tokenizer={str(source)!r} needs transformers: {install('hf')}") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:400]
         raise ModelError(f"the tokenizer {source} cannot be read by transformers: {type(error).__name__}: {reason}") from error

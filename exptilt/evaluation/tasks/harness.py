@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import Any
 
 from exptilt.answers import Answer, exact
-from exptilt.errors import ExptiltError
+from exptilt.errors import ExptiltError, install
 from exptilt.evaluation.tasks.task import Task
 
 _CAP = 256  # tokens of a response where the task says nothing, as the harness has it
@@ -58,7 +58,7 @@ def _load(task: str, include: str | None) -> dict[str, Any]:
     try:
         from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
-        raise ExptiltError(f"lm-eval:{task} needs {error.name}: pip install 'exptilt[eval]'") from None
+        raise ExptiltError(f"lm-eval:{task} needs {error.name}: {install('eval')}") from None
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
     try:
         own = None if include is None else TaskManager(include_path=include, include_defaults=False)

