@@ -138,3 +138,11 @@ class CountsMemory(Protocol):
 
     @property
     def memory_tokens(self) -> int | None: ...
+
+
+@runtime_checkable
+class CountsRows(Protocol):
+    """A backend that knows how many rows it draws at once; more wait for their turn."""
+
+    @property
+    def rows_at_once(self) -> int: ...

@@ -57,6 +57,7 @@ class Transport:
     def __init__(
         self, urls: Sequence[str], key_name: str, *, timeout: float, attempts: int, concurrency: int, backoff: float
     ) -> None:
+        self.concurrency = concurrency
         self.urls = tuple(_checked(url) for url in urls)
         self._key_name, self._timeout, self._attempts, self._backoff = key_name, timeout, attempts, backoff
         self._secret = os.environ.get(key_name, "").strip()

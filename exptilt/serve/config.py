@@ -41,6 +41,8 @@ class Limits:
     queue: requests that may wait for one; more are refused with the status 429.
     memory_tokens: key-values that answers under way may hold together, in tokens at their full length; what the model's own
         memory holds where it is not given.
+    rows_together: responses that answers under way may draw at once, together; by default twice as many as the engine draws at
+        once, where it cannot say what its memory holds.
     deadline: seconds from the arrival of a request to its answer, with waiting and calls of the reward.
     reward_timeout: seconds that one call of the reward may take.
     max_tokens: the most that a request may ask for as the cap of a response.
@@ -55,6 +57,7 @@ class Limits:
     threads: int = 32
     queue: int = 64
     memory_tokens: int | None = None
+    rows_together: int | None = None
     deadline: float = 600.0
     reward_timeout: float = 120.0
     max_tokens: int = 4096

@@ -25,6 +25,7 @@ from exptilt.serve.metrics import Metrics
 from exptilt.serve.plan import HEADER, plan
 from exptilt.serve.recipes import Catalogue
 from exptilt.serve.refusals import refusal
+from exptilt.serve.room import ANY, Room
 from exptilt.serve.runs import Stop, Work, client_gone, too_late
 from exptilt.serve.streaming import Wire, written
 
@@ -33,13 +34,13 @@ FIRST = 1.0  # seconds that a stream waits for an answer or an error, which then
 
 
 class Desk:
-    """All requests of a server. memory: key-values that its model can hold, in tokens; None where that is not known."""
+    """All requests of a server. room: what its engines have room for."""
 
-    def __init__(self, catalogue: Catalogue, config: Config, memory: int | None = None) -> None:
+    def __init__(self, catalogue: Catalogue, config: Config, room: Room = ANY) -> None:
         self.catalogue = catalogue
         self.config = config
         self.metrics = Metrics()
-        self.admission = Admission(config.limits, memory, self.metrics.load)
+        self.admission = Admission(config.limits, room, self.metrics.load)
         self._works: set[Work] = set()
 
     def stop_of(self) -> Stop:
@@ -67,7 +68,8 @@ class Desk:
         made = await run_in_threadpool(plan, asked, request.headers.get(HEADER), self.catalogue, limits)
         record.more |= {"sampler": made.recipe.chosen.name, "seed": made.seed, "answers": made.answers}
         try:
-            await asyncio.wait_for(self.admission.enter(made.answers, made.memory), stop.deadline - time.monotonic())
+            place = self.admission.enter(made.answers, made.memory, made.rows)
+            await asyncio.wait_for(place, stop.deadline - time.monotonic())
         except TimeoutError:
             raise too_late() from None
         work = Work(made, stop, self._left)
@@ -93,7 +95,7 @@ class Desk:
 
     def _left(self, work: Work, seconds: float) -> None:
         """The thread of one answer has ended; one whose client is gone may take as long as a call of the reward."""
-        self.admission.leave(work.plan.memory, seconds)
+        self.admission.leave(work.plan.memory, work.plan.rows, seconds)
         if work.left == len(work.runs):
             self._works.discard(work)
 

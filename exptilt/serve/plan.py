@@ -32,6 +32,7 @@ class Plan:
     """What will be run for a request.
 
     memory: key-values that each answer may hold, in tokens.
+    rows: responses that each answer may draw at once.
     prompt_tokens: how many tokens the longest of its prompts has.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     budget: Budget | None
     reward_timeout: float
     memory: int = 0
+    rows: int = 0
     prompt_tokens: int = 0
 
     @property
@@ -95,7 +97,8 @@ def plan(asked: Asked, header: str | None, catalogue: Catalogue, limits: Limits)
         raise
     except ExptiltError as error:
         raise _at(error, asked) from error
-    return replace(made, memory=rows(sampler) * (longest + target.engine.max_tokens), prompt_tokens=longest)
+    count = rows(sampler)
+    return replace(made, memory=count * (longest + target.engine.max_tokens), rows=count, prompt_tokens=longest)
 
 
 class _Never:

@@ -9,14 +9,12 @@ from ipaddress import ip_address
 
 import uvicorn
 
-from exptilt.core import Engine
-from exptilt.engines.backend import CountsMemory
-from exptilt.engines.language import LanguageEngine
 from exptilt.serve.app import create_app
 from exptilt.serve.config import Config
 from exptilt.serve.desk import Desk
 from exptilt.serve.logs import LOGGER, start_log
 from exptilt.serve.recipes import Catalogue
+from exptilt.serve.room import room_of
 
 _LOOK = 0.05  # seconds between two looks at whether the server is to stop
 _SPARE = 5.0  # seconds beyond the grace, for errors to be sent
@@ -30,7 +28,8 @@ def serve(catalogue: Catalogue, config: Config) -> None:
 
 
 async def _served(catalogue: Catalogue, config: Config) -> None:
-    desk = Desk(catalogue, config, memory_of(catalogue.engine))
+    engines = (catalogue.engine, catalogue.proposal)
+    desk = Desk(catalogue, config, room_of(engine for engine in engines if engine is not None))
     grace = config.limits.grace
     server = server_of(desk)
     closing = asyncio.create_task(_close_in_time(server, desk, grace))
@@ -69,9 +68,3 @@ async def _close_in_time(server: uvicorn.Server, desk: Desk, grace: float) -> No
         await asyncio.sleep(_LOOK)
     LOGGER.info({"event": "stop", "running": desk.admission.running, "waiting": desk.admission.waiting, "grace": grace})
     await desk.close(grace)
-
-
-def memory_of(engine: Engine) -> int | None:
-    """How many tokens' key-values the model may hold, where it knows."""
-    backend = engine.backend if isinstance(engine, LanguageEngine) else None
-    return backend.memory_tokens if isinstance(backend, CountsMemory) else None

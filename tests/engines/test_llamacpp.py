@@ -29,6 +29,7 @@ from exptilt.engines.loading import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError, PromptError  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
+from exptilt.serve.room import Room, room_of  # noqa: E402
 from exptilt.usage import Work  # noqa: E402
 
 from .gguf_tiny import TINY, tiny_gguf, write_gguf  # noqa: E402
@@ -393,3 +394,7 @@ def test_a_closed_engine_says_so(file: Path):
     engine.backend.close()
     with pytest.raises(ModelError, match="is closed"):
         engine.extend([Draft("one")], keys(1))
+
+
+def test_a_server_gives_out_the_tokens_that_llamacpp_has_cells_for(tiny: LanguageEngine[Any]) -> None:
+    assert room_of([tiny]) == Room(tokens=tiny.backend.network.cells)

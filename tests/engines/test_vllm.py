@@ -27,6 +27,7 @@ from exptilt.errors import ModelError, PromptError
 from exptilt.keys import Key
 from exptilt.running.run import sample
 from exptilt.samplers import ETS
+from exptilt.serve.room import Room, room_of
 from exptilt.testing.toys import random_table
 from exptilt.usage import Work
 from tests.engines.laws import check_law
@@ -444,3 +445,8 @@ def test_a_missing_package_names_its_cure(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("exptilt.engines.requirements.importlib.util.find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"needs vllm and transformers, .*pip install .*\[vllm\]'"):
         load("vllm:x")
+
+
+def test_a_server_may_draw_twice_as_many_responses_as_vllm_holds_at_once(engine: Any) -> None:
+    """vLLM does not say what its cache holds in tokens: it preempts requests where it is short."""
+    assert room_of([engine]) == Room(rows=128)

@@ -19,6 +19,7 @@ from exptilt.rewards import Zero
 from exptilt.serve.config import Config, Limits
 from exptilt.serve.desk import Desk
 from exptilt.serve.recipes import Catalogue, Recipe
+from exptilt.serve.room import ANY, Room
 from exptilt.serve.server import server_of
 from exptilt.testing.toys import random_table
 
@@ -57,9 +58,9 @@ class Live:
 
 
 @contextmanager
-def live(offered: Catalogue | None = None, config: Config = CONFIG, memory: int | None = None) -> Iterator[Live]:
+def live(offered: Catalogue | None = None, config: Config = CONFIG, room: Room = ANY) -> Iterator[Live]:
     """A server, until the end of the block."""
-    desk = Desk(offered or catalogue(), config, memory)
+    desk = Desk(offered or catalogue(), config, room)
     server = server_of(desk)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -13,6 +13,7 @@ import pytest
 
 from exptilt.draft import Draft, Prompt
 from exptilt.serve.config import Config, Limits
+from exptilt.serve.room import Room
 from exptilt.serve.runs import Run
 from tests.running.test_stream import SlowEngine
 from tests.serve.served import Live, catalogue, heads, live, recipe, wait_for
@@ -109,18 +110,18 @@ def test_a_client_that_vanishes_while_it_waits_leaves_the_queue(slow: SlowEngine
 def test_requests_wait_for_memory_and_go_on_once_there_is_some(slow: SlowEngine) -> None:
     """Each holds three rows of six tokens: two of them fit into 37 tokens, and not three."""
     config = Config(name="table", port=0, limits=LIMITS)
-    with live(catalogue(slow, usual=recipe("independent", n=3)), config, memory=37) as server:
+    with live(catalogue(slow, usual=recipe("independent", n=3)), config, room=Room(tokens=37)) as server:
         connections = [connected(server) for _ in range(3)]
         wait_for(lambda: server.desk.admission.running == 2)
         wait_for(lambda: server.desk.admission.waiting == 1)
-        assert server.desk.admission.held == 36
+        assert server.desk.admission.tokens == 36
         connections[0].close()
         give_up(server, slow)
         wait_for(lambda: server.desk.admission.waiting == 0)
         for connection in connections[1:]:
             connection.close()
         slow.gate.allowed.release(1_000_000)
-        wait_for(lambda: server.desk.admission.held == 0)
+        wait_for(lambda: server.desk.admission.tokens == 0)
 
 
 def test_a_reward_that_hangs_ends_with_the_deadline_and_keeps_nobody_else(slow: SlowEngine) -> None:
@@ -153,5 +154,5 @@ def test_an_answer_without_a_thread_fails_and_holds_nothing(monkeypatch: pytest.
             patch.setattr(Run, "start", none_left)
             assert httpx2.post(f"{server.url}/v1/chat/completions", json=asked).status_code == 500
         wait_for(lambda: server.desk.admission.running == 0)
-        assert server.desk.admission.held == 0
+        assert server.desk.admission.tokens == 0
         assert httpx2.post(f"{server.url}/v1/chat/completions", json=asked).status_code == 200

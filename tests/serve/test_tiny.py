@@ -16,7 +16,7 @@ from exptilt.engines.language import LanguageEngine
 from exptilt.rewards import Arithmetic, Zero
 from exptilt.serve.config import Config, Limits
 from exptilt.serve.recipes import Catalogue, Recipe
-from exptilt.serve.server import memory_of
+from exptilt.serve.room import room_of
 from tests.serve.served import Live, live
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does Tom have?"
@@ -34,7 +34,7 @@ def engine() -> Iterator[Any]:
 def server(engine: Any) -> Iterator[Live]:
     usual = Recipe(names.choose_sampler("ets"), {"candidates": 3, "block": 8}, reward="arithmetic", beta=0.2)
     offered = Catalogue("tiny", engine, None, {"none": Zero(), "arithmetic": Arithmetic()}, usual)
-    with live(offered, Config(name="tiny", port=0, limits=Limits(grace=1.0)), memory_of(engine)) as started:
+    with live(offered, Config(name="tiny", port=0, limits=Limits(grace=1.0)), room_of([engine])) as started:
         yield started
 
 

@@ -87,6 +87,11 @@ class MaskedWeights:
         return self.network.kept_bytes * (len(row.prompt) + row.sampling.max_tokens) * (2 if row.sampling.guidance else 1)
 
     @property
+    def rows_at_once(self) -> int:
+        """How many rows are denoised together at most."""
+        return self.scheduler.admission.max_rows
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         return {"engine": "diffusion", "model": self.name, "weights": self.digest, "dtype": dtype_name(self.model)}
 

@@ -81,6 +81,11 @@ class Weights:
         return file_digest(self.file)
 
     @property
+    def memory_tokens(self) -> int | None:
+        """How many tokens' key-values there is room for: the cells that llama.cpp took at the start."""
+        return self.network.cells
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         return {
             "engine": "llamacpp",

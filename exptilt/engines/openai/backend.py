@@ -78,6 +78,11 @@ class OpenAIBackend:
         return f"openai:{self.server.model}"
 
     @property
+    def rows_at_once(self) -> int:
+        """How many requests are at the server at once. It does not tell what its memory holds."""
+        return self.server.concurrency
+
+    @property
     def context(self) -> int | None:
         return self.server.abilities.context
 

@@ -28,6 +28,11 @@ class Server:
         self._transport = transport
         self._untold = False  # whether a missing usage was reported already
 
+    @property
+    def concurrency(self) -> int:
+        """How many requests are under way at most."""
+        return self._transport.concurrency
+
     def ask(self, path: str, body: dict[str, Any], key: Key) -> dict[str, Any]:
         return self._transport.post(path, {"model": self.model, **body}, key)
 

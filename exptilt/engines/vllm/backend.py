@@ -61,6 +61,11 @@ class Model:
         self.driver = driver
         self.scheduler: Scheduler[Request] = Scheduler(Batch(driver), max_rows=max_rows, name=name)
 
+    @property
+    def rows_at_once(self) -> int:
+        """How many requests are in vLLM at once. How many tokens its cache holds for them is its own concern: it preempts."""
+        return self.scheduler.admission.max_rows
+
     def can(self, sampling: Sampling) -> frozenset[str]:
         return frozenset({"continue", "steps", "logq", "score"})
 
