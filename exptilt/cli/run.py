@@ -15,7 +15,7 @@ from exptilt.cli.forecast import forecast, kept_in, show_dry_run
 from exptilt.cli.terminal import progress_bar, result_line, show_error, show_note, show_summary, status, stdout
 from exptilt.cli.values import one_of, real, whole
 from exptilt.core import Target
-from exptilt.errors import ExptiltError
+from exptilt.errors import ExptiltError, UsageError
 from exptilt.running.allocation import Gain
 from exptilt.running.cluster import Cluster
 from exptilt.running.examples import read_examples
@@ -79,6 +79,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace, console: Console) -> int:
     groups.at_least_one(args, "concurrency", "total_tokens")
+    _check_pairs(args)
     with groups.checked(args):
         sampler, select, until, budget = groups.request_of(args)
         if args.total_tokens is not None:
@@ -126,6 +127,17 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     else:
         show_summary(console, outcomes, fresh, time.monotonic() - began, args.out)
     return 1 if failed else 0
+
+
+def _check_pairs(args: argparse.Namespace) -> None:
+    """Refuse flags that mean nothing without another."""
+    if (args.allocate is None) != (args.total_tokens is None):
+        raise UsageError(
+            "--allocate shares out the tokens that --total-tokens gives: give both, or --budget-tokens for each prompt."
+        )
+    for name, usual in (("ray_workers", None), ("ray_gpus", 0.0), ("ray_cpus", 1.0)):
+        if args.ray is None and getattr(args, name) != usual:
+            raise UsageError(f"{groups.setting_flag(name)} is of a cluster: give its address with --ray, or leave it out.")
 
 
 def _failed(outcomes: Sequence[Outcome]) -> int:

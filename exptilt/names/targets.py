@@ -74,8 +74,12 @@ def _typed(spec: str, options: Mapping[str, Any]) -> Iterator[None]:
     except TypeError as error:
         if not options:
             raise
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        raise UsageError(f"{spec!r} has a value of the wrong type ({given}): {error}") from error
+        words = {name: value for name, value in options.items() if isinstance(value, str)} or options
+        given = " or ".join(f"{name}={value!r}" for name, value in words.items())
+        raise UsageError(
+            f"{spec!r} has a value of the wrong type, {given}: give a number where the option counts or measures something, and "
+            "true or false where it is a choice"
+        ) from error
 
 
 def model_options(model: str) -> tuple[str, dict[str, Any]]:
@@ -100,7 +104,9 @@ def model_options(model: str) -> tuple[str, dict[str, Any]]:
 
 def find_reward(spec: str, answer: str | Answer = "number") -> Reward | PromptReward:
     """A reward by its short name, a model as KIND:NAME?OPTION=VALUE, or the user's own object: see `as_reward`."""
-    kind, _, rest = spec.partition(":")
+    kind, colon, rest = spec.partition(":")
+    if colon and not rest and kind in (*MODEL_REWARDS, "matches"):
+        raise UsageError(f"the reward {spec!r} ends at its colon: write {kind}:{'COLUMN' if kind == 'matches' else 'MODEL'}")
     if kind in MODEL_REWARDS and rest:
         name, options = model_options(rest)
         with _typed(spec, options):

@@ -43,6 +43,8 @@ def read_examples(source: str | Path, prompt_key: str | None = None, id_key: str
     prompt_key, id_key: the names of the prompt and of the id in rows of several values, as in `as_example`.
     """
     content, name, suffix = _unpacked(source)
+    if suffix == ".parquet" and not content.startswith(_PARQUET):
+        raise UsageError(f"{name} is not a Parquet file, as its name says: it may be cut off, or give it the name of what it is")
     rows = _parquet(content, name) if content.startswith(_PARQUET) else _rows(_decoded(content, name), name, suffix, prompt_key)
     found = [_example(row, where, prompt_key, id_key) for where, row in rows]
     if not found:
@@ -131,6 +133,8 @@ def _rows(text: str, name: str, suffix: str, prompt_key: str | None) -> Iterator
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     form = _form(text, lines, suffix, prompt_key)
     if form == "text":
+        if prompt_key is not None:
+            raise UsageError(f"{name} is text with one prompt per line, which has no {prompt_key!r}: leave out --prompt-key")
         yield from ((f"line {number} of {name}", line) for number, line in lines)
     elif form == "csv":
         yield from _csv(text, name, _CSV.get(suffix, ","))

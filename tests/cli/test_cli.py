@@ -237,7 +237,7 @@ def test_runs_share_their_tokens_out(run: Run) -> None:
     assert len({len(line["population"]["rows"]) for line in lines[1:]}) > 1
     assert "all of them in earlier runs" in run(*many(*words))[2]
     code, _, err = run(*many(*words[:-2]))
-    assert (code, "give budget=Budget(total_tokens=...)" in " ".join(err.split())) == (2, True)
+    assert (code, "--allocate shares out the tokens that --total-tokens gives" in " ".join(err.split())) == (2, True)
     code, _, err = run(*many("--allocate", "accurate"))
     assert (code, "did you mean accuracy" in " ".join(err.lower().split())) == (2, True)
 

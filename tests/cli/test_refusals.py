@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from exptilt.core import Engine
 from exptilt.engines import TableEngine
+from exptilt.engines.loading import load as open_model
 from exptilt.engines.openers import check_options, options_of
 from exptilt.engines.sampling import Sampling
 from tests.cli.conftest import Program
@@ -24,6 +26,16 @@ FILES = {
     "gap.jsonl": '"one"\n\n{"question": "two"}\n',
     "torn.jsonl": '"one"\n{"prompt": "tw',
     "folder/keep": "",
+    "broken.toml": "beta = \n",
+    "odd.toml": "bta = 1\n",
+    "hot.toml": 'beta = "hot"\n',
+    "date.toml": "beta = 2026-01-01\n",
+    "three.toml": "json = 3\n",
+    "cut.parquet": "PA",
+    "future.jsonl": '{"exptilt": 99, "settings": {}, "hash": "x", "code": "source"}\n',
+    "numbers.json": "[1, 2]",
+    "short.csv": "prompt,b\n1\n",
+    "twice.csv": "prompt,prompt\n1,2\n",
 }
 SAMPLE = "sample toy why? --reward heads.py:heads --beta 1"
 RUN = "run toy prompts.txt --reward heads.py:heads --beta 1 --out a.jsonl"
@@ -86,7 +98,8 @@ CASES = {
     "sample toy why? --beta 1 --reward classifier:some/model?votes": "'votes' in 'some/model?votes' is not an option: write",
     "sample toy why? --beta 1 --reward classifier:some/model?devise=cpu": "has no option devise: it has batch_tokens, device,",
     # options of models
-    "sample toy?temperature=hot why? --reward none": "'toy?temperature=hot' has a value of the wrong type (temperature='hot')",
+    "sample toy?temperature=hot why? --reward none": "has a value of the wrong type, temperature='hot': give a number where",
+    "sample tiny?max_rows=abc why? --reward none": "has a value of the wrong type, max_rows='abc': give a number where",
     "sample toy?top_q=1 why? --reward none": "'toy' has no option top_q: it has max_tokens, stop, temperature, top_k, top_p. Did",
     "sample toy?max_tokens why? --reward none": "'max_tokens' in 'toy?max_tokens' is not an option: write MODEL?NAME=VALUE",
     "sample toy why? --beta 1 --reward judge:toy?votess=4": "read, rubric, seed, tries, votes. Did you mean votes?",
@@ -112,12 +125,49 @@ CASES = {
     f"{DOCTOR} why? --ess nan": "Goal(ess=nan): give a positive number; see exptilt doctor --help.",
     "report other.jsonl": "other.jsonl is not a results file",
     "report folder": "the results file folder cannot be read: Is a directory.",
+    "export future.jsonl": "future.jsonl is not a results file of format 1: give one that exptilt run wrote.",
+    "export none.jsonl": "the results file none.jsonl cannot be read: No such file or directory. Give the path",
+    # files of flags, completion, output
+    f"{SAMPLE} --config broken.toml": "broken.toml is not TOML: Invalid value (at line 1, column 8). Write lines such",
+    f"{SAMPLE} --config odd.toml": "odd.toml has 'bta', which is no argument of exptilt sample. Did you mean beta? See",
+    f"{SAMPLE} --config hot.toml": "hot.toml: beta: 'hot' is not a number. Correct the file.",
+    f"{SAMPLE} --config date.toml": "date.toml: beta = 2026-01-01 is of a type that no argument has: write it in quotes.",
+    f"{SAMPLE} --config three.toml": "three.toml: json = 3 is neither true nor false: correct the file.",
+    f"{SAMPLE} --config none.toml": "the file none.toml cannot be read: No such file or directory. Give another",
+    f"{SAMPLE} --config folder": "the file folder cannot be read: Is a directory. Give another one with --config.",
+    f"{SAMPLE} --save-config prompts.txt": "prompts.txt was not written by --save-config, and was not touched: choose another",
+    f"{SAMPLE} --save-config none/a.toml": "the file none/a.toml cannot be written: No such file or directory. Choose",
+    "completion tcsh": "'tcsh' is not one of bash, zsh, fish; see exptilt completion --help.",
+    "completion": "the following arguments are required:",
+    f"{SAMPLE} --show 0": "--show 0 must be at least 1; see exptilt sample --help.",
+    "-v": "there is no option -v here. See exptilt --help.",
+    # budgets, pairs of flags
+    f"{SAMPLE} --budget-tokens -3": "budget tokens=-3 must be positive, or None for no limit; see exptilt sample --help.",
+    f"{SAMPLE} --until never": "there is no stop rule 'never': give reward:R, sure:ANSWER:P,",
+    f"{RUN} --allocate log_z": "--allocate shares out the tokens that --total-tokens gives: give both,",
+    f"{RUN} --total-tokens 9": "--allocate shares out the tokens that --total-tokens gives: give both,",
+    f"{RUN} --ray-workers 2": "--ray-workers is of a cluster: give its address with --ray, or leave it out.",
+    f"{RUN} --dry-run=1": "--dry-run: ignored explicit argument '1'",
+    f"{RUN} --out /dev/null": "/dev/null is a device or a pipe, which no run can be resumed from: give the path of a file.",
+    f"{RUN} --out future.jsonl": "future.jsonl has format 99 and this version of exptilt writes 1: finish it with the version",
+    # more files and models
+    "run toy cut.parquet --reward none --out b.jsonl": "cut.parquet is not a Parquet file, as its name says: it may be cut off",
+    "run toy numbers.json --reward none --out b.jsonl": 'entry 1 of numbers.json has no prompt: give {"prompt": "..."}',
+    "run toy short.csv --reward none --out b.jsonl": "line 2 of short.csv has 1 values and the header 2: quote values",
+    "run toy twice.csv --reward none --out b.jsonl": "has the names 'prompt', 'prompt': give each column a name of its own",
+    "run toy prompts.txt --prompt-key q --reward none --out b.jsonl": "prompts.txt is text with one prompt per line, which has",
+    "sample toy why? --beta 1 --reward judge:": "the reward 'judge:' ends at its colon: write judge:MODEL",
+    "sample toy why? --beta 1 --reward matches:": "the reward 'matches:' ends at its colon: write matches:COLUMN",
+    "sample toy why? --beta 1 --reward none.py:x": "there is no file none.py: give the path of a Python file before the colon",
+    "serve toy --reward none --port 99999999": "port = 99999999 is not a port: give 0 to 65535; 0 takes a free one",
 }
 
 
 @pytest.mark.parametrize("line", CASES)
 def test_refused(line: str, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, **options: object) -> TableEngine:
+    def load(name: str, **options: object) -> Engine:
+        if name == "tiny":
+            return open_model(name, **options)  # type: ignore[arg-type]
         check_options(name, options, options_of(Sampling))
         sampling = Sampling(**{"max_tokens": 5} | options)  # type: ignore[arg-type]
         return TableEngine(lambda prefix: [0.5, 0.5], sampling.max_tokens, 1, symbols="12", name=name)
