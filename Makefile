@@ -10,11 +10,11 @@ NEWEST := .venv-newest
 GSM := --task gsm-symbolic --cap 256 --block 64 --rounds 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-servers test-newest lint types check format bench bench-file figures train clean help
+.PHONY: demo demo-images test test-servers test-newest lint types check format bench bench-file figures train clean help
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
-	@echo "also: test-servers, test-newest, lint, types, check, format, bench, bench-file, figures, train, clean"
+	@echo "also: demo-images, test-servers, test-newest, lint, types, check, format, bench, bench-file, figures, train, clean"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "exptilt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -24,12 +24,19 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[hf,cli]'
 	@touch $@
 
+$(VENV)/.images: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[image,cli]'
+	@touch $@
+
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/.run
+	@touch $@ $(VENV)/.run $(VENV)/.images
 
 demo: $(VENV)/.run
 	@$(BIN)/python examples/demo.py
+
+demo-images: $(VENV)/.images
+	@$(BIN)/python examples/demo_images.py
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -91,6 +98,7 @@ figures: $(VENV)/.dev
 	$(BIN)/python reproduce/exactness.py
 	$(BIN)/python reproduce/table_tiny.py
 	$(BIN)/python reproduce/fewer_tokens.py
+	$(BIN)/python reproduce/image_guidance.py
 
 train: $(VENV)/.dev
 	$(BIN)/python reproduce/train_tiny.py

@@ -56,6 +56,7 @@ def load(
         "openai:MODEL", a model behind a server that speaks OpenAI's protocol;
         "mdlm:HUB-ID-OR-FOLDER", a masked-diffusion model; "tiny-mdlm", a small one that ships with exptilt;
         "image:HUB-ID-OR-FOLDER", a pipeline of diffusers that draws pictures (`exptilt.engines.image`);
+        "digits", a small one that ships with exptilt and draws handwritten digits;
         an engine of an installed package by the name of its entry point; your own as "FILE.py:NAME" or "package.module:NAME".
     temperature, top_p, top_k, max_tokens, stop: see `exptilt.engines.sampling.Sampling`; 1, 1, all tokens, 256 and none where not
         given, but 64 tokens for "tiny-mdlm". Masked-diffusion models take no stop strings.

@@ -20,6 +20,7 @@ from exptilt.errors import did_you_mean
 
 Options = Mapping[str, Any]
 TINY_MDLM: Options = {"max_tokens": 64, "block": 8, "order": "left"}
+DIGITS: Options = {"steps": 20, "null": 10}
 OTHERS = frozenset({"name", "template", "server"})  # parameters of those functions that `load` sets
 
 
@@ -159,6 +160,11 @@ def image(asked: Asked, options: Options) -> ImageEngine:
     return _pictures(asked, options, {}, lambda: find_source(asked.source, asked.name))
 
 
+def digits(asked: Asked, options: Options) -> ImageEngine:
+    """A diffusion model of handwritten digits that ships with exptilt."""
+    return _pictures(asked, options, DIGITS, lambda: shipped(asked.name))
+
+
 def _pictures(asked: Asked, options: Options, start: Options, source: Any) -> ImageEngine:
     words = {**asked.sampling, "system": asked.system, "template": not asked.template, "template_kwargs": asked.template_kwargs}
     if given := [name for name, value in words.items() if value]:
@@ -207,4 +213,5 @@ KINDS: Mapping[str, Kind] = {
     "tiny-small": Kind("", tiny),
     "tiny-chain": Kind("", tiny),
     "tiny-mdlm": Kind("", tiny_mdlm),
+    "digits": Kind("", digits),
 }

@@ -38,7 +38,10 @@ def chosen_levels(times: Floats, kept: Floats, count: int) -> tuple[list[Step], 
     chosen, places = chosen[order], places[order]
     edges = np.concatenate([[0.0], (chosen[1:] + chosen[:-1]) / 2, [1.0]])
     weights = np.diff(edges) / (2 * chosen * (1 - chosen))
-    steps = [Step(**variance_preserving(times[place], kept[place]), a=0.0, b=0.0, c=0.0, sigma=0.0) for place in places.tolist()]
+    steps = [
+        Step(**variance_preserving(float(times[place]), float(kept[place])), a=0.0, b=0.0, c=0.0, sigma=0.0)
+        for place in places.tolist()
+    ]
     return steps, weights
 
 

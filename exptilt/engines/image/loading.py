@@ -54,7 +54,9 @@ def read_image_model(
         if callable(getattr(part, "eval", None)):
             part.eval().to(where)
     network, prompts, decoder = _parts(pipeline, parts, name, labels, null)
-    return Network(network, prompts, scheduler_of(parts["scheduler"], scheduler, name), decoder, name)
+    found = Network(network, prompts, scheduler_of(parts["scheduler"], scheduler, name), decoder, name)
+    found.pipeline, found.part = pipeline, "unet" if "unet" in parts else "transformer"
+    return found
 
 
 def open_engine(network: Network, sampling: ImageSampling, max_rows: int | None = None) -> ImageEngine:

@@ -25,6 +25,7 @@ class Network:
     module: called with (states, times, and what its prompts are as arguments); it has a `config`.
     prompts: what it is told of a prompt.
     scheduler: a scheduler of diffusers whose steps draw noise.
+    pipeline, part: the whole that it is a part of, and as what; None where it was built by hand.
     decoder: the autoencoder whose codes are the states; None where the states are pictures, from -1 to 1.
     """
 
@@ -33,6 +34,8 @@ class Network:
         size = module.config.sample_size
         self.shape = (module.config.in_channels, *((size, size) if isinstance(size, int) else size))
         self.pixels = decoder is None
+        self.pipeline: Any = None
+        self.part = "unet"
         self._settings: dict[str, Any] | None = None
         self._schedules: dict[ImageSampling, Schedule] = {}
 

@@ -76,7 +76,7 @@ def test_another_network_rates_drafts_by_its_own_estimates() -> None:
     step = ours.schedule.steps[0]
     estimate = bent(states[0][None], np.array([step.time]), [], np.ones(1))[0]  # pyright: ignore[reportOptionalSubscript]
     mean = ours.schedule.mean(step, states[0], *ours.schedule.expected(step, states[0], estimate))  # pyright: ignore
-    right = ours.noise.log_prob(draft.tokens[1], (states[1] - mean) / step.sigma, step.sigma)
+    right = ours.noise.log_prob(draft.tokens[1], (states[1] - mean) / step.sigma, step.sigma)  # pyright: ignore
     assert ours.score([draft])[0][1] == pytest.approx(right)
     assert known_logq(draft)[1] != pytest.approx(right)
 
