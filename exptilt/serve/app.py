@@ -233,6 +233,8 @@ def _field_refusal(errors: Sequence[Mapping[str, Any]], request: Request) -> Ref
         )
     if first["type"] == "missing":
         return Refusal(f"the field {param or 'of the body'} is missing", param=param, code="missing_parameter")
+    if first["type"] == "too_long" and first["ctx"]["max_length"] == 0:
+        return Refusal(f"{param}: this server has none: leave it out", param=param, code="unsupported_value")
     said = str(first["msg"]).removeprefix("Value error, ")
     return Refusal(f"{param or 'the body'}: {said}", param=param, code="invalid_value")
 
