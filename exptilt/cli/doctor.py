@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from exptilt.cli import groups
 from exptilt.cli.examination import show_examination
+from exptilt.cli.sampling import add_sampling, words_of
 from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note, stdout
 from exptilt.cli.values import real, whole
 from exptilt.core import Target
@@ -49,7 +49,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     groups.add_answer(group, "as suits the task, or number")
     groups.add_reward(parser.add_argument_group("reward"))
     _add_goal(parser)
-    groups.add_sampling(parser)
+    add_sampling(parser)
     group = parser.add_argument_group("pilot")
     group.add_argument(
         "--pilot-prompts",
@@ -171,18 +171,12 @@ def _command(args: argparse.Namespace, found: Examination, plan: Plan) -> str:
         word for name in ("prompt_key", "id_key") if (value := getattr(args, name)) for word in (groups.setting_flag(name), value)
     ]
     words += ["--reward", args.reward, "--beta", f"{found.beta.value:.3g}"]
-    sampling = [(name, value) for name in groups.SAMPLING if (value := getattr(args, name)) is not None]
-    words += [word for name, value in sampling for word in (groups.setting_flag(name), _word(value))]
-    words += [word for text in args.stop or () for word in ("--stop", text)]
+    words += words_of(args)
     words += ["--answer", args.answer] if args.answer else []
     words += _sampler_flags(plan.sampler)
     words += ["--reward-timeout", f"{args.reward_timeout:g}"] if args.reward_timeout else []
     words += ["--out", f"runs/{Path(args.prompts).stem}.jsonl"] if args.prompts else []
     return shlex.join(["exptilt", *words])
-
-
-def _word(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _sampler_flags(sampler: Any) -> list[str]:

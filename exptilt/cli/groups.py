@@ -17,7 +17,8 @@ from rich.console import Console
 
 from exptilt import names
 from exptilt.answers import Answer
-from exptilt.cli.values import json_object, one_of, parameters, positive, real, whole
+from exptilt.cli.sampling import add_sampling, model_of, sampling_of
+from exptilt.cli.values import parameters, positive, real, whole
 from exptilt.core import Sampler, Target
 from exptilt.engines.loading import known
 from exptilt.errors import UsageError
@@ -28,17 +29,6 @@ from exptilt.populations.until import Until
 from exptilt.running.run import Select
 from exptilt.samplers.command import Setting
 from exptilt.usage import Budget
-
-SAMPLING = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "max_tokens",
-    "dtype",
-    "device",
-    "system",
-    "template_kwargs",
-)  # flags that `exptilt.load` takes as they are
 
 
 class Asked(NamedTuple):
@@ -154,37 +144,16 @@ def add_reward(group: argparse._ArgumentGroup, default: str | None = None) -> No
     )
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("sampling parameters")
-    group.add_argument("--temperature", type=real, metavar="X", help="default 1")
-    group.add_argument("--top-p", type=real, metavar="X", help="keep the likeliest tokens of this total probability; default all")
-    group.add_argument("--top-k", type=whole, metavar="N", help="keep this many of the likeliest tokens; default all")
-    group.add_argument("--max-tokens", type=whole, metavar="N", help="the cap on a response; default 256")
-    group.add_argument(
-        "--stop", action="append", metavar="TEXT", help="end a response before this text; may be given more than once"
-    )
-    group.add_argument("--system", metavar="TEXT", help="a system message, for prompts that have none of their own")
-    group.add_argument(
-        "--template-kwargs",
-        type=json_object,
-        metavar="JSON",
-        help="variables of the chat template: '{\"enable_thinking\": false}'",
-    )
-    group.add_argument("--dtype", **one_of("float32", "bfloat16", "float16"), help="default float32")
-    group.add_argument(
-        "--device", metavar="NAME", help="where models in this process run, such as cpu or cuda:1; default CUDA if it is there"
-    )
-
-
 def target_of(args: argparse.Namespace, answer: Answer | None = None, **more: Any) -> partial[Target]:
     """What makes the target. answer: what counts as an answer; by default what --answer says. more: other settings."""
     given = vars(args) | more
     if given["beta"] is None and args.reward != "none":
         raise UsageError(f"the following arguments are required: --beta; see exptilt {args.command} --help.")
-    sampling = {name: given[name] for name in SAMPLING} | {"stop": tuple(given["stop"]) if given["stop"] else None}
     counts = answer or given["answer"] or "number"
     beta = given["beta"] or 1.0  # without a reward, β divides nothing
-    return partial(names.target, args.model, args.reward, beta, proposal=given["proposal"], answer=counts, **sampling)
+    return partial(
+        names.target, model_of(args), args.reward, beta, proposal=given["proposal"], answer=counts, **sampling_of(given)
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- sampler

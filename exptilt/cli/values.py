@@ -55,6 +55,14 @@ def json_object(text: str) -> dict[str, Any]:
     return found
 
 
+def option(text: str) -> str:
+    """A name with its value."""
+    name, sign, _ = text.partition("=")
+    if not (name.isidentifier() and sign):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as rows_memory=8000000000")
+    return text
+
+
 def one_of(*choices: str) -> dict[str, Any]:
     """What makes a flag take one of these words."""
 

@@ -12,12 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from exptilt.engines.adjustments import Adjustments
 from exptilt.engines.sampling import TokenLaw
 from exptilt.errors import ModelError
 from exptilt.keys import Floats
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 FIRST_LOOK = 512  # as many of the likeliest tokens are sorted before it is known how many top_p needs
+
+
+def adjust(logits: Logits, changes: Adjustments | None) -> Logits:
+    """Logits [rows, vocabulary] with bias and penalties: a copy where anything changes."""
+    if changes is None:
+        return logits
+    logits = np.array(logits, dtype=np.float32)
+    some = logits[changes.rows, changes.ids] + changes.bias
+    some = np.where(some > 0, some / changes.penalty, some * changes.penalty) - changes.less
+    logits[changes.rows, changes.ids] = some
+    return logits
 
 
 def draw(logits: Logits, laws: Sequence[TokenLaw], uniforms: Sequence[float]) -> tuple[list[int], list[float]]:
@@ -80,12 +92,13 @@ def _masses(shifted: Logits, law: TokenLaw) -> tuple[Logits, float]:
 
 
 def _floor(masses: Logits, shifted: Logits, law: TokenLaw) -> float:
-    """The least value that top_k and then top_p keep; values that tie with it are kept as well."""
+    """The least value that top_k, then top_p and then min_p keep; values that tie with it are kept as well."""
     vocabulary = len(shifted)
     ranks = min(law.top_k or vocabulary, vocabulary)
     least = -math.inf if ranks == vocabulary else float(np.partition(shifted, -ranks)[-ranks])
+    share = float(np.float32(math.log(law.min_p))) if law.min_p else -math.inf
     if law.top_p == 1:
-        return least
+        return max(least, share)
     needed = law.top_p * masses[shifted >= least].sum(dtype=np.float64)
     looked = min(vocabulary, FIRST_LOOK)
     while True:
@@ -94,5 +107,5 @@ def _floor(masses: Logits, shifted: Logits, law: TokenLaw) -> float:
         # A token is kept while those likelier than it have not reached the needed mass; the first always is.
         kept = 1 + int(np.searchsorted(after, needed))
         if kept <= looked or looked == vocabulary:
-            return max(least, float(ranked[min(kept, looked) - 1]))
+            return max(least, share, float(ranked[min(kept, looked) - 1]))
         looked = min(vocabulary, 8 * looked)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from exptilt.engines.adjustments import Adjustments
 from exptilt.engines.sampling import TokenLaw
 from exptilt.errors import ModelError
 
@@ -32,12 +33,14 @@ class Laws:
     temperature: float32 [rows, 1].
     top_k: int64 [rows, 1], the vocabulary's size where all are kept.
     top_p: float64 [rows, 1].
-    truncated: int64 [m], the rows that have top_k or top_p.
+    least: float32 [rows, 1], the log of min_p, which is relative to the likeliest token.
+    truncated: int64 [m], the rows that have top_k, top_p or min_p.
     """
 
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
+    least: Tensor
     truncated: Tensor
 
     @staticmethod
@@ -47,13 +50,16 @@ class Laws:
             torch.tensor([[law.temperature] for law in samplings], dtype=torch.float32, device=device),
             torch.tensor(ranks, dtype=torch.int64, device=device)[:, None],
             torch.tensor([[law.top_p] for law in samplings], dtype=torch.float64, device=device),
+            torch.tensor(
+                [[math.log(law.min_p) if law.min_p else -math.inf] for law in samplings], dtype=torch.float32, device=device
+            ),
             torch.tensor([i for i, law in enumerate(samplings) if law.truncated], dtype=torch.int64, device=device),
         )
 
     def take(self, rows: Tensor) -> Laws:
         """The distributions of the rows at these indices, repeats allowed; int64 [n]."""
         places = torch.isin(rows, self.truncated).nonzero()[:, 0]
-        return Laws(self.temperature[rows], self.top_k[rows], self.top_p[rows], places)
+        return Laws(self.temperature[rows], self.top_k[rows], self.top_p[rows], self.least[rows], places)
 
 
 def _scaled(logits: Tensor, laws: Laws) -> Tensor:
@@ -72,7 +78,8 @@ def floor(shifted: Tensor, laws: Laws) -> Tensor | None:
     if not len(laws.truncated):
         return None
     floors = torch.full_like(shifted[:, :1], -math.inf)
-    floors[laws.truncated] = _cut(shifted[laws.truncated], laws.top_k[laws.truncated], laws.top_p[laws.truncated])
+    some = laws.truncated
+    floors[some] = torch.maximum(_cut(shifted[some], laws.top_k[some], laws.top_p[some]), laws.least[some])
     return floors
 
 
@@ -101,6 +108,17 @@ def supported(logits: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
     shifted, top = shift(logits, laws)
     least = floor(shifted, laws)
     return (shifted if least is None else shifted.masked_fill_(shifted < least, -math.inf)), top
+
+
+def adjust(logits: Tensor, changes: Adjustments | None) -> Tensor:
+    """Logits [rows, vocabulary] with bias and penalties: a copy in float32 where anything changes."""
+    if changes is None:
+        return logits
+    rows, ids, bias, penalty, less = (torch.from_numpy(each).to(logits.device) for each in changes)
+    logits = logits.to(torch.float32, copy=True)
+    some = logits[rows, ids] + bias
+    logits[rows, ids] = torch.where(some > 0, some / penalty, some * penalty) - less
+    return logits
 
 
 def draw(logits: Tensor, laws: Laws, uniforms: Tensor, counts: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:

@@ -9,18 +9,25 @@ point and a colon as its first argument.
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 from exptilt.core import Engine
-from exptilt.engines.openers import KINDS, Asked, check_options, options_of
-from exptilt.engines.sampling import Sampling
+from exptilt.engines.openers import KINDS, Asked, held
+from exptilt.engines.options import check_options, options_of, renamed
+from exptilt.engines.sampling import LATER, Sampling
 from exptilt.errors import ModelError, did_you_mean
 from exptilt.objects import find_object
 
 GROUP = "exptilt.engines"  # of entry points
 OWN = "FILE.py:NAME or package.module:NAME"
+MODEL_FILES = ("config.json", "adapter_config.json")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+OTHER_NAMES = {"huggingface": "hf", "transformers": "hf", "hub": "hf", "llama.cpp": "llamacpp", "llama-cpp": "llamacpp"}
 
 
 class OpenEngine(Engine, Protocol):
@@ -34,7 +41,7 @@ class OpenEngine(Engine, Protocol):
 
 
 def load(
-    name: str,
+    name: Any,
     *,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -48,18 +55,21 @@ def load(
 ) -> OpenEngine:
     """Load a model and fix its sampling parameters: the distribution p(y|x).
 
-    name: "hf:HUB-ID-OR-FOLDER", any causal language model of transformers; "gguf:FILE", converted once and then read
-        from a cache; "tiny" or "tiny-small", two small models that ship with exptilt and solve word problems, or
-        "tiny-chain", which works running totals of 4 to 48 steps;
+    name: "hf:HUB-ID-OR-FOLDER", any causal language model of transformers (a folder of one needs no "hf:"); "gguf:FILE",
+        converted once and then read from a cache; "tiny" or "tiny-small", two small models that ship with exptilt and solve
+        word problems, or "tiny-chain", which works running totals of 4 to 48 steps;
         "llamacpp:FILE", a GGUF file as it is, quantised weights included, in llama.cpp; "vllm:HUB-ID-OR-FOLDER", the same
         models as "hf:" in vLLM; both in this process;
         "openai:MODEL", a model behind a server that speaks OpenAI's protocol;
         "mdlm:HUB-ID-OR-FOLDER", a masked-diffusion model; "tiny-mdlm", a small one that ships with exptilt;
         "image:HUB-ID-OR-FOLDER", a pipeline of diffusers that draws pictures (`exptilt.engines.image`);
         "digits", a small one that ships with exptilt and draws handwritten digits;
-        an engine of an installed package by the name of its entry point; your own as "FILE.py:NAME" or "package.module:NAME".
+        an engine of an installed package by the name of its entry point; your own as "FILE.py:NAME" or "package.module:NAME";
+        or a model of transformers itself, with tokenizer=, which is left as it is (docs/models.md).
     temperature, top_p, top_k, max_tokens, stop: see `exptilt.engines.sampling.Sampling`; 1, 1, all tokens, 256 and none where not
-        given, but 64 tokens for "tiny-mdlm". Masked-diffusion models take no stop strings.
+        given, but 64 tokens for "tiny-mdlm". Its min_p, stop_token_ids, repetition_penalty, presence_penalty, frequency_penalty
+        and logit_bias are taken as well, and are part of the distribution. Masked-diffusion models have min_p alone of these, and
+        take no stop strings.
     system: the system turn of prompts that have none; template=False feeds prompts as they are, without chat template.
     template_kwargs: variables of the chat template, such as {"enable_thinking": False}; behind a server they go to the request
         that applies it. Those that the template does not read are refused.
@@ -77,14 +87,30 @@ def load(
     for options that it does not have and values out of range; UsageError where an object of your own cannot be found.
     """
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_tokens": max_tokens, "stop": stop}
-    given = {key: value for key, value in sampling.items() if value is not None}
-    options = {key: value for key, value in options.items() if value is not None}
+    asked = {**sampling, **options}
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(name, str):
+        given, rest = _parted(asked)
+        return held(Asked(f"memory:{type(name).__name__}", "", given, system, template, _variables(template_kwargs)), rest, name)
+    name = f"hf:{name}" if _is_model_folder(name) else name
     kind, colon, source = name.partition(":")
     if kind in KINDS and bool(source) == bool(KINDS[kind].follows) and not (colon and not source):
-        return KINDS[kind].open(Asked(name, source, given, system, template, _variables(template_kwargs)), options)
+        given, rest = _parted(asked)
+        return KINDS[kind].open(Asked(name, source, given, system, template, _variables(template_kwargs)), rest)
     prompted = {"system": system, "template": None if template else False, "template_kwargs": template_kwargs or None}
-    more = {**given, **options, **{key: value for key, value in prompted.items() if value is not None}}
-    return _theirs(name, more)
+    return _theirs(name, {key: value for key, value in {**asked, **prompted}.items() if value is not None})
+
+
+def _parted(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was given of sampling parameters, and of other options, by the names that they have here."""
+    options = renamed(asked)
+    names = ("temperature", "top_p", "top_k", "max_tokens", "stop", *LATER)
+    return {name: options.pop(name) for name in names if name in options}, options
+
+
+def _is_model_folder(name: str) -> bool:
+    """Whether a name is a folder with a model of transformers or an adapter in it, and nothing else."""
+    return bool(name) and name not in KINDS and any(os.path.isfile(Path(name).expanduser() / file) for file in MODEL_FILES)
 
 
 def _variables(given: object) -> Mapping[str, Any]:
@@ -110,12 +136,26 @@ def _theirs(name: str, given: Mapping[str, Any]) -> OpenEngine:
     kind, colon, source = name.partition(":")
     if (point := _offered().get(kind)) is not None:
         return _made(name, _imported(point), (source,) if colon else (), given)
-    if colon and source and (kind.endswith(".py") or "." in kind) and kind not in KINDS:
+    if colon and source and kind.lower() not in OTHER_NAMES and (kind.endswith(".py") or "." in kind) and kind not in KINDS:
         return _made(name, find_object(name), (), given)
-    near = "" if kind in KINDS else did_you_mean(kind, [*KINDS, *_offered()])
-    if name.endswith(".py"):
-        near = f" Which object of it? Write {name}:NAME."
+    near = _near(name) or ("" if kind in KINDS else did_you_mean(kind, [*KINDS, *_offered()]))
     raise ModelError(f"{name!r} is not the name of a model: exptilt knows {known()}.{near}")
+
+
+def _near(name: str) -> str:
+    """What a name that is none may have been meant as, in a sentence after a space."""
+    kind, colon, source = name.partition(":")
+    if colon and source and kind.lower() in OTHER_NAMES:
+        return f" Did you mean {OTHER_NAMES[kind.lower()]}:{source}?"
+    if name.endswith(".py"):
+        return f" Which object of it? Write {name}:NAME."
+    if name.endswith(".gguf"):
+        return f" For a GGUF file write llamacpp:{name}, or gguf:{name} to run it in transformers."
+    if name.startswith(("http://", "https://")):
+        return f" For a server give the model's name and its address: openai:MODEL with base_url={name!r}."
+    if HUB_ID.fullmatch(name):
+        return f" Did you mean hf:{name}?"
+    return ""
 
 
 def _imported(point: EntryPoint) -> Any:

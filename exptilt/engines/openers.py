@@ -5,30 +5,29 @@ The options of a kind are the keyword parameters of the functions that read its 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from exptilt.engines.files import find_source, model_file, shipped
+from exptilt.engines.generation import tell_generation
 from exptilt.engines.image import ImageEngine
 from exptilt.engines.language import LanguageEngine
+from exptilt.engines.options import check_options, options_of
 from exptilt.engines.requirements import prepare_torch, require
-from exptilt.engines.sampling import Sampling
-from exptilt.errors import did_you_mean
+from exptilt.engines.sampling import LATER, Sampling
 
 Options = Mapping[str, Any]
 TINY_MDLM: Options = {"max_tokens": 64, "block": 8, "order": "left"}
 DIGITS: Options = {"steps": 20, "null": 10}
-OTHERS = frozenset({"name", "template", "server"})  # parameters of those functions that `load` sets
 
 
 @dataclass(frozen=True)
 class Asked:
     """What `load` is asked for, apart from the options of one kind of model.
 
-    name: as the user wrote it.
+    name: as the user wrote it; for a model in memory, what it is.
     source: what stands after the kind.
     sampling: the sampling parameters that were given.
     system, template, template_kwargs: as in `LanguageEngine`.
@@ -49,21 +48,6 @@ class Kind(NamedTuple):
     open: Callable[[Asked, Options], LanguageEngine[Any] | ImageEngine]
 
 
-def options_of(*functions: Callable[..., Any]) -> list[str]:
-    """The names of the options that some functions take."""
-    parameters = [each for function in functions for each in inspect.signature(function).parameters.values()]
-    named = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY or each.default is not each.empty]
-    return [name for name in dict.fromkeys(named) if name not in OTHERS]
-
-
-def check_options(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse options that a model does not have, with those that it has."""
-    known = sorted(known)
-    if unknown := sorted(set(given) - set(known)):
-        has = f"it has {', '.join(known)}" if known else "it has none"
-        raise ValueError(f"{name!r} has no option {', '.join(unknown)}: {has}.{did_you_mean(unknown[0], known)}")
-
-
 @contextmanager
 def closed_on_error(opened: Any) -> Iterator[None]:
     """Close what was opened for an engine that then refuses its parameters."""
@@ -81,17 +65,34 @@ def _engine(asked: Asked, backend: Any, sampling: Any = None) -> LanguageEngine[
 
 
 def _transformers(asked: Asked, options: Options, source: Any) -> LanguageEngine[Any]:
-    from exptilt.engines.hf.loading import read_weights
+    from exptilt.engines.hf.loading import OPTIONS, read_weights
 
-    check_options(asked.name, options, options_of(read_weights))
+    check_options(asked.name, options, options_of(*OPTIONS))
     sampling = Sampling(**asked.sampling)  # values out of range are refused before anything is read
-    return _engine(asked, read_weights(source(), name=asked.name, **options), sampling)
+    weights = read_weights(source(), name=asked.name, **options)
+    tell_generation(asked.name, weights.model.generation_config, asked.sampling)
+    return _engine(asked, weights, sampling)
 
 
 def hf(asked: Asked, options: Options) -> LanguageEngine[Any]:
     """A causal language model in transformers."""
     prepare_torch(asked.name)
     return _transformers(asked, options, lambda: find_source(asked.source, asked.name))
+
+
+def held(asked: Asked, options: Options, model: Any) -> LanguageEngine[Any]:
+    """A causal language model of transformers that the caller holds."""
+    prepare_torch(asked.name)
+    from exptilt.engines.hf.loading import OF_HELD, OPTIONS, check_model, held_weights
+
+    check_model(model, asked.name)
+    if settled := sorted(set(options) & {*options_of(*OPTIONS)} - {*options_of(*OF_HELD)}):
+        raise ValueError(f"{', '.join(settled)}: {asked.name} is in memory already, as it is: leave this out")
+    check_options(asked.name, options, options_of(*OF_HELD))
+    sampling = Sampling(**asked.sampling)
+    weights = held_weights(model, name=asked.name, **options)
+    tell_generation(asked.name, weights.model.generation_config, asked.sampling)
+    return _engine(asked, weights, sampling)
 
 
 def gguf(asked: Asked, options: Options) -> LanguageEngine[Any]:
@@ -128,7 +129,9 @@ def vllm(asked: Asked, options: Options) -> LanguageEngine[Any]:
     require(asked.name, "vllm", ("vllm", "transformers"))
     from exptilt.engines.vllm.loading import read_model
 
-    return _engine(asked, read_model(find_source(asked.source, asked.name), name=asked.name, **options))
+    model = read_model(find_source(asked.source, asked.name), name=asked.name, **options)
+    tell_generation(asked.name, model.generation, asked.sampling)
+    return _engine(asked, model)
 
 
 def openai(asked: Asked, options: Options) -> LanguageEngine[Any]:
@@ -189,12 +192,17 @@ def _masked(asked: Asked, options: Options, start: Options, source: Any) -> Lang
         raise ValueError(
             f"stop={stop!r}: {asked.name!r} decides positions in any order, so it takes no stop strings: leave them out"
         )
+    if lacking := sorted(set(asked.sampling) & set(LATER) - {"min_p"}):
+        raise ValueError(
+            f"{', '.join(lacking)}: {asked.name!r} decides positions in any order, so what comes before a token is not known "
+            "when it is drawn: leave this out"
+        )
     prepare_torch(asked.name)
     from exptilt.engines.diffusion import DiffusionSampling
-    from exptilt.engines.diffusion.loading import read_masked_weights
+    from exptilt.engines.diffusion.loading import OPTIONS, read_masked_weights
 
     own = [name for name in options_of(DiffusionSampling) if name not in options_of(Sampling)]
-    check_options(asked.name, options, [*options_of(read_masked_weights), *own])
+    check_options(asked.name, options, [*options_of(read_masked_weights, *OPTIONS), *own])
     given = {name: value for name, value in asked.sampling.items() if name != "stop"}
     sampling = DiffusionSampling(**{**start, **given, **{name: options[name] for name in own if name in options}})
     read = {name: value for name, value in options.items() if name not in own}

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from exptilt.blocks import Block, BlockSize
 from exptilt.draft import MASK, Draft, Finish
+from exptilt.engines.adjustments import Before
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.text import Text
 from exptilt.keys import Floats, Key
@@ -84,6 +85,11 @@ class Row:
         return self.context.tokens[len(self.context.prompt) :]
 
     @property
+    def before(self) -> Before:
+        """What its next token comes after."""
+        return Before(self.sampling, len(self.context.prompt), [*self.context.tokens, *self.tokens])
+
+    @property
     def response(self) -> list[int]:
         """All tokens after the prompt."""
         return [*self.prior, *self.tokens]
@@ -102,7 +108,12 @@ class Row:
 
     def look(self, text: Text) -> None:
         """See whether the latest token ends the response, or the step."""
-        if self.tokens[-1] in text.ends or (self.sampling.stop and text.stops(self.response, self.sampling.stop)):
+        token = self.tokens[-1]
+        if (
+            token in text.ends
+            or token in self.sampling.stop_token_ids
+            or (self.sampling.stop and text.stops(self.response, self.sampling.stop))
+        ):
             self.finish = "stop"
         elif len(self.context.tokens) - len(self.context.prompt) + len(self.tokens) >= self.sampling.max_tokens:
             self.finish = "length"
@@ -126,6 +137,10 @@ class Rated:
     values: Floats | None = None
     cost: Work = field(default_factory=Work)
 
+    def before(self, index: int) -> Before:
+        """What target number `index` comes after."""
+        return Before(self.sampling, len(self.context.prompt), [*self.context.tokens, *self.targets[:index]])
+
 
 class LeftToRight:
     """The layout of drafts that grow at their end (`exptilt.engines.backend.Layout`)."""
@@ -143,7 +158,8 @@ class LeftToRight:
         return Row(_context(draft, prompt), sampling, key, room, draft.text, step, finish=None if left else "length")
 
     def response(self, row: Row, ends: frozenset[int]) -> list[int]:
-        return row.response
+        stopped = row.finish == "stop" and row.tokens and row.tokens[-1] in row.sampling.stop_token_ids
+        return row.response[:-1] if stopped else row.response
 
     def extended(self, draft: Draft, row: Row, text: str) -> Draft:
         logq = None if draft.logq is None or row.logq is None else (*draft.logq, *row.logq)

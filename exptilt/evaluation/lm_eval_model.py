@@ -25,6 +25,7 @@ from lm_eval.api.registry import register_model  # type: ignore[import-not-found
 from exptilt import __version__, names
 from exptilt.core import Target
 from exptilt.describe import describe
+from exptilt.engines.sampling import LATER
 from exptilt.errors import ExptiltError, UsageError
 from exptilt.evaluation.evaluate import all_results
 from exptilt.evaluation.tasks.harness import response_ends
@@ -32,7 +33,7 @@ from exptilt.keys import digest
 from exptilt.running.lines import encode
 from exptilt.running.run import run
 
-_TARGET = ("reward", "beta", "proposal", "temperature", "top_p", "top_k", "max_tokens", "stop", "system", "dtype")
+_TARGET = ("reward", "beta", "proposal", "temperature", "top_p", "top_k", "max_tokens", "stop", "system", "dtype", *LATER)
 _IGNORED = {
     "batch_size",
     "max_batch_size",

@@ -11,7 +11,7 @@ import pytest
 from exptilt.core import Engine
 from exptilt.engines import TableEngine
 from exptilt.engines.loading import load as open_model
-from exptilt.engines.openers import check_options, options_of
+from exptilt.engines.options import check_options, options_of
 from exptilt.engines.sampling import Sampling
 from tests.cli.conftest import Program
 
@@ -64,7 +64,7 @@ CASES = {
     f"{SAMPLE} --temperature nan": "temperature=nan must be positive and finite",
     f"{SAMPLE} --top-p 2": "top_p=2.0 must be above 0 and at most 1",
     f"{SAMPLE} --stop ''": "stop=('',) must be a string or several, none of them empty",
-    f"{SAMPLE} --dtype float31": "--dtype: 'float31' is not one of float32, bfloat16, float16. Did you mean float32? See",
+    f"{SAMPLE} --dtype float31": "--dtype: 'float31' is not one of auto, float32, bfloat16, float16. Did you mean float32? See",
     f"{SAMPLE} --budget-seconds nan": "budget seconds=nan must be positive",
     f"{SAMPLE} --reward-timeout nan": "reward_timeout=nan must be a positive number of seconds",
     # samplers
@@ -100,7 +100,7 @@ CASES = {
     # options of models
     "sample toy?temperature=hot why? --reward none": "has a value of the wrong type, temperature='hot': give a number where",
     "sample tiny?max_rows=abc why? --reward none": "has a value of the wrong type, max_rows='abc': give a number where",
-    "sample toy?top_q=1 why? --reward none": "'toy' has no option top_q: it has max_tokens, stop, temperature, top_k, top_p. Did",
+    "sample toy?top_q=1 why? --reward none": "'toy' has no option top_q: it has frequency_penalty, logit_bias, max_tokens,",
     "sample toy?max_tokens why? --reward none": "'max_tokens' in 'toy?max_tokens' is not an option: write MODEL?NAME=VALUE",
     "sample toy why? --beta 1 --reward judge:toy?votess=4": "read, rubric, seed, tries, votes. Did you mean votes?",
     "sample toy why? --beta 1 --reward judge:toy?votes=many": "votes='many': give a whole number of 1 or more",

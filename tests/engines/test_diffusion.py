@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import math
@@ -26,8 +25,9 @@ pytest.importorskip("transformers")
 
 import torch
 
+from exptilt.engines.checkpoints import Repository
 from exptilt.engines.diffusion import DiffusionSampling, MaskedWeights
-from exptilt.engines.diffusion.loading import find_ends, find_mask, read_masked_weights
+from exptilt.engines.diffusion.loading import find_ends, find_mask
 from exptilt.engines.language import LanguageEngine
 
 WORDS = ("<end>", "a", "b", "<mask>")
@@ -459,7 +459,7 @@ def test_a_model_with_its_own_code_is_refused_until_trusted(tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llada", "auto_map": {"AutoConfig": "code.Config"}}))
     with pytest.raises(ModelError, match="trust_remote_code=True"):
         xt.load(f"mdlm:{tmp_path}")
-    assert inspect.signature(read_masked_weights).parameters["trust_remote_code"].default is False
+    assert Repository().trust_remote_code is False
 
 
 CODE = """

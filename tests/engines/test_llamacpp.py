@@ -123,6 +123,19 @@ def test_certainty_is_that_of_transformers(tiny: LanguageEngine[Any], reference:
         np.testing.assert_allclose(one.kl_from_uniform, other.kl_from_uniform, atol=1e-4)
 
 
+def test_penalties_and_bias_are_those_of_transformers(tiny: LanguageEngine[Any], reference: LanguageEngine[Any]):
+    """Drawn in blocks, so that penalties count tokens of earlier calls, and rated in parts that begin anywhere."""
+    law = {"repetition_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": 0.2, "logit_bias": {30: 2.0}, "min_p": 0.01}
+    one, other = tiny.with_sampling(**law), reference.with_sampling(**law)
+    drafts = one.extend([one.start(question) for question in QUESTIONS], keys(3), 5)
+    drafts = one.extend(drafts, keys(3, 1))
+    for draft, score, wanted in zip(drafts, one.score(drafts), other.score(drafts), strict=True):
+        np.testing.assert_allclose(draft.logq, score, atol=1e-3)
+        np.testing.assert_allclose(score, wanted, atol=1e-3)
+    with pytest.raises(ValueError, match="logit_bias names the token"):
+        tiny.with_sampling(logit_bias={10**7: 1.0})
+
+
 @pytest.mark.parametrize("sampling", [*LAWS[2:], {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 9.0, "top_p": 0.97}])
 def test_the_law_in_numpy_is_the_law_in_torch(sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(distribution_numpy, "FIRST_LOOK", 8)

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from exptilt.engines.openai.limits import check_sampling
+from exptilt.engines.openai.wire import law_fields
+from exptilt.engines.sampling import Sampling
 from exptilt.errors import AnswerError, ModelError, PromptError
 from tests.engines.fake_server import Fake, Habit
 from tests.engines.served import CAP, draw, table
@@ -264,3 +267,68 @@ def test_prompts_that_are_encoded_oddly_fail_alone(serve: Callable[..., Any], to
     fake.habit = lambda path, *_: (500, {}, "") if path == "/tokenize" else None
     with pytest.raises(AnswerError, match="no answer after"):
         engine.start("Q?")
+
+
+# ------------------------------------------------------------------------------------------- penalties, bias, stop ids
+
+
+@pytest.mark.parametrize("make", ["vllm", "sglang", "llamacpp", "other"])
+def test_requests_name_penalties_bias_and_stop_tokens(make: Any) -> None:
+    """A server of known make gets every parameter; one of unknown make those of OpenAI's protocol that are on."""
+    plain = law_fields(Sampling(), make)
+    assert ("repetition_penalty" in plain) == (make in ("vllm", "sglang"))
+    assert not {"logit_bias", "stop_token_ids", "repeat_last_n"} & {*plain}
+    assert plain.get("samplers", ["temperature", "top_k", "top_p"]) == ["temperature", "top_k", "top_p"]
+    counted = law_fields(Sampling(presence_penalty=0.5, frequency_penalty=-1.0, logit_bias={7: -3}), make)
+    assert (counted["presence_penalty"], counted["frequency_penalty"], counted["logit_bias"]) == (0.5, -1.0, {"7": -3.0})
+    if make == "other":
+        return
+    more = law_fields(Sampling(min_p=0.1, repetition_penalty=1.2, stop_token_ids=[4, 3]), make)
+    assert more["min_p"] == 0.1
+    if make == "llamacpp":  # its default looks at the last 64 tokens, and applies penalties only where the list names them
+        assert more["samplers"] == ["penalties", "temperature", "top_k", "top_p", "min_p"]
+        assert (more["repeat_penalty"], more["repeat_last_n"]) == (1.2, -1)
+    else:
+        assert (more["repetition_penalty"], more["stop_token_ids"]) == (1.2, [3, 4])
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "law", "message"),
+    [
+        ("other", "chat", {"min_p": 0.1}, "min_p=0.1 is not part of OpenAI's protocol, .* say what the server is by make="),
+        ("other", "chat", {"repetition_penalty": 1.1}, "repetition_penalty=1.1 is not part of OpenAI's protocol"),
+        ("other", "chat", {"stop_token_ids": [3]}, "stop_token_ids=.* is not part of OpenAI's protocol"),
+        ("other", "chat", {"top_k": 3}, "top_k=3 is not part of OpenAI's protocol"),
+        ("other", "text", {"presence_penalty": 1.0}, 'count the response alone.*mode="chat"'),
+        ("vllm", "ids", {"frequency_penalty": 1.0}, "count the response alone"),
+        ("llamacpp", "chat", {"presence_penalty": 1.0}, "count the response alone"),
+        ("sglang", "ids", {"repetition_penalty": 1.1}, "does not count the prompt with SGLang"),
+        ("llamacpp", "text", {"stop_token_ids": [3]}, "takes no stop_token_ids: give their texts as stop="),
+        ("vllm", "ids", {"min_p": 0.1, "top_p": 0.5}, "applies min_p before top_p"),
+    ],
+)
+def test_what_a_server_takes_in_another_sense_is_refused(make: Any, mode: str, law: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_sampling(Sampling(**law), make, mode, "openai:model")
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "law"),
+    [
+        ("other", "chat", {"presence_penalty": 1.0, "frequency_penalty": 1.0, "logit_bias": {3: 1.0}}),
+        ("vllm", "chat", {"presence_penalty": 1.0, "repetition_penalty": 1.1}),
+        ("vllm", "ids", {"repetition_penalty": 1.1, "min_p": 0.1, "top_k": 5, "logit_bias": {3: 1.0}, "stop_token_ids": [4]}),
+        ("llamacpp", "text", {"repetition_penalty": 1.1, "min_p": 0.1, "top_p": 0.5}),
+    ],
+)
+def test_what_a_server_can_follow_is_taken(make: Any, mode: str, law: dict[str, Any]) -> None:
+    check_sampling(Sampling(**law), make, mode, "openai:model")
+
+
+def test_scores_of_a_server_are_those_of_the_plain_model_alone(serve: Callable[..., Any]) -> None:
+    engine = serve(Fake(table(), make="vllm"))
+    assert "score" in engine.can
+    assert "score" not in engine.with_sampling(logit_bias={1: 2.0}).can
+    assert "score" not in engine.with_sampling(min_p=0.1).can
+    with pytest.raises(ValueError, match="count the response alone"):
+        engine.with_sampling(presence_penalty=0.1)

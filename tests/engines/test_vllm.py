@@ -397,6 +397,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[_EngineArgs]:
             raise RuntimeError("no such quantization")
         config = SimpleNamespace(
             max_model_len=300,
+            dtype="torch.float32",
             hf_text_config=SimpleNamespace(eos_token_id=2),
             try_get_generation_config=lambda: {"eos_token_id": [2, 3]},
             get_vocab_size=lambda: 260,
@@ -450,3 +451,34 @@ def test_a_missing_package_names_its_cure(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_server_may_draw_twice_as_many_responses_as_vllm_holds_at_once(engine: Any) -> None:
     """vLLM does not say what its cache holds in tokens: it preempts requests where it is short."""
     assert room_of([engine]) == Room(rows=128)
+
+
+@pytest.mark.parametrize(
+    ("law", "message"),
+    [
+        ({"presence_penalty": 1.0}, "count what vLLM draws in one call"),
+        ({"frequency_penalty": 1.0}, "count what vLLM draws in one call"),
+        ({"min_p": 0.1, "top_p": 0.9}, "applies min_p before top_p"),
+        ({"logit_bias": {10**6: 1.0}}, "logit_bias names the token 1000000"),
+    ],
+)
+def test_what_vllm_takes_in_another_sense_is_refused(law: dict[str, Any], message: str, engine: LanguageEngine):
+    """A draft is continued with the tokens before as its prompt, which vLLM's counts leave out: another distribution."""
+    with pytest.raises(ValueError, match=message):
+        engine.with_sampling(**law)
+
+
+def test_bias_penalty_min_p_and_stop_tokens_reach_vllm(engine: LanguageEngine, fake: Fake):
+    law = {"min_p": 0.1, "repetition_penalty": 1.3, "logit_bias": {5: -2.0}, "stop_token_ids": [fake.symbols[0]]}
+    other = engine.with_sampling(**law)
+    drafts = draw(other, 30)
+    told = fake.seen[-1]
+    assert (told["min_p"], told["repetition_penalty"], told["logit_bias"]) == (0.1, 1.3, {5: -2.0})
+    assert told["stop_token_ids"] == sorted([END, fake.symbols[0]])
+    stopped = [draft for draft in drafts if draft.tokens[-1] == fake.symbols[0]]
+    assert stopped
+    assert all(draft.finish == "stop" and LETTERS[0] not in draft.text for draft in stopped)
+    fake.seen.clear()
+    other.score(drafts[:1])
+    assert len(fake.seen) == len(drafts[0].tokens), "vLLM rates what it reads without them, so each token is asked for"
+    assert all(asked["repetition_penalty"] == 1.3 for asked in fake.seen)

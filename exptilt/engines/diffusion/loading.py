@@ -3,62 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers
 
-from exptilt.engines.checkpoints import device_or_default, dtype_named, read_whole, reading
+from exptilt.engines.checkpoints import Form, Repository, read_whole, reading, taken
 from exptilt.engines.diffusion.backend import MaskedWeights
 from exptilt.engines.scheduler import ROWS_MEMORY
 from exptilt.engines.text import MARK, end_ids
 from exptilt.errors import ModelError
 
-MASKED = "a masked language model; models with code of their own, such as LLaDA, need trust_remote_code=True"
+MASKED = "a masked language model"
 SHIFTED = ("Dream",)  # config.model_type of models whose logits are one position early
 
 
-def read_masked_weights(
-    source: str | Path,
-    *,
-    name: str,
-    dtype: str = "float32",
-    device: str | None = None,
-    max_rows: int | None = None,
-    rows_memory: int = ROWS_MEMORY,
-    trust_remote_code: bool = False,
-    mask: int | None = None,
-    shifted: bool | None = None,
-    ends: Sequence[int] | None = None,
-) -> MaskedWeights:
-    """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
+@dataclass(frozen=True)
+class Tokens:
+    """What a masked model's files may not say.
 
-    max_rows, rows_memory: see `MaskedWeights`.
-    trust_remote_code: whether to run the Python code that comes with the model (LLaDA and Dream need it); off unless you say so.
     mask: the id of the mask token, None to read it from tokenizer or configuration.
     shifted: whether logits are one position early, None to follow the configuration (its `shifted_logits`, or the type of the
         model).
     ends: the ids that end a response, None to take those that tokenizer and configuration name, and the token that the chat
         template puts after an answer.
+    """
+
+    mask: int | None = None
+    shifted: bool | None = None
+    ends: Sequence[int] | None = None
+
+
+OPTIONS = (Form, Repository, Tokens)  # those of `read_masked_weights` are the parameters of these, and the two of its own
+
+
+def read_masked_weights(
+    source: str | Path, *, name: str, max_rows: int | None = None, rows_memory: int = ROWS_MEMORY, **options: Any
+) -> MaskedWeights:
+    """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
+
+    max_rows, rows_memory: see `MaskedWeights`.
+    options: the fields of `Form`, `Repository` (LLaDA and Dream need its trust_remote_code) and `Tokens`.
     Raises ModelError where the model cannot be read or used.
     """
-    number, where = dtype_named(dtype), device_or_default(device)
+    form, files, tokens = (taken(kind, options) for kind in OPTIONS)
     with reading(name, MASKED):
-        config: Any = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config: Any = transformers.AutoConfig.from_pretrained(source, **files.options)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source, **files.options)
         own_code = "auto_map" in config.to_dict()
         kind = transformers.AutoModel if own_code else transformers.AutoModelForMaskedLM
-    options = {"dtype": number, "trust_remote_code": trust_remote_code}
-    model = read_whole(kind, source, name, MASKED, device=where, spare=True, **options)
+    model = read_whole(kind, source, name, MASKED, form=form, files=files, spare=True, config=config)
+    by_type = getattr(config, "shifted_logits", config.model_type in SHIFTED)
     return MaskedWeights(
         model,
         tokenizer,
-        mask=find_mask(config, tokenizer, name) if mask is None else mask,
-        ends=find_ends(config, tokenizer, model) if ends is None else frozenset(ends),
+        mask=find_mask(config, tokenizer, name) if tokens.mask is None else tokens.mask,
+        ends=find_ends(config, tokenizer, model) if tokens.ends is None else frozenset(tokens.ends),
         name=name,
         max_rows=max_rows,
         rows_memory=rows_memory,
-        shifted=getattr(config, "shifted_logits", config.model_type in SHIFTED) if shifted is None else shifted,
+        shifted=by_type if tokens.shifted is None else tokens.shifted,
     )
 
 

@@ -39,6 +39,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from exptilt.engines.sampling import check_min_p
+
 Order = Literal["left", "random", "max-probability", "margin", "entropy", "low-confidence"]
 Cache = Literal["none", "prefix", "dual"]
 
@@ -47,7 +49,7 @@ Cache = Literal["none", "prefix", "dual"]
 class DiffusionSampling:
     """Which positions are decided when, and how their tokens are drawn.
 
-    temperature, top_p, top_k: the distribution of one token, as in `exptilt.engines.sampling.Sampling`.
+    temperature, top_p, top_k, min_p: the distribution of one token, as in `exptilt.engines.sampling.Sampling`.
     max_tokens: positions of a response.
     block: positions per block, None for one block.
     per_step: positions per step.
@@ -67,12 +69,14 @@ class DiffusionSampling:
     threshold: float | None = None
     cache: Cache = "none"
     guidance: float = 0.0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature={self.temperature} must be positive and finite. For greedy decoding give top_k=1.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1; 1 keeps every token")
+        check_min_p(self.min_p)
         for name, optional in (("max_tokens", False), ("per_step", False), ("block", True), ("top_k", True)):
             value = getattr(self, name)
             if not ((optional and value is None) or (isinstance(value, int) and value >= 1)):
@@ -91,7 +95,7 @@ class DiffusionSampling:
     @property
     def truncated(self) -> bool:
         """Whether some tokens may have probability zero."""
-        return self.top_k is not None or self.top_p < 1
+        return self.top_k is not None or self.top_p < 1 or self.min_p > 0
 
     @property
     def has_density(self) -> bool:
@@ -123,5 +127,5 @@ class DiffusionSampling:
         return first if self.threshold is not None else first + (decided - first) // self.per_step * self.per_step
 
     def settings(self) -> dict[str, Any]:
-        """The parameters as JSON values."""
-        return asdict(self)
+        """The parameters as JSON values; files of runs without min_p do not name it."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("min_p", 0.0)}

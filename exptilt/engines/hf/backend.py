@@ -9,28 +9,30 @@ of the support may for the same reason be inside it when drawn and outside (-inf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from exptilt.engines.adjustments import adjustments
 from exptilt.engines.checkpoints import digest, dtype_name
-from exptilt.engines.distribution_torch import Laws, certainty, log_probability
+from exptilt.engines.distribution_torch import Laws, adjust, certainty, log_probability
 from exptilt.engines.hf import fast as fast_paths
+from exptilt.engines.hf.adapters import adapter_state, check_adapters
 from exptilt.engines.hf.blocks import groups
 from exptilt.engines.hf.decode import Decoder, Lanes
+from exptilt.engines.hf.memory import budgets
 from exptilt.engines.hf.network import Network
-from exptilt.engines.hf.rating import rate
+from exptilt.engines.hf.rating import Measure, rate
 from exptilt.engines.hf.slots import SPARE_COLUMNS
 from exptilt.engines.hf.tree import Watch, own_tree
-from exptilt.engines.row import LeftToRight, Measure, Rated, Row
+from exptilt.engines.row import LeftToRight, Rated, Row
 from exptilt.engines.sampling import Sampling
-from exptilt.engines.scheduler import ROWS_MEMORY, Scheduler
+from exptilt.engines.scheduler import Scheduler
 from exptilt.engines.text import Text, end_ids
 from exptilt.errors import ModelError
 
-MEMORY = 2**30  # bytes for the key-values of prefixes
 MOST_ROWS = 256  # rows in flight
 
 
@@ -41,8 +43,8 @@ class Weights:
     name: what errors and settings call it.
     max_rows: rows that decode at once.
     rows_memory: bytes that their key-values may take, each row counted at its full length and without what it shares; rows
-        beyond either number wait.
-    memory: bytes kept for the key-values of prefixes that may come again.
+        beyond either number wait. None takes 4 GiB, on CUDA 60 % of what the card has free once the model is there.
+    memory: bytes kept for the key-values of prefixes that may come again. None takes 1 GiB, on CUDA 15 % of what is free.
     fast: whether to use the fast paths (`exptilt.engines.hf.fast`), which change no draft.
     ours: whether nobody else uses the model, so that it may be changed and its weights need not be held twice; the model of a
         caller is left as it is, and must keep its weights while the engine lives.
@@ -58,18 +60,20 @@ class Weights:
         *,
         name: str,
         max_rows: int | None = None,
-        rows_memory: int = ROWS_MEMORY,
-        memory: int = MEMORY,
+        rows_memory: int | None = None,
+        memory: int | None = None,
         fast: bool = True,
         ours: bool = False,
     ) -> None:
         fast = fast_paths.wanted(fast)
         self.name = name
-        self.digest = digest(model)  # before the weights are laid out anew
+        check_adapters(model, name)
+        self.digest = digest(model, adapter_state(model))  # before the weights are laid out anew
         self._watch = None if ours else Watch(model)
         self.model = (model if ours else own_tree(model, name)).eval()
         if fast:
             fast_paths.prepare(self.model)
+        rows_memory, memory = budgets(self.model.device, rows_memory, memory)
         self.network = Network(self.model, memory, name=name, fast=fast)
         for network in (self.network, self.network.beyond):
             if network is not None:
@@ -100,8 +104,9 @@ class Weights:
         return frozenset({"continue", "steps", "logq", "score", "certainty"})
 
     def check(self, sampling: Sampling) -> None:
-        """Raise ValueError for a stop string that no response can contain."""
+        """Raise ValueError for a stop string that no response can contain, and for ids of tokens that the model does not have."""
         self.text.check_stop(sampling.stop)
+        sampling.check_ids(self.vocabulary, self.name)
 
     def draw(self, rows: Sequence[Row]) -> None:
         """Draw rows. Token t is drawn with the t-th uniform of the row, by inverse CDF in the order of ids."""
@@ -111,7 +116,6 @@ class Weights:
     def rate(self, rows: Sequence[Rated]) -> None:
         """Measure given tokens: blocks of rows take turns with the rows that are drawn."""
         self._check_unchanged()
-        measure = self._measure(rows[0].sampling, rows[0].measure)
         lanes: dict[Network, list[Rated]] = {}
         for row in rows:
             lanes.setdefault(self.network.of(row.context.prompt, row.sampling), []).append(row)
@@ -119,8 +123,9 @@ class Weights:
             sizes = [(len(row.targets), len(row.context.tokens) + len(row.targets) - 1) for row in some]
             for group in groups(sizes):
                 members = [some[i] for i in group]
+                measure = self._measure(members)
                 found, costs = self.scheduler.call(
-                    lambda network=network, members=members: rate(
+                    lambda network=network, members=members, measure=measure: rate(
                         network, [row.context for row in members], [row.targets for row in members], measure
                     )
                 )
@@ -134,11 +139,14 @@ class Weights:
                 "ones: make another engine of the model"
             )
 
-    def _measure(self, sampling: Sampling, measure: Measure) -> Callable[[Tensor, Tensor], Tensor]:
-        """What to compute from logits [positions, vocabulary] and tokens int64 [positions]: float64 [positions, values]."""
+    def _measure(self, rows: Sequence[Rated]) -> Measure:
+        """What to compute of rows, which share sampling and measure."""
+        sampling, measure = rows[0].sampling, rows[0].measure
         laws = Laws.of([sampling], self.vocabulary, self.network.device)
 
-        def measured(logits: Tensor, tokens: Tensor) -> Tensor:
+        def measured(logits: Tensor, tokens: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+            if sampling.adjusts:
+                logits = adjust(logits, adjustments(rows[row].before(index) for row, index in places))
             alike = laws.take(torch.zeros(len(logits), dtype=torch.int64, device=self.network.device))
             return certainty(logits, alike) if measure == "certainty" else log_probability(logits, alike, tokens)[:, None]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exptilt.engines.distribution_torch import Laws, draw
+from exptilt.engines.adjustments import adjustments
+from exptilt.engines.distribution_torch import Laws, adjust, draw
 from exptilt.engines.hf.fast.trunks import LEAST_TRUNK
 from exptilt.engines.hf.network import Network
 from exptilt.engines.hf.prefixes import KeyValues, common_beginning
@@ -96,6 +97,8 @@ class Decoder:
         if self._laws is None:
             self._laws = Laws.of([branch.rows[0].sampling for branch in self.branches], self.network.vocabulary, device)
         logits = self._logits() if self.network.caches else self._logits_of_whole_texts()
+        if any(branch.rows[0].sampling.adjusts for branch in self.branches):  # the rows of a branch have equal tokens before
+            logits = adjust(logits, adjustments(branch.rows[0].before for branch in self.branches))
         rows, counts = self.rows, [len(branch.rows) for branch in self.branches]
         uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], dtype=torch.float64, device=device)
         tokens, logq = draw(logits, self._laws, uniforms, counts)

@@ -1,4 +1,4 @@
-"""Read a causal language model of transformers from a hub id, a folder, or a GGUF file.
+"""A causal language model of transformers: read from a hub id, a folder, or a GGUF file, or the one that a caller holds.
 
 transformers reads GGUF, but takes a minute: a file is converted once, to a folder under `$EXPTILT_CACHE` (by default
 ~/.cache/exptilt), and read from there afterwards.
@@ -6,48 +6,110 @@ transformers reads GGUF, but takes a minute: a file is converted once, to a fold
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from exptilt.engines.checkpoints import CAUSAL, device_or_default, dtype_named, read_whole, reading
-from exptilt.engines.files import file_digest
-from exptilt.engines.hf.backend import MEMORY, Weights
-from exptilt.engines.scheduler import ROWS_MEMORY
+from exptilt.engines.checkpoints import CAUSAL, Form, Repository, read_whole, reading, taken
+from exptilt.engines.files import file_digest, find_source
+from exptilt.engines.hf.adapters import adapted, base_of, is_adapter, merged_copy
+from exptilt.engines.hf.backend import Weights
+from exptilt.engines.hf.tree import own_tree
 
 logger = logging.getLogger("exptilt")
 
 
-def read_weights(
-    source: str | Path,
-    *,
-    name: str,
-    dtype: str = "float32",
-    device: str | None = None,
-    max_rows: int | None = None,
-    rows_memory: int = ROWS_MEMORY,
-    memory: int = MEMORY,
-    fast: bool = True,
-) -> Weights:
-    """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it.
+@dataclass(frozen=True)
+class Parts:
+    """What a model is put together from, besides its own files.
 
-    dtype: "float32", "bfloat16" or "float16".
-    device: None takes CUDA where there is one, else the CPU.
-    max_rows, rows_memory, memory and fast: as in `Weights`.
+    tokenizer: another one than that of the files, as an object of transformers, a hub id or a folder.
+    adapter: a hub id or a folder of a peft adapter, on top of the model.
+    merge: whether an adapter becomes part of the weights (of a copy, where they are a caller's); None where files hold float32,
+        since numbers of fewer digits would round what it adds.
+    """
+
+    tokenizer: Any = None
+    adapter: str | Path | None = None
+    merge: bool | None = None
+
+
+OPTIONS = (Parts, Form, Repository, Weights)  # those of `read_weights` are the parameters of these
+OF_HELD = (Parts, Weights)
+
+
+def read_weights(source: str | Path, *, name: str, **options: Any) -> Weights:
+    """Load a model and its tokenizer. source: a hub id, or a folder as `save_pretrained` writes it, or one of a peft adapter.
+
+    options: the fields of `Parts`, `Form` and `Repository`, and max_rows, rows_memory, memory and fast of `Weights`.
     Raises ModelError where the model cannot be found or read.
     """
-    kind, where = dtype_named(dtype), device_or_default(device)
+    parts, form, files = (taken(kind, options) for kind in (Parts, Form, Repository))
     with reading(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # or it asks on the terminal
-    model = read_whole(transformers.AutoModelForCausalLM, source, name, CAUSAL, device=where, dtype=kind)
-    return Weights(model, tokenizer, name=name, max_rows=max_rows, rows_memory=rows_memory, memory=memory, fast=fast, ours=True)
+        adapter = source if is_adapter(source, files) else None
+    if adapter is not None and parts.adapter is not None:
+        raise ValueError(f"{name} is an adapter already: give the model that both adapt, and one adapter=")
+    base, own = (source, files) if adapter is None else base_of(adapter, name, files)
+    given = parts.tokenizer if adapter is None or parts.tokenizer is not None else _own_tokenizer(adapter, files)
+    with reading(name):
+        tokenizer = _tokenizer(base if given is None else given, own if given is None else files)
+    model = read_whole(transformers.AutoModelForCausalLM, base, name, CAUSAL, form=form, files=own)
+    if adapter is not None:
+        model = adapted(model, adapter, name, files, parts.merge)
+    elif parts.adapter is not None:
+        model = adapted(model, find_source(str(parts.adapter), name), name, Repository(token=files.token), parts.merge)
+    return Weights(model, tokenizer, name=name, **options, ours=True)
+
+
+def held_weights(model: Any, *, name: str, **options: Any) -> Weights:
+    """A model of a caller, which is left as it is: not a weight of it, its device or its mode changes.
+
+    It is evaluated without dropout, also where the caller trains it. options: the fields of `Parts`, and max_rows, rows_memory,
+    memory and fast of `Weights`. Raises ValueError where it lacks a tokenizer or is not a model of transformers.
+    """
+    check_model(model, name)
+    parts = taken(Parts, options)
+    if parts.tokenizer is None:
+        raise ValueError(f"{name} is a model without its tokenizer: give that too, as load(model, tokenizer=tokenizer)")
+    with reading(name):
+        tokenizer = _tokenizer(parts.tokenizer, Repository())
+    ours = False
+    if parts.adapter is not None:
+        source = find_source(str(parts.adapter), name)
+        model = copy.deepcopy(model) if parts.merge else own_tree(model, name)
+        model, ours = adapted(model, source, name, Repository(), bool(parts.merge)), bool(parts.merge)
+    elif parts.merge:
+        model, ours = merged_copy(model, name), True
+    return Weights(model, tokenizer, name=name, **options, ours=ours)
+
+
+def check_model(model: Any, name: str) -> None:
+    """Refuse what is not a model of transformers."""
+    if isinstance(model, torch.nn.Module) and getattr(model, "config", None) is not None:
+        return
+    inside = getattr(model, "module", None) or getattr(model, "model", None)
+    within = f" It holds a {type(inside).__name__}, which may be what is meant." if isinstance(inside, torch.nn.Module) else ""
+    raise ValueError(f"{name} is {type(model).__name__}, neither the name of a model nor a model of transformers.{within}")
+
+
+def _tokenizer(given: Any, files: Repository) -> Any:
+    """A tokenizer as it is, or read from a hub id or a folder."""
+    return transformers.AutoTokenizer.from_pretrained(given, **files.options) if isinstance(given, str | Path) else given
+
+
+def _own_tokenizer(adapter: str | Path, files: Repository) -> str | Path | None:
+    """Where an adapter has a tokenizer: it may have a chat template that the base lacks."""
+    has = isinstance(adapter, Path) and (adapter / (files.subfolder or "") / "tokenizer_config.json").is_file()
+    return adapter if has else None
 
 
 def converted(file: Path) -> Path:

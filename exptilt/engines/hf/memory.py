@@ -1,4 +1,4 @@
-"""Memory for key-values that is paid for as it is used."""
+"""Memory for key-values: how much of it may be used, and that it is paid for as it is used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+
+from exptilt.engines.scheduler import ROWS_MEMORY
+
+MEMORY = 2**30  # bytes for the key-values of prefixes, on a CPU
+FREE_FOR_ROWS, FREE_FOR_PREFIXES = 0.6, 0.15  # shares of what a card has free once the model is there
+
+
+def budgets(device: torch.device, rows: int | None, prefixes: int | None) -> tuple[int, int]:
+    """Bytes for the key-values of rows in flight and of prefixes that may come again, those that are not given by the device."""
+    usual = (ROWS_MEMORY, MEMORY)
+    if device.type == "cuda" and None in (rows, prefixes):
+        free, _ = torch.cuda.mem_get_info(device)
+        usual = (int(FREE_FOR_ROWS * free), int(FREE_FOR_PREFIXES * free))
+    return usual[0] if rows is None else rows, usual[1] if prefixes is None else prefixes
 
 
 def zeros(like: Tensor, shape: Sequence[int]) -> Tensor:

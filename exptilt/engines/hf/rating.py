@@ -13,8 +13,9 @@ from exptilt.engines.hf.network import Network
 from exptilt.engines.row import Context
 from exptilt.usage import Work
 
-Measure = Callable[[Tensor, Tensor], Tensor]
-"""Takes logits [positions, vocabulary] and tokens int64 [positions]; returns float64 [positions, values]."""
+Measure = Callable[[Tensor, Tensor, Sequence[tuple[int, int]]], Tensor]
+"""Takes logits [positions, vocabulary], tokens int64 [positions], and which token of which response each is; returns float64
+[positions, values]."""
 
 
 @torch.inference_mode()
@@ -33,8 +34,11 @@ def rate(
     texts = [(*context.tokens, *response[:-1]) for context, response in zip(contexts, responses, strict=True)]
     if not network.caches:
         logits = network.whole(texts, [len(response) for response in responses])
-        given = zip(logits, responses, strict=True)
-        return [measure(row, torch.tensor(tokens, device=network.device)).cpu().numpy() for row, tokens in given], costs
+        given = enumerate(zip(logits, responses, strict=True))
+        return [
+            measure(row, torch.tensor(tokens, device=network.device), [(i, t) for t in range(len(tokens))]).cpu().numpy()
+            for i, (row, tokens) in given
+        ], costs
     slots, ids = network.block(texts, known)
     targets, valid = _targets(responses, ids)
     parts: list[list[np.ndarray]] = [[] for _ in responses]
@@ -43,7 +47,9 @@ def rate(
     for block in torch.arange(count, device=network.device).split(columns):
         logits = network.feed(slots, ids[:, block], keep=len(block))
         inside = valid[:, block]
-        values = measure(logits[inside], targets[:, block][inside]).cpu().numpy()
+        skipped = int(block[0]) - count
+        places = [(row, column + skipped + len(responses[row])) for row, column in inside.nonzero().tolist()]
+        values = measure(logits[inside], targets[:, block][inside], places).cpu().numpy()
         for part, piece in zip(parts, np.split(values, inside.sum(dim=1).cumsum(0).tolist()[:-1]), strict=True):
             part.append(piece)
     for cost in costs:

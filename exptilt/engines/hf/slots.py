@@ -176,7 +176,7 @@ class Slots:
         source = torch.tensor(indices, device=self.device)
         for pair in (layer.pair() for layer in self.layers):
             for states in pair or ():
-                states[to, :, window] = states[source, :, window]
+                states[to, :, window] = states[source.to(states.device), :, window]
         trunk_of = [self._trunk_of[i] for i in indices]
         for trunk in trunk_of:
             if trunk is not None and self.trunks is not None:
@@ -198,7 +198,7 @@ class Slots:
             to, moved = torch.tensor(holes, device=self.device), torch.tensor(movers, device=self.device)
             for pair in (layer.pair() for layer in self.layers):
                 for states in pair or ():
-                    states[to, :, window] = states[moved, :, window]
+                    states[to.to(states.device), :, window] = states[moved.to(states.device), :, window]
         if self.trunks is not None:
             for trunk in (self._trunk_of[i] for i in gone):
                 if trunk is not None:

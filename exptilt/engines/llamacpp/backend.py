@@ -101,6 +101,7 @@ class Weights:
 
     def check(self, sampling: Sampling) -> None:
         self.text.check_stop(sampling.stop)
+        sampling.check_ids(self.vocabulary, self.name)
         if sampling.max_tokens >= self.context:
             raise ValueError(
                 f"max_tokens={sampling.max_tokens} leaves no room for a prompt in the {self.context} tokens that {self.name} and "
@@ -114,7 +115,15 @@ class Weights:
     def rate(self, rows: Sequence[Rated]) -> None:
         """Measure given tokens, in one batch with the rows that are drawn."""
         measures = {"logq": log_probability, "certainty": certainty}
-        asked = [Measured(row.context, row.targets, partial(measures[row.measure], law=row.sampling)) for row in rows]
+        asked = [
+            Measured(
+                row.context,
+                row.targets,
+                partial(measures[row.measure], law=row.sampling),
+                row.before if row.sampling.adjusts else None,
+            )
+            for row in rows
+        ]
         self.scheduler.run(asked)
         for row, measured in zip(rows, asked, strict=True):
             row.values, row.cost = np.concatenate(measured.values), measured.cost

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from exptilt.draft import Finish
-from exptilt.engines.distribution_numpy import Logits, draw
+from exptilt.engines.adjustments import Before, adjustments
+from exptilt.engines.distribution_numpy import Logits, adjust, draw
 from exptilt.engines.llamacpp.memory import Memory, common_length
 from exptilt.engines.llamacpp.network import BATCH_TOKENS, OUTPUTS, Feed, Network
 from exptilt.engines.row import Context, Row
@@ -31,11 +32,15 @@ Measure = Callable[[Logits, Sequence[int]], Floats]
 
 @dataclass(eq=False)
 class Measured:
-    """Given tokens, one at least, whose distributions are measured: the context before the first of them, and what to measure."""
+    """Given tokens, one at least, whose distributions are measured: the context before the first of them, and what to measure.
+
+    before: what each of them comes after, by its number; None where that changes no logits.
+    """
 
     context: Context
     targets: Sequence[int]
     measure: Measure
+    before: Callable[[int], Before] | None = None
     values: list[Floats] = field(default_factory=list)  # parts, in order
     measured: int = 0
     cost: Work = field(default_factory=Work)
@@ -62,6 +67,8 @@ class Measured:
     def take(self, logits: Logits) -> None:
         """Measure with the logits of the last tokens fed."""
         count = len(logits)
+        if self.before is not None:
+            logits = adjust(logits, adjustments(map(self.before, range(self.measured, self.measured + count))))
         self.values.append(self.measure(logits, self.targets[self.measured : self.measured + count]))
         self.measured += count
 
@@ -97,7 +104,10 @@ class Decoder:
                 feeds.append(self._feed(row, row.next(room)))
                 room -= len(feeds[-1].tokens)
         logits = self.network.evaluate(feeds)
-        chosen = draw(logits[: len(drawn)], [row.sampling for row in drawn], [row.uniforms[len(row.tokens)] for row in drawn])
+        own = logits[: len(drawn)]
+        if any(row.sampling.adjusts for row in drawn):
+            own = adjust(own, adjustments(row.before for row in drawn))
+        chosen = draw(own, [row.sampling for row in drawn], [row.uniforms[len(row.tokens)] for row in drawn])
         for row, token, logq in zip(drawn, *chosen, strict=True):
             row.take(token, logq, self.text)
         ends = np.cumsum([len(feed.tokens) for feed in feeds])

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from exptilt.draft import Finish
+from exptilt.engines.openai.limits import check_sampling
 from exptilt.engines.openai.pieces import END, split
 from exptilt.engines.openai.server import Server
 from exptilt.engines.openai.text import ServedText
@@ -95,7 +96,7 @@ class OpenAIBackend:
 
     def can(self, sampling: Sampling) -> frozenset[str]:
         abilities = self.server.abilities
-        plain = sampling.temperature == 1 and not sampling.truncated and not set(self.extra) - TEMPLATE_FIELDS
+        plain = sampling.plain and not set(self.extra) - TEMPLATE_FIELDS
         found = set[str]()
         if abilities.mode != "chat":
             found.add("continue")
@@ -106,11 +107,7 @@ class OpenAIBackend:
         return frozenset(found)
 
     def check(self, sampling: Sampling) -> None:
-        if sampling.top_k is not None and self.server.abilities.make == "other":
-            raise ValueError(
-                f"top_k={sampling.top_k} is not part of OpenAI's protocol and {self.name} is of unknown make: leave it out, "
-                'or say what the server is by make="vllm", "sglang" or "llamacpp"'
-            )
+        check_sampling(sampling, self.server.abilities.make, self.server.abilities.mode, self.name)
 
     def draw(self, rows: Sequence[Row]) -> None:
         """Draw rows. Raises CapabilityError where a chat server would have to stop early or go on from a prefix."""

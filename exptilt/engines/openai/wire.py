@@ -38,12 +38,21 @@ def law_fields(sampling: Sampling, make: Make) -> dict[str, Any]:
         fields["top_p"] = sampling.top_p
     if sampling.stop:
         fields["stop"] = list(sampling.stop)
+    if sampling.logit_bias:
+        fields["logit_bias"] = {str(token): bias for token, bias in sampling.biases.items()}
+    counted = {"presence_penalty": float(sampling.presence_penalty), "frequency_penalty": float(sampling.frequency_penalty)}
     if make == "other":
-        return fields
-    fields |= {"top_k": sampling.top_k or ALL_TOKENS, "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+        return fields | {name: value for name, value in counted.items() if value}
+    fields |= {"top_k": sampling.top_k or ALL_TOKENS, "min_p": float(sampling.min_p), **counted}
+    penalty = float(sampling.repetition_penalty)
     if make == "llamacpp":  # this order and nothing else: by default the temperature comes after the truncation
-        return fields | {"samplers": ["temperature", "top_k", "top_p"], "repeat_penalty": 1.0}
-    return fields | {"repetition_penalty": 1.0}
+        order = ["temperature", "top_k", "top_p", *(["min_p"] if sampling.min_p else [])]
+        if penalty == 1:
+            return fields | {"samplers": order, "repeat_penalty": penalty}
+        return fields | {"samplers": ["penalties", *order], "repeat_penalty": penalty, "repeat_last_n": -1}  # all tokens
+    if sampling.stop_token_ids:
+        fields["stop_token_ids"] = list(sampling.stop_token_ids)
+    return fields | {"repetition_penalty": penalty}
 
 
 @dataclass(frozen=True)

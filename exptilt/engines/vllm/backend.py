@@ -39,6 +39,7 @@ class Model:
     vocabulary: number of token ids.
     max_rows: requests in flight at most; more wait.
     settings: what fixes the model's distribution, as JSON values.
+    generation: what its generation_config.json sets.
 
     Where tokens tie at the edge of top_p, vLLM keeps those that its sorting happens to put first, not all of them.
     """
@@ -55,10 +56,11 @@ class Model:
         vocabulary: int,
         max_rows: int,
         settings: Mapping[str, Any],
+        generation: Mapping[str, Any] | None = None,
     ) -> None:
         self.text, self.name, self.context, self.vocabulary = text, name, context, vocabulary
         self.settings = {"engine": "vllm", "model": name, **settings}
-        self.driver = driver
+        self.driver, self.generation = driver, generation
         self.scheduler: Scheduler[Request] = Scheduler(Batch(driver), max_rows=max_rows, name=name)
 
     @property
@@ -71,6 +73,8 @@ class Model:
 
     def check(self, sampling: Sampling) -> None:
         self.text.check_stop(sampling.stop)
+        sampling.check_ids(self.vocabulary, self.name)
+        _check_order(sampling)
         least, most = TEMPERATURES
         if not least <= sampling.temperature <= most:
             raise ValueError(
@@ -101,7 +105,7 @@ class Model:
             "max_tokens": row.room,
             "seed": int(row.key.rng().integers(SEEDS)),
             "logprobs": 0,  # of the token drawn alone
-            "stop_token_ids": sorted(self.text.ends),
+            "stop_token_ids": sorted(self.text.ends | {*row.sampling.stop_token_ids}),
         }
         watched = row.sampling.stop or row.step is not None
         return Request(row.context.tokens, parameters, stops=partial(self._stops, row) if watched else None)
@@ -128,7 +132,24 @@ class Model:
 
 def _distribution(sampling: Sampling) -> dict[str, Any]:
     """The distribution of one token as fields of vLLM's SamplingParams."""
-    return {"temperature": float(sampling.temperature), "top_p": float(sampling.top_p), "top_k": sampling.top_k or 0}
+    law: dict[str, Any] = {
+        "temperature": float(sampling.temperature),
+        "top_p": float(sampling.top_p),
+        "top_k": sampling.top_k or 0,
+    }
+    law |= {"min_p": float(sampling.min_p), "repetition_penalty": float(sampling.repetition_penalty)}
+    return law | ({"logit_bias": sampling.biases} if sampling.logit_bias else {})
+
+
+def _check_order(sampling: Sampling) -> None:
+    """Refuse what vLLM takes in another sense than `Sampling`."""
+    if sampling.counts:
+        raise ValueError(
+            "presence_penalty and frequency_penalty count what vLLM draws in one call, and not what a draft has before: leave "
+            "them out, give repetition_penalty, or load the model as hf:"
+        )
+    if sampling.min_p and sampling.top_p < 1:
+        raise ValueError("vLLM applies min_p before top_p, and so keeps other tokens: give one of them, or load the model as hf:")
 
 
 def _ratings(row: Rated) -> list[Request]:
@@ -137,7 +158,7 @@ def _ratings(row: Rated) -> list[Request]:
     Each reads up to some target and asks for the log-probability of that one; where the distribution is the model's
     own, a single request rates the targets before it as well.
     """
-    count, plain = len(row.targets), row.sampling.temperature == 1 and not row.sampling.truncated
+    count, plain = len(row.targets), row.sampling.plain
     fields = _distribution(row.sampling) | {"max_tokens": 1}
     before = {"prompt_logprobs": 0} if plain and count > 1 else {}
     positions, rates = ([count - 1], count) if plain else (range(count - 1, -1, -1), 1)

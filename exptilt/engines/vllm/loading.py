@@ -18,11 +18,26 @@ from exptilt.engines.checkpoints import reading
 from exptilt.engines.text import Text, end_ids
 from exptilt.engines.vllm.backend import Model
 
-OWN_OPTIONS = frozenset({"model", "dtype", "max_num_seqs", "logprobs_mode", "enable_prefix_caching", "skip_tokenizer_init"})
+OWN_OPTIONS = frozenset(
+    {"model", "tokenizer", "dtype", "hf_token", "max_num_seqs", "logprobs_mode", "enable_prefix_caching", "skip_tokenizer_init"}
+)
 SPEED_OPTIONS = frozenset(  # change the speed but not the distribution: a run may be resumed with others
     {"tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "kv_cache_memory_bytes", "block_size"}
     | {"max_model_len", "max_num_batched_tokens", "enforce_eager", "disable_log_stats", "enable_chunked_prefill"}
+    | {"trust_remote_code"}
 )
+HINTS = {
+    "adapter": "merge the adapter into the model and save that",
+    "merge": "merge the adapter into the model and save that",
+    "device_map": "give tensor_parallel_size or pipeline_parallel_size",
+    "quantization_config": "give quantization",
+    "attn_implementation": "vLLM chooses its own",
+    "rows_memory": "give gpu_memory_utilization",
+    "memory": "give gpu_memory_utilization",
+    "subfolder": "give the path of that folder",
+    "fast": "it is of hf: models",
+    "tokenizer": "save the tokenizer beside the model",
+}
 
 
 class VLLM:
@@ -49,9 +64,19 @@ class VLLM:
         self.engine.engine_core.shutdown()
 
 
-def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_rows: int | None = None, **options: Any) -> Model:
+def read_model(
+    source: str | Path,
+    *,
+    name: str,
+    dtype: str | None = None,
+    max_rows: int | None = None,
+    token: str | None = None,
+    **options: Any,
+) -> Model:
     """Load a model into vLLM.
 
+    dtype: None takes float32 on a CPU, else "auto", that of the files.
+    token: the hub's access token.
     max_rows: sequences that decode at once (vLLM's max_num_seqs; None: vLLM's default). options: anything else that
     vLLM's engine takes, such as tensor_parallel_size, gpu_memory_utilization, max_model_len, quantization,
     enforce_eager or block_size (sharing of prefixes goes by whole blocks). Those that may change the distribution are part of
@@ -65,15 +90,18 @@ def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_row
 
     known = {each.name for each in fields(EngineArgs)} - OWN_OPTIONS
     if unknown := sorted(set(options) - known):
-        raise ValueError(f"{', '.join(unknown)}: vLLM has no such option, or exptilt sets it itself; leave it out")
-    given: dict[str, Any] = {"disable_log_stats": True, **options}
+        hints = "".join(f" For {option}: {HINTS[option]}." for option in unknown if option in HINTS)
+        raise ValueError(f"{', '.join(unknown)}: vLLM has no such option, or exptilt sets it itself; leave it out.{hints}")
+    given: dict[str, Any] = {"disable_log_stats": True, **({"hf_token": token} if token else {}), **options}
+    dtype = dtype or ("float32" if current_platform.is_cpu() else "auto")
+    hub = {name: options.get(name) for name in ("revision", "trust_remote_code") if options.get(name)}
     if current_platform.is_cpu():
         # A prompt read in two parts rewinds the request's generator, which those of the CPU cannot: vLLM 0.32 crashes.
         given.setdefault("enable_chunked_prefill", False)
     if max_rows is not None:
         given["max_num_seqs"] = max_rows
     with reading(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # or it asks on the terminal
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, token=token, **{"trust_remote_code": False, **hub})
         arguments = EngineArgs(
             model=str(source),
             dtype=dtype,
@@ -93,5 +121,9 @@ def read_model(source: str | Path, *, name: str, dtype: str = "float32", max_row
         context=config.max_model_len,
         vocabulary=config.get_vocab_size(),
         max_rows=engine.vllm_config.scheduler_config.max_num_seqs,
-        settings={"dtype": dtype, "options": {key: str(options[key]) for key in sorted(options.keys() - SPEED_OPTIONS)}},
+        generation=generation,
+        settings={
+            "dtype": str(config.dtype).removeprefix("torch."),
+            "options": {key: str(options[key]) for key in sorted(options.keys() - SPEED_OPTIONS)},
+        },
     )

@@ -130,9 +130,10 @@ def _read(source: str, kind: str, device: str | None) -> tuple[Any, Any]:
     """A model of transformers with its processor."""
     import transformers
 
-    from exptilt.engines.checkpoints import device_or_default, read_whole, reading
+    from exptilt.engines.checkpoints import Form, Repository, read_whole, reading
 
-    model = read_whole(getattr(transformers, kind), source, source, "a model of pictures", device=device_or_default(device))
+    form = Form(dtype="auto", device=device)
+    model = read_whole(getattr(transformers, kind), source, source, "a model of pictures", form=form, files=Repository())
     with reading(source, "a model of pictures"):
         processor = (transformers.AutoProcessor if kind == "AutoModel" else transformers.AutoImageProcessor).from_pretrained(
             source
