@@ -28,11 +28,11 @@ import exptilt as xt  # noqa: E402
 from bench.record import machine  # noqa: E402
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.evaluation.evaluate import all_results  # noqa: E402
-from exptilt.evaluation.tasks import Task  # noqa: E402
+from exptilt.evaluation.tasks import Task, load_task  # noqa: E402
 from reproduce import published_rules as published  # noqa: E402
 from reproduce.fewer_tokens import VOTES, Found, Plan, replayed  # noqa: E402
 from reproduce.pool import Pool, answered, pooled  # noqa: E402
-from reproduce.real_small import TEMPERATURE, examples, gsm_programs, humaneval_with_examples, whole  # noqa: E402
+from reproduce.real_small import TEMPERATURE, examples, gsm_programs, whole  # noqa: E402
 
 POOLS = ROOT / "reproduce" / "results" / "fewer_tokens_real"
 PAGE = ROOT / "docs" / "fewer_tokens_real.md"
@@ -40,6 +40,7 @@ RUNS = ROOT / "runs" / "fewer_tokens_real"
 DRAWS, SEED = 32, 20
 SIZES = (1, 2, 4, 8, 16, 32)
 RESAMPLES = 10_000
+_EXAMPLES = xt.rewards.UnitTests(examples, extract=whole, continues=True)
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,16 @@ class Bench:
 
 
 def benches(problems: int) -> list[Bench]:
-    coded = humaneval_with_examples(problems)
-    passed = xt.rewards.UnitTests(examples, extract=whole, continues=True)
+    coded = load_task("humaneval-completion", problems=problems)
     return [
         Bench("GSM-Symbolic, answered by programs", gsm_programs(problems)),
-        Bench("HumanEval, completed", replace(coded, answer=_named), passed),
+        Bench("HumanEval, completed", replace(coded, answer=_named, max_tokens=192), _passed),
     ]
+
+
+def _passed(prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    """The share of the docstring's examples that each program passes; 0 where there are none, so that nothing is known."""
+    return list(_EXAMPLES(prompt, drafts)) if examples(prompt) else [0.0] * len(drafts)
 
 
 def _named(text: str) -> str:
@@ -132,10 +137,12 @@ def page(benches: Sequence[Bench]) -> str:
         limits = [_heaviest(pool, number) for number in range(pool.problems)]
         found = {f"{plan.group}: {plan.name}": replayed(pool, plan, limits) for plan in plans(bench)}
         unlike = len(pool.log_q) / (pool.draws * pool.problems)
+        told = sum(bool(examples(prompt)) for prompt in bench.task.texts)
+        known = f" {told} of the problems have examples in their docstrings." if bench.checker else ""
         lines += [
             f"## {bench.title}: {pool.problems} problems",
             "",
-            f"{unlike:.0%} of the draws are texts that no earlier draw of their problem had.",
+            f"{unlike:.0%} of the draws are texts that no earlier draw of their problem had.{known}",
             "",
             *_table(found),
             "",
