@@ -34,7 +34,10 @@ class AnyOf:
     flags: tuple[Flag, ...]
 
     def is_set(self) -> bool:
-        return any(flag.is_set() for flag in self.flags)
+        for flag in self.flags:  # noqa: SIM110  (asked at every step of a batch, and a generator takes longer than the answer)
+            if flag.is_set():
+                return True
+        return False
 
 
 @dataclass(frozen=True)

@@ -172,20 +172,24 @@ class Scheduler(Generic[Row]):
     # ------------------------------------------------------------------------------------------- the worker's side
 
     def _work(self) -> None:
-        while (turn := self._next_turn()) is not None:
+        finished: Sequence[Row] = ()
+        while (turn := self._next_turn(finished)) is not None:
             dropped, errand, joining = turn
             if errand is not None:
                 self._run(errand)
             if dropped:
-                self._guard(lambda rows=dropped: self._leave(rows))
+                self._leave(dropped)
             if joining:
                 self._join(joining)
-            if self.admission.owner:
-                self._guard(self._step)
+            finished = self._step() if self.admission.owner else ()
 
-    def _next_turn(self) -> tuple[list[Row], _Errand | None, list[Row]] | None:
-        """Wait for work; returns rows to drop, a function to run and rows to take in, or None to end."""
+    def _next_turn(self, finished: Sequence[Row]) -> tuple[list[Row], _Errand | None, list[Row]] | None:
+        """Wait for work; returns rows to drop, a function to run and rows to take in, or None to end.
+
+        finished: rows that have left the batch in the last step.
+        """
         with self._lock:
+            self.admission.finish(finished)
             while self._idle():
                 if self._closed or (not self._changed.wait(self.linger) and self._idle()):
                     self._worker = None
@@ -213,7 +217,7 @@ class Scheduler(Generic[Row]):
                 with self._lock:
                     self._fail(by_call, error)
                 return
-            self._guard(lambda: self._leave(rows))
+            self._leave(rows)
             for some in by_call.values():
                 self._join(some)
 
@@ -224,13 +228,20 @@ class Scheduler(Generic[Row]):
             errand.error = error
         errand.done.set()
 
-    def _step(self) -> None:
-        finished = self._watched(self.batch.step)
-        with self._lock:
-            self.admission.finish(finished)
+    def _step(self) -> Sequence[Row]:
+        """Advance the batch; returns the rows that are finished. Where it raises, the callers of all its rows get the error."""
+        try:
+            return self._watched(self.batch.step)
+        except BaseException as error:  # noqa: BLE001 - raised again in the threads that wait for these rows
+            self._fail_all(error)
+            return ()
 
     def _leave(self, rows: Sequence[Row]) -> None:
-        self._watched(lambda: self.batch.leave(rows))
+        """Drop rows; where that raises, the callers of all rows in the batch get the error."""
+        try:
+            self._watched(lambda: self.batch.leave(rows))
+        except BaseException as error:  # noqa: BLE001 - raised again in the threads that wait for these rows
+            self._fail_all(error)
 
     def _watched(self, function: Callable[[], Result]) -> Result:
         """The result of a function of the batch or of a caller: a fork must know when the worker is inside one."""
@@ -240,13 +251,9 @@ class Scheduler(Generic[Row]):
         finally:
             self._inside = False
 
-    def _guard(self, action: Callable[[], None]) -> None:
-        """Do something that concerns all rows in the batch: where it raises, their callers get the error."""
-        try:
-            action()
-        except BaseException as error:  # noqa: BLE001 - raised again in the threads that wait for these rows
-            with self._lock:
-                self._fail(self.admission.owner.values(), error)
+    def _fail_all(self, error: BaseException) -> None:
+        with self._lock:
+            self._fail(self.admission.owner.values(), error)
 
     def _drop_cancelled(self) -> None:
         """End the calls whose runs were cancelled."""

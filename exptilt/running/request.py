@@ -188,7 +188,7 @@ class Request:
     @cached_property
     def _needed(self) -> frozenset[str]:
         """The columns that every problem must have."""
-        return wanted(self.target.reward)
+        return wanted(self.target.reward) if self._reads_any else frozenset()
 
     @cached_property
     def _posterior(self) -> Posterior | None:

@@ -76,7 +76,7 @@ class Session:
         for engine in (target.engine, target.proposal):
             if engine is not None:
                 engine.start(prompt)  # this says at once what is wrong with a prompt
-        halt = AnyOf((self._cancel, self._deadline))
+        halt = self._cancel if self._budget.seconds is None else AnyOf((*self._cancel.flags, self._deadline))
         engines = {
             "engine": MeteredEngine(target.engine, (self.usage.reference,), self._check, halt),
             "proposal": target.proposal
