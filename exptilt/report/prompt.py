@@ -69,6 +69,7 @@ def glance(
         "tokens": tokens(line),
         "seconds": line["usage"]["seconds"],
         "stopped": line["stopped"] != "done",
+        **({"picture": line["draft"]["picture"]} if "picture" in line["draft"] else {}),
         "warnings": sorted({kinds[kind_of(warning)] for warning in line["warnings"]}),
     }
 

@@ -14,7 +14,9 @@ from exptilt.draft import Draft
 from exptilt.engines import MaskedTableEngine
 from exptilt.evaluation.cost import Parameters
 from exptilt.report import write_report
+from exptilt.rewards import Ink
 from exptilt.testing.toys import random_fill
+from tests.engines.image.toys import Formula, bent, engine_of
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.stores import BETA, HOSTILE, PROMPTS, SAMPLERS, Page, run_all, target
 
@@ -172,3 +174,19 @@ def test_long_lists_draw_only_what_is_in_sight(browser: Browser, tmp_path: Path)
         browser.press(key)
         shown = wanted(entry["reward"] for entry in entries)
         assert browser.run("document.querySelector('.answer-block .facts b').textContent") == f"{shown:.3g}".replace("-", "−")
+
+
+@needs_chromium
+def test_pictures_are_shown_as_pictures(browser: Browser, tmp_path: Path) -> None:
+    """In the list, on the tabs, as the answer and on every card, each in its own proportions: cards once stretched them."""
+    shown = Target(engine_of(Formula(bent, (0.2, 0.5, 0.9), shape=(4, 4))), Ink(), BETA)
+    xt.run(shown, ["1", "2"], xt.ETS(3, 1, 1), select=xt.draw, store=tmp_path / "ets.jsonl")
+    xt.run(shown, ["1", "2"], xt.SMC(2, 1), select=xt.draw, store=tmp_path / "smc.jsonl")
+    browser.open(write_report([tmp_path / "ets.jsonl", tmp_path / "smc.jsonl"], tmp_path / "report.html"))
+    browser.press("p")
+    assert browser.run("document.querySelectorAll('.row img, .methods img, .answer-block img').length") == 2 + 2 + 1
+    sizes = browser.run("[...document.querySelectorAll('.card img')].map((image) => [image.offsetWidth, image.offsetHeight])")
+    assert len(sizes) == 6  # of the first step nothing can be seen yet: it is the noise that the picture begins with
+    assert all(width == height > 20 for width, height in sizes)
+    assert browser.run("[...document.images].every((image) => image.naturalWidth === 4)")
+    assert not browser.errors

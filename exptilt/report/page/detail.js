@@ -19,7 +19,7 @@ function drawMethods(prompt) {
   return el("div", { class: "methods", role: "group", "aria-label": "Methods" }, methods.map((method, number) => {
     const entry = prompt.by[number];
     return el("button", { type: "button", "aria-pressed": String(number === state.method), disabled: !entry, on: { click: () => visit(state.prompt, number) } },
-      swatch(number), method.name, entry && el("span", {}, sign(entry), entry.error ?? entry.answer ?? "no answer"));
+      swatch(number), method.name, entry && el("span", {}, sign(entry), entry.error ?? entry.answer ?? picture(entry.picture) ?? "no answer"));
   }));
 }
 

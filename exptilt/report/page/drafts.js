@@ -1,7 +1,7 @@
 // What an answer was chosen from: the posterior over answers, all drafts with their weights, and how the numbers settled.
 
 function drawPosterior(data, prompt) {
-  if (data.posterior.length === 0) return null;
+  if (data.posterior.length === 0 || picture(data.texts[data.chosen])) return null; // pictures have no answers to add up
   const [most, rest] = [data.posterior.slice(0, 8), data.posterior.slice(8)];
   const items = most.map(([answer, share]) => {
     const marks = [answer !== null && answer === data.answer && "chosen", answer !== null && answer === prompt.reference && "reference"].filter(Boolean);

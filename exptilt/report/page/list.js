@@ -62,7 +62,7 @@ function drawRow(row, place) {
     class: "row", role: "option", id: `row-${row}`, "aria-selected": String(row === state.prompt), "aria-posinset": place + 1, "aria-setsize": rows.length,
     style: { top: `${place * ROW}px` }, on: { click: () => open(row) },
   },
-    el("span", { class: "row-head" }, sign(entry), el("b", {}, entry.error ?? entry.answer ?? "no answer"), entry.share !== null && entry.share !== undefined && el("span", { class: "quiet" }, percent(entry.share)),
+    el("span", { class: "row-head" }, sign(entry), el("b", {}, entry.error ?? entry.answer ?? picture(entry.picture) ?? "no answer"), !entry.picture && entry.share !== null && entry.share !== undefined && el("span", { class: "quiet" }, percent(entry.share)),
       entry.warnings?.length > 0 && el("span", { class: "warn", title: several(entry.warnings.length, "warning"), role: "img", "aria-label": several(entry.warnings.length, "warning") }, "△".repeat(Math.min(3, entry.warnings.length))),
       entry.stopped && el("span", { class: "quiet" }, "stopped"), others),
     el("span", { class: "row-text" }, prompt.prompt));
