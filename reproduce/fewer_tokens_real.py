@@ -29,6 +29,7 @@ from bench.record import machine  # noqa: E402
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.evaluation.evaluate import all_results  # noqa: E402
 from exptilt.evaluation.tasks import Task, load_task  # noqa: E402
+from exptilt.running.result import Outcome  # noqa: E402
 from reproduce import published_rules as published  # noqa: E402
 from reproduce.fewer_tokens import VOTES, Found, Plan, replayed  # noqa: E402
 from reproduce.pool import Pool, answered, pooled  # noqa: E402
@@ -100,7 +101,7 @@ def draw(model: Path, benches: Sequence[Bench]) -> None:
         path = RUNS / f"{task.name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
 
-        def tell(done: int, total: int, outcome: xt.Outcome, name: str = task.name) -> None:
+        def tell(done: int, total: int, outcome: Outcome, name: str = task.name) -> None:
             print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
 
         target = xt.Target(ready, xt.rewards.Zero(), beta=1.0)
