@@ -65,7 +65,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def _main(words: Sequence[str], console: Console) -> int:
     try:
         if not words:
-            console.print(arguments.short_help(COMMANDS), markup=False)
+            arguments.show_short_help(console, COMMANDS)
             return 2
         if tuple(words[:2]) == completion.ASKED:
             print("\n".join(completion.candidates(words[3:], COMMANDS)))

@@ -12,13 +12,21 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from exptilt import __version__, names
 from exptilt.cli.flags_file import Flags, add_file_flags, file_of, given_words, parse_with, write_flags
 from exptilt.cli.groups import Subcommand, add_settings, flags_of, setting_flag, with_help
 from exptilt.errors import UsageError, did_you_mean
 from exptilt.names import Chosen
 
-ABOUT = "Draw from π(y|x) ∝ p(y|x)·exp(r(x,y)/β): a model tilted by a reward, not retrained."
+ABOUT = "Draw from π(y|x) ∝ p(y|x)·exp(r(x,y)/β): a model tilted by a reward."
+EXAMPLE = """Try this, with a small model that comes with the program:
+
+  exptilt sample tiny "Tom has 3 boxes with 4 pens in each. How many pens?" \\
+    --reward arithmetic --beta 0.1"""
 Commands = Mapping[str, Subcommand]
 
 
@@ -88,15 +96,14 @@ def fill(parser: argparse.ArgumentParser, command: Subcommand, argv: Sequence[st
         add_settings(parser, draws)
 
 
-def short_help(commands: Commands) -> str:
+def show_short_help(console: Console, commands: Commands) -> None:
     """What the program says when it is called without a word."""
-    width = max(map(len, commands))
-    listed = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in commands.items())
-    return (
-        f'{ABOUT}\n\nTry: exptilt sample tiny "Tom has 3 boxes with 4 pens in each. How many pens is that in all?" '
-        "--reward arithmetic --beta 0.1\n\n"
-        f"commands:\n{listed}\n\nexptilt COMMAND --help shows the options of one of them."
-    )
+    console.print(ABOUT, EXAMPLE, sep="\n\n", markup=False, end="\n\n")
+    table = Table.grid(padding=(0, 2))
+    for name, command in commands.items():
+        table.add_row(Text(name, style="cyan"), command.summary)
+    console.print(table)
+    console.print("\nexptilt COMMAND --help shows the options of one of them.")
 
 
 def _subparser(below: Any, command: Subcommand) -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from rich.table import Table
 from exptilt import answers, names
 from exptilt.cli import groups
 from exptilt.cli.forecast import forecast, show_dry_run
-from exptilt.cli.terminal import counted, progress_bar, show_note, stdout
+from exptilt.cli.terminal import counted, progress_bar, show_note, stderr, stdout
 from exptilt.cli.values import whole
 from exptilt.errors import UsageError
 from exptilt.evaluation.compare import Announce, Comparison, Point, compare, curve
@@ -152,7 +152,8 @@ def _show(task: Task, comparison: Comparison, points: Sequence[Point], args: arg
     console = stdout()
     console.print(
         f"\n[bold]{task.name}[/bold]  {counted(len(task), 'problem')} · {counted(args.seeds, 'seed')} · "
-        f"temperature {args.temperature or 1:g} · cap {args.max_tokens} tokens · {args.model}"
+        f"temperature {args.temperature or 1:g} · cap {args.max_tokens} tokens · {args.model}",
+        width=min(console.width, stderr().width),  # the tables may be wider than the screen, and words must not break there
     )
     console.print(_scores(comparison.scores, args.parameters))
     console.print(f"\nFrom 1 to {comparison.draws} draws, over all subsets; weighted and best use the reward", style="dim")

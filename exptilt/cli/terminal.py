@@ -242,7 +242,8 @@ def progress_bar(
     )
     pace, spoken = Pace(unit), time.monotonic()
     with Progress(*columns, console=console, disable=not live, refresh_per_second=8) as bar:
-        task = bar.add_task("", total=total, completed=done, said="starting")
+        begins = "starting" if done < total else "all of them in earlier runs"
+        task = bar.add_task("", total=total, completed=done, said=begins)
 
         def hear(done: int, total: int, outcome: Outcome) -> None:
             nonlocal spoken
