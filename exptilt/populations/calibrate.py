@@ -7,6 +7,12 @@ With rewards r_1..r_n of such draws and w_i ∝ exp(r_i/β), normalised, the til
 KL falls and ESS rises with β, so a target for either gives one β (`choose_beta`). For Gaussian rewards of standard
 deviation σ, KL = σ²/(2β²) and ESS/n = exp(-σ²/β²).
 
+So does the rate at which a chain on π accepts a whole new response from p, E[min(1, exp((r' - r)/β))] with r of π and r' of p:
+
+    acceptance = Σ_{i≠j} min(w_i, w_j)/(n - 1).
+
+Chains that keep the start of a response, such as QAlign's, accept more often than that.
+
 Best-of-n has no β, but for Gaussian rewards its typical reward is the tilt's at β ≈ σ_d/sqrt(2·log(n·ω_d)), with σ_d
 and ω_d of the dominant part of a two-Gaussian fit (QAlign: Faria and Smith, 2504.03790, eq. 10 and appendix A).
 """
@@ -27,18 +33,22 @@ Pilot = Sequence[float] | Floats | Population
 """Rewards of draws from p; or the population of `Independent` without a proposal, of any β, whose rewards are taken."""
 
 
-def choose_beta(rewards: Pilot, *, kl: float | None = None, ess: float | None = None) -> float:
-    """The β at which the pilot's estimate of KL(π‖p) is `kl` nats, or its ESS is the share `ess` of its draws.
+def choose_beta(rewards: Pilot, *, kl: float | None = None, ess: float | None = None, acceptance: float | None = None) -> float:
+    """The β at which the pilot's estimate of KL(π‖p) is `kl` nats, its ESS the share `ess`, or the rate of a chain `acceptance`.
 
-    Give exactly one, `kl` > 0 or 0 < `ess` < 1. Drafts of reward -inf count as drawn and excluded. n draws cannot
-    show a KL above log n, and are a poor judge of one near it: keep `kl` below log n by 2 nats or more.
+    Give exactly one, `kl` > 0, 0 < `ess` < 1 or 0 < `acceptance` < 1. Drafts of reward -inf count as drawn and excluded. n draws
+    cannot show a KL above log n, and are a poor judge of one near it: keep `kl` below log n by 2 nats or more.
     Raises ValueError with the attainable range where no β reaches the target.
     """
     values = _rewards(rewards)
-    if (kl is None) == (ess is None):
-        raise ValueError(f"choose_beta(kl={kl}, ess={ess}): give exactly one of kl (nats) and ess (share of the draws)")
-    name, target, measure = ("kl", kl, tilt_kl) if kl is not None else ("ess", ess, tilt_ess)
-    assert target is not None
+    measures = {"kl": (kl, tilt_kl), "ess": (ess, tilt_ess), "acceptance": (acceptance, tilt_acceptance)}
+    given = [(name, target, measure) for name, (target, measure) in measures.items() if target is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"choose_beta(kl={kl}, ess={ess}, acceptance={acceptance}): give exactly one of kl (nats), ess (share of the "
+            "draws) and acceptance (share of the moves)"
+        )
+    [(name, target, measure)] = given
     finite = values[values > -math.inf]
     at_zero = measure(np.where(values == values.max(), 0.0, -math.inf), 1.0)
     at_infinity = measure(np.where(values > -math.inf, 0.0, -math.inf), 1.0)
@@ -62,6 +72,13 @@ def tilt_kl(rewards: Sequence[float] | Floats, beta: float) -> float:
 def tilt_ess(rewards: Sequence[float] | Floats, beta: float) -> float:
     """ESS at β as a share of the draws from p, between 1/n and 1."""
     return math.exp(-log_sum(2.0 * _log_weights(rewards, beta))) / len(rewards)
+
+
+def tilt_acceptance(rewards: Sequence[float] | Floats, beta: float) -> float:
+    """The rate at which a chain on π accepts a whole new draw from p, estimated from rewards of draws from p, between 0 and 1."""
+    weights = np.sort(np.exp(_log_weights(rewards, beta)))
+    above = np.arange(len(weights))[::-1]  # how many are no smaller than each
+    return 2.0 * float(weights @ above) / (len(weights) - 1)
 
 
 def _log_weights(rewards: Sequence[float] | Floats, beta: float) -> Floats:

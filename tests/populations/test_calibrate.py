@@ -12,7 +12,15 @@ from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.engines.table import TableEngine
 from exptilt.keys import Key
-from exptilt.populations.calibrate import best_of_n_of_beta, beta_of_best_of_n, choose_beta, dominant, tilt_ess, tilt_kl
+from exptilt.populations.calibrate import (
+    best_of_n_of_beta,
+    beta_of_best_of_n,
+    choose_beta,
+    dominant,
+    tilt_acceptance,
+    tilt_ess,
+    tilt_kl,
+)
 from exptilt.populations.population import Population
 from exptilt.samplers.ets import ETS
 from exptilt.samplers.independent import Independent
@@ -25,11 +33,12 @@ def gaussian(mean: float, sd: float, count: int = 5000) -> np.ndarray:
 
 @pytest.mark.parametrize("sd", [0.5, 2.0])
 def test_gaussian_rewards_give_the_closed_forms(sd):
-    """KL = σ²/(2β²) and ESS/n = exp(-σ²/β²)."""
+    """KL = σ²/(2β²), ESS/n = exp(-σ²/β²), and a chain accepts a new draw at the rate erfc(σ/(2β))."""
     rewards = gaussian(-3.0, sd)
     assert choose_beta(rewards, kl=0.5) == pytest.approx(sd, rel=0.01)
     assert choose_beta(rewards, kl=0.08) == pytest.approx(sd / 0.4, rel=0.01)
     assert choose_beta(rewards, ess=0.5) == pytest.approx(sd / math.sqrt(math.log(2)), rel=0.01)
+    assert choose_beta(rewards, acceptance=math.erfc(0.4)) == pytest.approx(sd / 0.8, rel=0.01)
 
 
 def test_two_level_rewards_are_exact():
@@ -42,6 +51,17 @@ def test_two_level_rewards_are_exact():
     assert tilt_ess(rewards, 1.0) == pytest.approx(ess, abs=1e-12)
     assert choose_beta(rewards, kl=kl) == pytest.approx(1.0, abs=1e-9)
     assert choose_beta(rewards, ess=ess) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_the_acceptance_rate_is_that_of_the_chain():
+    """Of a chain that proposes draws from p anew, by all its moves between 40 rewards; the state itself is no draw."""
+    rewards = np.random.default_rng(0).normal(0, 1, 40)
+    pi = np.exp(rewards / 0.7)
+    pi /= pi.sum()
+    moves = [pi[i] * min(1.0, math.exp((rewards[j] - rewards[i]) / 0.7)) / 39 for i in range(40) for j in range(40) if i != j]
+    assert tilt_acceptance(rewards, 0.7) == pytest.approx(sum(moves), abs=1e-12)
+    with pytest.raises(ValueError, match="acceptance lies between 0 and 1"):
+        choose_beta(rewards, acceptance=1.5)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e12])
@@ -80,6 +100,8 @@ def test_arguments_are_checked():
         choose_beta([0.0, 1.0])
     with pytest.raises(ValueError, match="exactly one"):
         choose_beta([0.0, 1.0], kl=0.1, ess=0.5)
+    with pytest.raises(ValueError, match="exactly one"):
+        choose_beta([0.0, 1.0], acceptance=0.1, ess=0.5)
     with pytest.raises(ValueError, match="two rewards or more"):
         choose_beta([1.0], kl=0.1)
     with pytest.raises(ValueError, match="without NaN"):
