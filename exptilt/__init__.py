@@ -29,6 +29,7 @@ from exptilt.errors import (
     SelectError,
     StoreError,
     TargetError,
+    TrainError,
     WeightsError,
 )
 from exptilt.keys import Key
@@ -87,6 +88,7 @@ __all__ = [
     "SuffixMCMC",
     "Target",
     "TargetError",
+    "TrainError",
     "Turn",
     "WeightsError",
     "answers",

@@ -78,6 +78,10 @@ class StoreError(ExptiltError):
     """The results file is corrupt, or belongs to a run with other settings."""
 
 
+class TrainError(ExptiltError):
+    """A training run cannot begin, go on or be written: its message says what to change, and what is kept."""
+
+
 class ClusterError(ExptiltError):
     """The Ray cluster cannot be reached, has no room, or lost its last worker."""
 

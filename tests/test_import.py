@@ -19,6 +19,7 @@ def python(code: str) -> str:
 
 def test_heavy_packages_wait_until_they_are_used() -> None:
     heavy = {"torch", "transformers", "tokenizers", "rich", "tyro", "matplotlib", "pytest", "requests", "fastapi"}
+    heavy |= {"accelerate", "datasets", "peft", "trl"}
     assert python(f"import sys, exptilt; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 

@@ -131,7 +131,7 @@ def reading(name: str, kind: str = CAUSAL) -> Iterator[None]:
     kind: what it must be.
     """
     try:
-        with _quiet():
+        with quiet():
             yield
     except ImportError as error:
         raise ModelError(
@@ -193,7 +193,8 @@ def _some(keys: list[str]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and notices off the terminal."""
     logging_of = transformers.utils.logging
     level, bars = logging_of.get_verbosity(), logging_of.is_progress_bar_enabled()
     logging_of.set_verbosity_error()
