@@ -86,7 +86,7 @@ def _add_fit(parser: argparse.ArgumentParser, kind: Kind) -> None:
     rate = standard["learning_rate"]
     group.add_argument("--learning-rate", type=real, metavar="X", default=rate, help=f"at its peak; default {rate:g}")
     group.add_argument("--lora", type=whole, metavar="RANK", help="train LoRA matrices of this rank; default all weights")
-    group.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1; default CUDA where there is one")
+    group.add_argument("--device", metavar="NAME", help="cpu or cuda; default CUDA where there is one")
 
 
 def _fit(args: argparse.Namespace) -> Fit:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,7 +139,12 @@ def arguments(fit: Fit, folder: Folder, steps: int, kind: type[Any] = transforme
         "dataloader_pin_memory": False,
         "bf16": False,
     }
-    return kind(**{**given, **more})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL gives arguments names that transformers is giving up
+        made = kind(**{**given, **more})
+    if made.n_gpu > 1:
+        made._n_gpu = 1  # on several the Trainer would copy the model, and a step would have more rows than it is told
+    return made
 
 
 class Watcher(transformers.TrainerCallback):

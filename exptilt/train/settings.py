@@ -29,7 +29,7 @@ class Fit:
     rank: of LoRA matrices on all linear layers, merged into the model at the end; None trains all weights.
     checkpoint: steps between checkpoints.
     seed: of the order of the drafts, and of new weights.
-    device: None takes CUDA where there is one, else the CPU.
+    device: "cpu" or "cuda"; None takes CUDA where there is one. One GPU is used: CUDA_VISIBLE_DEVICES says which.
     """
 
     epochs: int = 1
@@ -51,6 +51,8 @@ class Fit:
             raise ValueError(f"learning_rate={self.learning_rate!r} must be a positive finite number")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup={self.warmup!r} must be a share of the steps, from 0 to 1")
+        if self.device not in (None, "cpu", "cuda"):
+            raise ValueError(f'device={self.device!r} must be "cpu" or "cuda"; CUDA_VISIBLE_DEVICES says which GPU')
         if self.batch % (self.rows or self.batch):
             raise ValueError(f"rows={self.rows} must divide batch={self.batch}: a step adds up whole groups of rows")
 
@@ -58,7 +60,7 @@ class Fit:
 class Folder:
     """The folder of a training run: its record, its checkpoints and, at the end, the model.
 
-    settings: everything that decides the result, as JSON values; a folder that was begun with others is refused.
+    settings: everything that decides the result, as JSON values. A folder that has a model or a checkpoint of others is refused.
     Raises TrainError.
     """
 
@@ -68,7 +70,7 @@ class Folder:
         self.checkpoints = self.path / CHECKPOINTS
         found = self._read()
         self.summary: dict[str, Any] | None = found.get("summary")
-        if not found:
+        if found.get("settings") != self.settings:
             self._write({"settings": self.settings})
 
     def _read(self) -> dict[str, Any]:
@@ -82,7 +84,8 @@ class Folder:
             before = found["settings"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainError(f"{file} is not the record of a training run ({error}): give another folder") from error
-        if differences := changes(before, self.settings):
+        differences = changes(before, self.settings)
+        if differences and ("summary" in found or any(self.checkpoints.glob("checkpoint-*"))):
             raise TrainError(
                 f"{self.path} holds a training run with other settings (there → here): {differences}. Go on with the settings "
                 "there, or give another folder."

@@ -173,7 +173,9 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path: Path, monkeypatch: pyt
 
 
 def test_other_settings_are_another_run(tmp_path: Path) -> None:
-    Folder(tmp_path / "out", {"fit": {"epochs": 1}})
+    Folder(tmp_path / "out", {"fit": {"epochs": 3}})
+    begun = Folder(tmp_path / "out", {"fit": {"epochs": 1}})  # before there is a checkpoint, nothing can be lost
+    (begun.checkpoints / "checkpoint-1").mkdir(parents=True)
     with pytest.raises(TrainError, match=r"other settings \(there → here\): fit\.epochs: 1 → 2"):
         Folder(tmp_path / "out", {"fit": {"epochs": 2}})
     (tmp_path / "mine").mkdir()

@@ -109,4 +109,4 @@ def test_a_function_is_for_tables() -> None:
 
 def test_it_is_an_engine() -> None:
     rambling = TwistedEngine(table().with_sampling(max_tokens=8), lambda prefix: [0.5, 0.1 * len(prefix), -2.0])
-    assert len(check_engine(rambling, [PROMPT, "something else"])) > 5
+    assert len(check_engine(rambling, [PROMPT, "something else"], stops=False)) > 5
