@@ -73,18 +73,18 @@ def test_the_power_needs_a_length_times_beta_above_one() -> None:
         Power(4, 0.25)
 
 
-@pytest.mark.parametrize(("form", "rank"), [(Tilt(), None), (Power(4, 0.75), 16)], ids=["tilt, full", "power, lora"])
+@pytest.mark.parametrize(("form", "rank"), [(Tilt(), None), (Power(4, 0.5), 16)], ids=["tilt, full", "power, lora"])
 def test_the_shipped_decoder_learns_the_target(tmp_path: Path, form: Form, rank: int | None) -> None:
-    """Of the three likeliest tokens four are drawn: 81 responses at most, each scored exactly. Before: 0.3 nats and more."""
+    """Two of the four likeliest tokens are drawn: 16 responses at most, each scored exactly."""
     prompt = "Tom has 3 apples and buys 4 more. How many apples does Tom have?"
-    with xt.load("tiny", top_k=3, max_tokens=4, temperature=1.3) as engine:
+    with xt.load("tiny", top_k=4, max_tokens=2, temperature=2.0) as engine:
         store = drawn(tmp_path, engine, digits, 0.5, 4000, [prompt])
         log_p = enumerated(engine, prompt)
-    fit = Fit(epochs=80, batch=128, learning_rate=5e-4 if rank is None else 4e-3, rank=rank)  # all drafts at once: no noise
+    fit = Fit(epochs=60, batch=64, learning_rate=1e-3 if rank is None else 1e-2, rank=rank)  # all drafts at once: no noise
     aligned = align("tiny", [store], tmp_path / "out", form=form, fit=fit)
     p = np.array([*log_p.values()])
     logs = p + (form.exponent * p if isinstance(form, Power) else 2 * np.array([*map(digit_count, log_p)]))
-    with xt.load(aligned.model, max_tokens=4, temperature=1.3) as student:
+    with xt.load(aligned.model, max_tokens=2, temperature=2.0) as student:
         scores = np.array([sum(each) for each in student.score([xt.Draft(prompt, tokens) for tokens in log_p])])
     pi = shares(logs)
     assert float(np.sum(pi * (np.log(pi) - p))) > 0.1
@@ -101,6 +101,6 @@ def digits(prompt: object, drafts: list[xt.Draft]) -> list[float]:
 
 
 def enumerated(engine: Engine, prompt: str) -> dict[tuple[int, ...], float]:
-    """Every response of at most four tokens with its log-probability, from the tokens that were seen at each prefix."""
+    """The responses with their log-probabilities: all that 3,000 draws find."""
     drafts = engine.extend([engine.start(prompt)] * 3000, [xt.Key(1).child(i) for i in range(3000)])
     return {draft.tokens: math.fsum(draft.logq or ()) for draft in drafts}
