@@ -41,8 +41,7 @@ class Kind(NamedTuple):
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    asked = [word for word in argv if not word.startswith("-")][1:2]
-    kind = KINDS.get(asked[0] if asked else "", KINDS["align"])
+    kind = KINDS[next((word for word in argv if word in KINDS), "align")]
     parser.add_argument("kind", metavar="KIND", choices=tuple(KINDS), help=", ".join(KINDS))
     groups.add_model(parser)
     kind.flags(parser, argv)

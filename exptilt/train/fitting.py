@@ -92,7 +92,7 @@ def fit_rows(
     watch = Watcher(progress, steps, fit, folder)
 
     def mean(output: Any, labels: Tensor, num_items_in_batch: object = None) -> Tensor:
-        found = loss(output, labels) / fit.batch
+        found = loss(output, labels) / min(fit.batch, len(rows))
         if not torch.isfinite(found):
             raise not_finite(found.item(), watch.step + 1, steps, fit, folder)
         return found
