@@ -73,7 +73,7 @@ def test_the_power_needs_a_length_times_beta_above_one() -> None:
         Power(4, 0.25)
 
 
-@pytest.mark.parametrize(("form", "rank"), [(Tilt(), None), (Power(4, 0.5), 16)], ids=["tilt, full", "power, lora"])
+@pytest.mark.parametrize(("form", "rank"), [(Tilt(), None)], ids=["tilt, full"])
 def test_the_shipped_decoder_learns_the_target(tmp_path: Path, form: Form, rank: int | None) -> None:
     """Two of the three likeliest tokens are drawn: 9 responses at most, each scored exactly."""
     prompt = "Tom has 3 apples and buys 4 more. How many apples does Tom have?"
