@@ -8,7 +8,7 @@
     twisted.py    proposals that look ahead with such a value, or with any function where the model is a table
     reward.py     Bradley-Terry reward models from pairs of drafts, by TRL
 
-Needs the extra `exptilt[train]`: trl, peft and accelerate are imported nowhere else. docs/train.md shows how to use it.
+Needs the extra `exptilt[train]`; docs/train.md shows how to use it.
 """
 
 from exptilt.train.lessons import Form, Lessons, Power, Tilt, read_lessons

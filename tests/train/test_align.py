@@ -73,14 +73,19 @@ def test_the_power_needs_a_length_times_beta_above_one() -> None:
         Power(4, 0.25)
 
 
-@pytest.mark.parametrize(("form", "rank"), [(Tilt(), None)], ids=["tilt, full"])
-def test_the_shipped_decoder_learns_the_target(tmp_path: Path, form: Form, rank: int | None) -> None:
-    """Two of the three likeliest tokens are drawn: 9 responses at most, each scored exactly."""
+@pytest.mark.parametrize(
+    ("form", "rank", "near"),
+    [(Tilt(), None, 0.01), (Power(4, 0.5), None, 0.01), (Power(4, 0.5), 16, 0.07)],
+    ids=["tilt, full", "power, full", "power, lora"],
+)
+def test_the_shipped_decoder_learns_the_target(tmp_path: Path, form: Form, rank: int | None, near: float) -> None:
+    """Two of the three likeliest tokens are drawn: 9 responses at most, each scored exactly. LoRA leaves the last norm and layer as
+    they are, which bounds the logits: at this temperature some 6 % of its mass stay on the tokens that p never draws."""
     prompt = "Tom has 3 apples and buys 4 more. How many apples does Tom have?"
     with xt.load("tiny", top_k=3, max_tokens=2, temperature=2.0) as engine:
         store = drawn(tmp_path, engine, digits, 0.4, 4000, [prompt])
         log_p = enumerated(engine, prompt)
-    fit = Fit(epochs=100, batch=64, learning_rate=1e-3 if rank is None else 1e-2, rank=rank)  # all drafts at once: no noise
+    fit = Fit(epochs=100, batch=64, learning_rate=1e-3 if rank is None else 3e-3, rank=rank)  # all drafts at once: no noise
     aligned = align("tiny", [store], tmp_path / "out", form=form, fit=fit)
     p = np.array([*log_p.values()])
     logs = p + (form.exponent * p if isinstance(form, Power) else np.array([*map(digit_count, log_p)]) / 0.4)
@@ -88,7 +93,7 @@ def test_the_shipped_decoder_learns_the_target(tmp_path: Path, form: Form, rank:
         scores = np.array([sum(each) for each in student.score([xt.Draft(prompt, tokens) for tokens in log_p])])
     pi = shares(logs)
     assert float(np.sum(pi * (np.log(pi) - p))) > 0.05
-    assert float(np.sum(pi * (np.log(pi) - scores))) < 0.01
+    assert float(np.sum(pi * (np.log(pi) - scores))) < near
     assert aligned.tokens > 0
 
 
