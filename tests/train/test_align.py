@@ -79,8 +79,11 @@ def test_the_power_needs_a_length_times_beta_above_one() -> None:
     ids=["tilt, full", "power, full", "power, lora"],
 )
 def test_the_shipped_decoder_learns_the_target(tmp_path: Path, form: Form, rank: int | None, near: float) -> None:
-    """Two of the three likeliest tokens are drawn: 9 responses at most, each scored exactly. LoRA leaves the last norm and layer as
-    they are, which bounds the logits: at this temperature some 6 % of its mass stay on the tokens that p never draws."""
+    """Two of the three likeliest tokens are drawn: 9 responses at most, each scored exactly.
+
+    LoRA leaves the last norm and layer as they are, which bounds the logits: at this temperature some 6 % of its mass stay on the
+    tokens that p never draws.
+    """
     prompt = "Tom has 3 apples and buys 4 more. How many apples does Tom have?"
     with xt.load("tiny", top_k=3, max_tokens=2, temperature=2.0) as engine:
         store = drawn(tmp_path, engine, digits, 0.4, 4000, [prompt])
