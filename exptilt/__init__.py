@@ -38,6 +38,7 @@ from exptilt.populations import until
 from exptilt.populations.calibrate import choose_beta
 from exptilt.populations.population import Population
 from exptilt.populations.select import best, draw, mbr, vote
+from exptilt.running.ask import Asked, ask
 from exptilt.running.cluster import Cluster
 from exptilt.running.example import Example
 from exptilt.running.examples import read_examples as examples
@@ -57,6 +58,7 @@ __all__ = [
     "SMC",
     "AllWeightsZero",
     "AnswerError",
+    "Asked",
     "Beam",
     "Block",
     "Budget",
@@ -93,6 +95,7 @@ __all__ = [
     "WeightsError",
     "answers",
     "asample",
+    "ask",
     "best",
     "choose_beta",
     "draw",

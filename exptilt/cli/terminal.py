@@ -129,10 +129,15 @@ def show_result(console: Console, result: Result, beta: float) -> None:
     console.print()
     for name, text in _facts(result, beta):
         console.print(labelled(name, text, "dim"))
-    for row, line in enumerate(_posterior(result.posterior or {})):
-        console.print(labelled("answers" if row == 0 else "", line, "dim"))
+    show_posterior(console, result.posterior or {})
     for sentence in result.warnings:
         console.print(labelled("warning", sentence, "yellow", "yellow"))
+
+
+def show_posterior(console: Console, posterior: Mapping[Any, float]) -> None:
+    """The answers of a vote, a line for each."""
+    for row, line in enumerate(_posterior(posterior)):
+        console.print(labelled("answers" if row == 0 else "", line, "dim"))
 
 
 def labelled(name: str, text: str | Text, style: str = "", name_style: str = "dim cyan") -> Table:

@@ -36,6 +36,7 @@ class Alias:
 
 
 ALIASES: Mapping[str, Alias] = {
+    "plain": Alias("independent", "one response, as the model draws it", {"n": 1}, reward="none"),
     "bon": Alias("independent", "best-of-n: of n responses the one with the highest reward", select="best"),
     "majority": Alias("independent", "self-consistency: the most frequent answer of n", select="majority", reward="none"),
     "qalign": Alias("mcmc", "QAlign: the chain of redrawn suffixes"),

@@ -62,6 +62,8 @@ text-align:left;vertical-align:top;padding:.3rem 1rem .3rem 0;max-width:34rem;wh
 .exptilt .xt-grid{stroke:var(--line)}
 .exptilt img{display:block;height:4.5rem;min-width:2rem;image-rendering:pixelated;border-radius:3px;margin:0}
 .exptilt .xt-card img{height:2.1rem;display:inline-block}
+.exptilt .xt-answer{font-size:1.6rem;font-weight:600;line-height:1.3}
+.exptilt .xt-advice{max-width:48rem;margin:.1rem 0 .7rem}
 .exptilt details{margin:.6rem 0 .2rem}
 .exptilt summary{cursor:pointer;color:var(--soft)}
 """

@@ -1,6 +1,7 @@
 """Recipes: how a prompt is answered, by the name of a model.
 
-A model's name may end in "@" and a sampler with a number, as in `smollm2@bon16`: the number is how many responses it draws.
+A model's name may end in "@" and a sampler or an alias (`exptilt.names.ALIASES`) with a number, as in `smollm2@bon16`: the number
+is how many responses it draws.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Catalogue:
     @property
     def models(self) -> list[str]:
         """The names that are listed; others follow from samplers' names."""
-        ready = (f"{self.name}@{suffix}" for suffix in READY if suffix in ("plain", "majority") or self.usual.reward != "none")
+        ready = (f"{self.name}@{suffix}" for suffix in READY if self.usual.reward != "none" or _rewardless(suffix))
         return [*dict.fromkeys((self.name, *ready, *self.more))]
 
     def recipe(self, model: str) -> Recipe:
@@ -99,15 +100,6 @@ class Catalogue:
 
     def _suffixed(self, suffix: str) -> Recipe | None:
         """The recipe of what stands after "@"; None where that is not a sampler."""
-        if suffix == "plain":
-            return replace(
-                self.usual,
-                chosen=names.choose_sampler("independent"),
-                settings={"n": 1},
-                select="draw",
-                reward="none",
-                until=None,
-            )
         found = re.fullmatch(r"([a-z-]+?)([0-9]{0,6})", suffix)
         if found is None or found[1] not in (*names.SAMPLERS.names, *names.ALIASES):
             return None
@@ -119,6 +111,7 @@ class Catalogue:
         own = self.usual.settings if chosen.name == self.usual.chosen.name else {}
         settings = {**own, counted: int(number)} if number and counted else own
         made = replace(self.usual, chosen=chosen, settings=settings, select=chosen.alias.select)
+        made = replace(made, until=None) if word == "plain" else made  # one response is all there is to ask about
         return made if chosen.alias.reward is None else replace(made, reward=chosen.alias.reward, beta=1.0)
 
     def target(self, recipe: Recipe, sampling: Mapping[str, Any], raw: bool = False) -> Target:
@@ -126,6 +119,12 @@ class Catalogue:
         engine = sampled(_bare(self.engine) if raw else self.engine, sampling)
         proposal = self.proposal and sampled(_bare(self.proposal) if raw else self.proposal, sampling)
         return Target(engine, self.rewards[recipe.reward], recipe.beta, proposal)
+
+
+def _rewardless(name: str) -> bool:
+    """Whether what stands after "@" is a method that needs no reward."""
+    alias = names.ALIASES.get(name)
+    return alias is not None and alias.reward == "none"
 
 
 def _bare(engine: Engine) -> Engine:

@@ -44,7 +44,7 @@ DOCTOR = "doctor toy --reward heads.py:heads"
 
 CASES = {
     # commands and flags
-    "smaple toy": "there is no command 'smaple': give sample, run, eval, doctor, report, export, train, serve, completion.",
+    "smaple toy": "there is no command 'smaple': give ask, sample, run, eval, doctor, report, export, train, serve, completion.",
     "sample toy why? --reward heads.py:heads": "the following arguments are required: --beta; see exptilt sample --help.",
     "sample toy why? --rewrd heads.py:heads --beta 1": "there is no option --rewrd here. Did you mean --reward? See",
     "run toy prompts.txt --reward none --output a.jsonl": "there is no option --output here. Did you mean --out? See exptilt run",
