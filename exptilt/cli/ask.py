@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from exptilt.cli import groups
+from exptilt.cli.sampling import add_sampling, model_of, sampling_of
 from exptilt.cli.terminal import counted, labelled, result_line, show_posterior, status
 from exptilt.cli.values import whole
 from exptilt.errors import UsageError
@@ -27,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("-n", "--n", type=whole, default=16, metavar="N", help="responses that vote; default 16")
     parser.add_argument("--seed", type=whole, metavar="N", default=0, help="the same seed gives the same answers; default 0")
     groups.add_answer(parser, "number")
-    groups.add_sampling(parser)
+    add_sampling(parser)
     parser.add_argument_group("output").add_argument(
         "--json", action="store_true", help="print one JSON object instead of the answer"
     )
@@ -38,9 +39,9 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     if args.n < 1:
         raise UsageError(f"-n {args.n} must be at least 1; see exptilt ask --help.")
     find_answer(args.answer or "number")  # a wrong name is refused before the model is loaded
-    given = {name: value for name, value in groups.sampling_of(args).items() if value is not None}
+    given = {name: value for name, value in sampling_of(vars(args)).items() if value is not None}
     with groups.checked(args), status(console, f"loading {args.model}"):
-        engine = named_engine(args.model, **given)
+        engine = named_engine(model_of(args), **given)
     with status(console, "drawing"):
         asked = ask(engine, question, args.n, answer=args.answer or "number", seed=args.seed)
     if args.json:

@@ -81,7 +81,7 @@ class Asked:
         """The answer in a notebook: what was found, the advice, and the responses behind it."""
         found = "No answer" if self.answer is None else shortened(self.answer, 200)
         title = element("div", found, class_="xt-answer", dir_="auto")
-        return framed(title, element("div", self.advice, class_="xt-advice"), result_html(self.result))
+        return framed(title, element("div", self.advice, class_="xt-advice"), result_html(self.result, rated=False))
 
 
 def ask(
@@ -164,7 +164,8 @@ _VERIFIER = "Whether it is right, only a check can tell: give a reward (xt.sampl
 def _more(count: int, first: float, second: float, sure: float) -> str:
     """That the lead may be chance, and how many responses would settle it where that is within reach."""
     gap = first - second
-    needed = math.inf if gap <= 0 else 2.71 * (first + second - gap**2) / gap**2  # where the lead is 1.645 standard errors
+    even = 32 if count < 16 else math.inf  # of few responses a tie says nothing
+    needed = even if gap <= 0 else 2.71 * (first + second - gap**2) / gap**2  # where the lead is 1.645 standard errors
     wanted = max(8, 2 * count, needed)
     said = f"The lead may be chance: it is the model's most probable answer with a probability of {sure:.0%}."
     if wanted > _MOST:

@@ -44,13 +44,16 @@ class Shown(Protocol):
     def log_z(self) -> float | None: ...
 
 
-def result_html(result: Shown) -> Html:
-    """The chosen response, its numbers, the answers of a vote, its tree or chain, and behind a line the drafts."""
+def result_html(result: Shown, *, rated: bool = True) -> Html:
+    """The chosen response, its numbers, the answers of a vote, its tree or chain, and behind a line the drafts.
+
+    rated: whether there is a reward; without one, numbers that follow from it are left out.
+    """
     population = result.population
     grown = drawn(growth(population.trace, len(population), result.draft.glimpse), population.rewards)
     return joined(
         passage(result.draft.glimpse, chosen=True),
-        facts(*_numbers(result)),
+        facts(*_numbers(result, rated)),
         element("div", _how(result), class_="xt-soft"),
         [element("div", sentence, class_="xt-note") for sentence in result.warnings],
         shares(result.posterior) if result.posterior else None,
@@ -69,11 +72,11 @@ def shares(posterior: Mapping[Any, float]) -> Html:
     return element("div", *(cell for pair in cells for cell in pair), class_="xt-shares")
 
 
-def _numbers(result: Shown) -> list[tuple[str, str]]:
+def _numbers(result: Shown, rated: bool) -> list[tuple[str, str]]:
     population, usage = result.population, result.usage
-    told = [] if result.reward is None else [("reward", number(result.reward))]
-    told += [("mean reward", number(population.mean_reward))]
-    told += [] if result.log_z is None else [("log Ẑ", number(result.log_z))]
+    told = [("reward", number(result.reward))] if rated and result.reward is not None else []
+    told += [("mean reward", number(population.mean_reward))] if rated else []
+    told += [("log Ẑ", number(result.log_z))] if rated and result.log_z is not None else []
     told += [("ESS", f"{population.ess:.1f} of {len(population)}")] if population.proper or not population.even else []
     told += [("proved", result.proved)] if result.proved is not None else []
     return [*told, ("tokens", f"{usage.tokens:,}"), ("seconds", f"{usage.seconds:.1f}")]
