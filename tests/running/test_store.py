@@ -134,7 +134,7 @@ def test_every_line_is_plain_json(tmp_path: Path) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     rows = [json.loads(line, parse_constant=refuse) for line in store.read_text(encoding="ascii").splitlines()]
-    assert list(rows[0]) == ["exptilt", "settings", "hash", "code"]
+    assert list(rows[0]) == ["exptilt", "settings", "hash", "code", "made"]
     by_prompt = {row["prompt"]: row for row in rows[1:]}
     for result in results:
         assert isinstance(result, xt.Result)
