@@ -19,7 +19,7 @@ def page() -> HTMLResponse:
     """The page as a response, which may be sent many times."""
     style = asset(STYLE) + _own("serve.css")
     script = script_of([*map(asset, DRAWING), *map(_own, _SCRIPTS)])
-    allowed = policy(style, script, "connect-src 'self'", "img-src data:", "frame-ancestors 'none'")
+    allowed = policy(style, script, "connect-src 'self'", "frame-ancestors 'none'")
     headers = {
         "content-security-policy": allowed,
         "x-content-type-options": "nosniff",

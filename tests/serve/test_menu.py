@@ -51,6 +51,8 @@ def test_nothing_but_its_own_script_and_style_is_in_the_page() -> None:
     assert {part for part in policy.split("; ") if "-src" not in part} == {
         *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
     }  # fmt: skip
+    directives = [part.split()[0] for part in policy.split("; ")]
+    assert len({*directives}) == len(directives), "a browser ignores what is said a second time"
     assert "default-src 'none'" in policy
     assert "connect-src 'self'" in policy
     assert not re.search(r"<[^>]* (?:src|onclick|onload|style|action)=", html)
