@@ -42,7 +42,7 @@ class Kind(NamedTuple):
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     kind = KINDS[next((word for word in argv if word in KINDS), "align")]
-    parser.add_argument("kind", metavar="KIND", choices=tuple(KINDS), help=", ".join(KINDS))
+    parser.add_argument("kind", metavar=f"{{{','.join(KINDS)}}}", choices=tuple(KINDS), help="what is fitted")
     groups.add_model(parser)
     kind.flags(parser, argv)
     _add_fit(parser, kind)
@@ -68,9 +68,7 @@ def _add_align(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     )
     group.add_argument("--beta", type=positive, metavar="X", help="β; default that of the results files")
     group.add_argument("--length", type=whole, metavar="N", help="L of rlif: tokens of a response that self-certainty averages")
-    group.add_argument(
-        "--reward", metavar="SPEC", help="draw from the model as it goes: PROMPTS instead of STORE (see its --help)"
-    )
+    parser.set_defaults(reward=None)  # a command line that has --reward gets the flags for drawing
 
 
 def _add_fit(parser: argparse.ArgumentParser, kind: Kind) -> None:
@@ -84,8 +82,9 @@ def _add_fit(parser: argparse.ArgumentParser, kind: Kind) -> None:
         group.add_argument(f"--{name}", type=whole, metavar="N", default=standard[name], help=text)
     rate = standard["learning_rate"]
     group.add_argument("--learning-rate", type=real, metavar="X", default=rate, help=f"at its peak; default {rate:g}")
-    group.add_argument("--lora", type=whole, metavar="RANK", help="train LoRA matrices of this rank; default all weights")
-    group.add_argument("--device", metavar="NAME", help="cpu or cuda; default CUDA where there is one")
+    group.add_argument("--lora", type=whole, metavar="N", help="train LoRA matrices of this rank; default all weights")
+    if "--device" not in groups.flags_of(parser):  # which a model that draws has already
+        group.add_argument("--device", metavar="NAME", help="cpu or cuda; default CUDA where there is one")
 
 
 def _fit(args: argparse.Namespace) -> Fit:

@@ -205,7 +205,7 @@ def _lesson(drawn: Drawn, form: Form) -> Lesson | None:
         population = untilted(drawn, whole=form.whole)
         log_w = population.log_w + form.factors(population)
     held = np.flatnonzero(log_w > -math.inf)
-    return Lesson(drawn.prompt, tuple(population.drafts[row] for row in held), np.exp(log_shares(log_w[held])))
+    return Lesson(drawn.prompt, tuple(population.drafts[int(row)] for row in held), np.exp(log_shares(log_w[held])))
 
 
 def untilted(drawn: Drawn, *, whole: bool) -> Population:

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from exptilt.draft import Draft, Prompt
-from exptilt.engines.checkpoints import CAUSAL, device_or_default, digest, dtype_named, read_whole, reading
+from exptilt.engines.checkpoints import CAUSAL, Form, Repository, digest, read_whole, reading
 from exptilt.engines.files import find_source, model_file, shipped
 from exptilt.engines.language import LanguageEngine
 from exptilt.engines.row import LeftToRight
@@ -113,8 +113,8 @@ def read_student(name: str, engines: Sequence[Settings], device: str | None = No
         )
     with reading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    kind = dtype_named(asked.get("dtype") or "float32")
-    model = read_whole(transformers.AutoModelForCausalLM, source, name, CAUSAL, device=device_or_default(device), dtype=kind)
+    form = Form(dtype=asked.get("dtype") or "float32", device=device)
+    model = read_whole(transformers.AutoModelForCausalLM, source, name, CAUSAL, form=form, files=Repository())
     known = [each["weights"] for each in engines if "weights" in each]
     if known and digest(model) not in known:
         raise TrainError(

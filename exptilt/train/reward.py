@@ -133,7 +133,8 @@ def _fitted(
     model: str, pairs: list[Pair], held_out: float, fit: Fit, folder: Folder, progress: Progress | None
 ) -> dict[str, Any]:
     from datasets import Dataset
-    from trl import RewardConfig, RewardTrainer
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
 
     network, tokenizer = _begun(model, fit)
     rows = _tokenized(pairs, Tokenizer(tokenizer, model), network.config.get_text_config(), model)

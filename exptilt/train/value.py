@@ -137,7 +137,7 @@ def _example(drawn: Drawn, form: Tilt) -> _Example | None:
     log_u = log_shares(population.log_w[held])
     worth = np.exp(log_h[held] - log_sum(log_u + log_h[held]))
     beta = form.beta or population.beta or math.nan
-    return _Example(drawn.prompt, tuple(population.drafts[row] for row in held), np.exp(log_u), worth, beta)
+    return _Example(drawn.prompt, tuple(population.drafts[int(row)] for row in held), np.exp(log_u), worth, beta)
 
 
 def _rows(student: Student, found: _Example, scale: float) -> list[Row]:
