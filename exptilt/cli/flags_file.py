@@ -84,7 +84,7 @@ def parse_with(
     flags: Flags, whole: argparse.ArgumentParser, parser: argparse.ArgumentParser, argv: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str]]:
     """Parse a command line with the values of a file as its defaults. whole: the program's parser, parser: the command's."""
-    known = {name_of(action): action for action in parser._actions if action.dest not in _NOT_KEPT}
+    known = {name_of(action): action for action in parser._actions if _is_kept(action)}
     for name, value in flags.values.items():
         if name not in known:
             near = did_you_mean(name, known)
@@ -122,6 +122,11 @@ def _place(
             parser.error(f"the following arguments are required: {action.metavar}")
         setattr(args, action.dest, value)
     return words
+
+
+def _is_kept(action: argparse.Action) -> bool:
+    """Whether a file has it: not where it is another spelling of a flag, which is hidden."""
+    return action.dest not in _NOT_KEPT and action.help is not argparse.SUPPRESS
 
 
 def name_of(action: argparse.Action) -> str:
@@ -176,7 +181,7 @@ def given_words(parser: argparse.ArgumentParser, whole: argparse.ArgumentParser,
     """The words of the command line by their keys, as they were written and without defaults. It changes the parser."""
     keys = {}
     for action in parser._actions:
-        if action.dest not in _NOT_KEPT:
+        if _is_kept(action):
             keys[action.dest] = name_of(action)
         action.type, action.default, action.required = None, argparse.SUPPRESS, False
     positionals = [action for action in parser._actions if not action.option_strings]

@@ -24,7 +24,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--min-p", type=real, metavar="X", help="keep tokens at least this many times as probable as the likeliest; default all"
     )
     group.add_argument("--max-tokens", type=whole, metavar="N", help="the cap on a response; default 256")
-    group.add_argument("--max-new-tokens", dest="max_tokens", type=whole, help=argparse.SUPPRESS)  # as transformers calls it
+    usual = "--max-new-tokens"  # as transformers calls it
+    group.add_argument(usual, dest="max_tokens", type=whole, metavar="N", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help="end a response before this text; may be given more than once"
     )
