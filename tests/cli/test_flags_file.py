@@ -16,10 +16,10 @@ from tests.cli.conftest import Program
 
 ODD = 'a "quoted" word, ü ⟨β⟩ \\n \t and\nlines 007'
 WORDS = {
-    "N": "3", "X": "0.25", "N|TEXT": "7", "X,X,..": "1,0.5", "N,N,N": "5e8,0,1e9", "ID": "198", "RANK": "4",
+    "N": "3", "X": "0.25", "N|TEXT": "7", "X,X,..": "1,0.5", "N,N,N": "5e8,0,1e9", "ID": "198",
     "JSON": '{"a": [1, true]}', "NAME=VALUE": "rows_memory=8000000000", "TEXT": ODD,
 }  # fmt: skip
-KEPT = [name for name in COMMANDS if name not in ("serve", "completion", "train")]  # train's flags depend on --reward
+KEPT = [name for name in COMMANDS if name not in ("serve", "completion")]
 
 
 def arguments_of(command: str, *words: str) -> argparse.ArgumentParser:
