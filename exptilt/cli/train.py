@@ -24,6 +24,7 @@ ABOUT = """Fit a model to what runs have drawn, without reinforcement learning.
   align    the model itself, to π ∝ p·exp(r/β), by weighted maximum likelihood: from results files, or with --reward from a
            file of prompts, drawing as it goes in --rounds
   value    a head that knows what each next token is worth, for proposals that look ahead and for value=
+  image    a diffusion model to a reward of its pictures, without reinforcement learning or by an RL-like loss
   reward   a Bradley-Terry reward model, from pairs of drafts; the result is a reward: classifier:DIR
 
 The same command goes on with a run that was stopped, from its last checkpoint. docs/train.md tells more."""
@@ -45,7 +46,8 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("kind", metavar=f"{{{','.join(KINDS)}}}", choices=tuple(KINDS), help="what is fitted")
     groups.add_model(parser)
     kind.flags(parser, argv)
-    _add_fit(parser, kind)
+    if kind is not KINDS["image"]:
+        _add_fit(parser, kind)
 
 
 def _add_align(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
@@ -187,15 +189,46 @@ def _reward(args: argparse.Namespace, console: Console) -> None:
     print(found.spec)
 
 
+def _add_image(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("prompts", metavar="PROMPTS", help=groups.PROMPTS)
+    groups.add_keys(parser.add_argument_group("prompts"))
+    groups.add_target(parser, names.choose_sampler("independent"))
+    group = parser.add_argument_group("fitting")
+    group.add_argument("--out", metavar="DIR", required=True, help="the folder of the result, new or empty")
+    forms = "weighted or resampled pictures of the model; rl: the reward by REINFORCE; default weighted"
+    group.add_argument("--form", default="weighted", **one_of("weighted", "resampled", "rl"), help=forms)
+    lines = {"draws": (64, "pictures of each prompt"), "steps": (200, "of training"), "batch": (64, "pictures of a step")}
+    for name, (standard, text) in {**lines, "seed": (0, "of pictures and noise")}.items():
+        group.add_argument(f"--{name}", type=whole, metavar="N", default=standard, help=f"{text}; default {standard}")
+    group.add_argument("--learning-rate", type=real, metavar="X", default=1e-4, help="at the beginning; default 0.0001")
+    parser.set_defaults(answer=None)
+
+
+def _image(args: argparse.Namespace, console: Console) -> None:
+    from exptilt.train.image import PictureFit, fit_pictures
+
+    fit = PictureFit(args.form, args.draws, args.steps, args.batch, args.learning_rate, args.seed)
+    asked = [example.prompt for example in read_examples(args.prompts, args.prompt_key, args.id_key)]
+    with status(console, f"loading {args.model}"):
+        target = groups.target_of(args)()
+    if target.proposal is not None:
+        raise UsageError("--proposal is not for train image, which draws from the model itself: leave it out")
+    fitted = fit_pictures(target, asked, args.out, fit, _progress(console))
+    show_note(console, f"median effective sample size {fitted.ess:.1f}; {fitted.forwards:,} evaluations; loss {fitted.loss:.4f}")
+    print(fitted.model)
+
+
 KINDS: Mapping[str, Kind] = {
     "align": Kind(_add_align, _align, {}),
     "value": Kind(_add_value, _value, {"epochs": 4, "batch": 64, "learning_rate": 3e-3, "checkpoint": 1000}),
+    "image": Kind(_add_image, _image, {}),
     "reward": Kind(_add_reward, _reward, {"batch": 128, "learning_rate": 1e-5}),
 }
 
 
 def execute(args: argparse.Namespace, console: Console) -> int:
-    require("exptilt train", "train", PACKAGES)
+    if args.kind != "image":  # which needs the packages of its model alone
+        require("exptilt train", "train", PACKAGES)
     prepare_torch("exptilt train")
     with groups.checked(args):
         try:

@@ -6,6 +6,7 @@
     align.py      a model fitted to π by weighted maximum likelihood; rounds.py: drawing and fitting in turn
     value.py      what each next token is worth, learned from rollouts; head.py: the network that says it
     twisted.py    proposals that look ahead with such a value, or with any function where the model is a table
+    image.py      a diffusion model fitted to a reward of its pictures, and the RL-like loss beside it
     reward.py     Bradley-Terry reward models from pairs of drafts, by TRL
 
 Needs the extra `exptilt[train]`; docs/train.md shows how to use it.

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import exptilt as xt
+from exptilt.cli import main
 from exptilt.core import Target
 from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
@@ -69,3 +70,15 @@ def test_bad_input_is_refused(engine: Any, tmp_path: Path) -> None:
         fit_pictures(target, ["nine"], tmp_path / "new")
     with pytest.raises(TargetError, match="not a pipeline of diffusers"):
         fit_pictures(toy, ["1"], tmp_path / "new")
+
+
+def test_the_command_fits_a_pipeline(engine: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.txt").write_text("1\n2\n")
+    model = f"{engine.name}?steps=4&null=3"
+    line = ["train", "image", model, str(tmp_path / "p.txt"), "--reward", "ink", "--beta", "0.1", "--out", str(tmp_path / "out")]
+    assert main([*line, "--draws", "4", "--steps", "2", "--batch", "4"]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"image:{tmp_path / 'out'}\n"
+    assert "effective sample size" in told.err
+    assert main([*line, "--draws", "1"]) == 2
+    assert "draws=1 must be a whole number of 2 or more" in " ".join(capsys.readouterr().err.split())
