@@ -159,7 +159,7 @@ def test_budgets(run: Run) -> None:
         (sample("--beta", "0"), "--beta: 0 must be a positive number"),
         (sample("--beta", "much"), "--beta: 'much' is not a number; see exptilt sample --help"),
         (sample("--sampler", "magic"), "there is no sampler 'magic': give ets, beam, independent,"),
-        (sample("--n", "4"), "there is no option --n 4 here: it belongs to --sampler independent or bon or majority."),
+        (sample("--n", "4"), "there is no option --n 4 here: it belongs to --sampler independent or plain or bon or majority."),
         (sample("--candidates", "0"), "ETS(candidates=0): give a whole number of 1 or more; see"),
         (sample("--candidates", "few"), "--candidates: 'few' is not a whole number; see"),
         (sample("--budget-tokens", "0"), "budget tokens=0 must be positive"),

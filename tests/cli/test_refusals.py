@@ -51,7 +51,7 @@ CASES = {
     "--verison": "there is no option --verison here. Did you mean --version? See exptilt --help.",
     f"{SAMPLE} --betta 2": "there is no option --betta 2 here. Did you mean --beta? See exptilt sample --help.",
     f"{SAMPLE} --budget-token=5": "there is no option --budget-token=5 here. Did you mean --budget-tokens?",
-    f"{SAMPLE} --n 3": "there is no option --n 3 here: it belongs to --sampler independent or bon or majority.",
+    f"{SAMPLE} --n 3": "there is no option --n 3 here: it belongs to --sampler independent or plain or bon or majority.",
     f"{SAMPLE} ever": "'ever' is one argument too many: put text with spaces in quotes.",
     f"{SAMPLE} --json=1": "--json: ignored explicit argument '1'",
     f"{SAMPLE} --sampler": "--sampler: expected one argument",
