@@ -75,9 +75,9 @@ def test_a_run_ends_at_the_first_population_that_meets_the_rule(least: float) ->
 def test_a_rule_is_described_in_a_results_file_without_addresses(tmp_path: Any) -> None:
     store, sampler = tmp_path / "a.jsonl", xt.Independent(50, batch=2)
     for _ in range(2):
-        results = xt.run(TARGET, ["x"], sampler, until=xt.until.sure(xt.answers.number), store=store)
-        assert isinstance(results[0], xt.Result)
-        assert str(results[0].limit).startswith("sure at 0.95: ")
+        (result,) = xt.run(TARGET, ["x"], sampler, until=xt.until.sure(xt.answers.number), store=store)
+        assert isinstance(result, xt.Result)
+        assert str(result.limit).startswith("sure at 0.95: ")
     assert " at 0x" not in store.read_text()
     with pytest.raises(xt.StoreError, match=r"until\.level"):
         xt.run(TARGET, ["x"], sampler, until=xt.until.sure(xt.answers.number, 0.99), store=store)
