@@ -187,8 +187,8 @@ class ImageEngine:
 
     @cached_property
     def _chain(self) -> Chain:
-        mark = int(digest(repr(sorted(self.settings.items(), key=str))), 16) % (1 << MARK_BITS)
-        network = digest(repr(sorted(self.model.settings.items(), key=str)))
+        mark = int(_digest(self.settings), 16) % (1 << MARK_BITS)
+        network = _digest(self.model.settings)
         chosen = self.sampling
         return Chain(self.schedule, self.noise, chosen.guidance, chosen.reuse, mark, network, self.model.shape, self.paths)
 
@@ -233,6 +233,11 @@ class ImageEngine:
             self._run([row])
             found = {length: row.states[length] for length in lengths}
         return {length: state for length, state in found.items() if state is not None}
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    """A digest of settings without the model's name: the same weights draw the same pictures from any folder."""
+    return digest(repr(sorted((key, value) for key, value in settings.items() if key != "model")))
 
 
 def _grown(draft: Draft, row: Row) -> Draft:
