@@ -74,17 +74,7 @@ def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
         check_text(f"reward {name}", drafts)
     try:
         given = reward(prompt, list(drafts))
-        if isinstance(given, Coroutine):
-            given.close()
-            raise RewardError(f"reward {name} is an async function: give one that returns the floats themselves")
-        if isinstance(given, Mapping | Set | str | bytes):  # a set or a mapping is iterable, but not in the order of the drafts
-            raise RewardError(f"reward {name} returned a {type(given).__name__} ({given!r:.60}): return one float for each draft")
-        items = list(given)
-        if odd := [item for item in items if item is None or isinstance(item, str | bytes)]:
-            raise RewardError(
-                f"reward {name} returned {odd[0]!r:.60} for a draft: return a float for each; -inf excludes a draft"
-            )
-        values = np.asarray(items, dtype=np.float64)
+        values = given.copy() if isinstance(given, np.ndarray) and given.dtype == np.float64 else _floats(name, given)
     except (ExptiltError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit too: a reward that calls exit() must not end the run
@@ -103,3 +93,16 @@ def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
             "Return finite floats; -inf excludes a draft."
         )
     return values
+
+
+def _floats(name: str, given: Any) -> Floats:
+    """What a reward returned, as numbers. Raises RewardError for what stands for none, or for numbers in no order."""
+    if isinstance(given, Coroutine):
+        given.close()
+        raise RewardError(f"reward {name} is an async function: give one that returns the floats themselves")
+    if isinstance(given, Mapping | Set | str | bytes):  # a set or a mapping is iterable, but not in the order of the drafts
+        raise RewardError(f"reward {name} returned a {type(given).__name__} ({given!r:.60}): return one float for each draft")
+    items = list(given)
+    if odd := [item for item in items if item is None or isinstance(item, str | bytes)]:
+        raise RewardError(f"reward {name} returned {odd[0]!r:.60} for a draft: return a float for each; -inf excludes a draft")
+    return np.asarray(items, dtype=np.float64)

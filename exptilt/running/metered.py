@@ -38,8 +38,8 @@ _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
 
 @dataclass(frozen=True)
 class MeteredEngine:
-    """An engine that runs `check` before each call, with the tokens that it may take at the most, and adds what the call did to
-    `works`.
+    """An engine that runs `check` before each call, with a function that tells how many tokens the call may take at the most, and
+    adds what the call did to `works`.
 
     scored: whether the reference model scores every draft that is drawn here, as it does those of a proposal: then a draft is
         begun only where both can be paid for.
@@ -48,7 +48,7 @@ class MeteredEngine:
 
     engine: Engine
     works: tuple[Work, ...]
-    check: Callable[[int], None]
+    check: Callable[[Callable[[], int]], None]
     cancel: Flag
     scored: bool = False
 
@@ -88,8 +88,7 @@ class MeteredEngine:
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         if all(draft.finish is not None for draft in drafts):
             return list(drafts)  # nothing to decide, so nothing to refuse: what is finished may still be rated
-        most = sum(longest(draft, self.max_tokens, tokens) for draft in drafts)
-        with self._counted(2 * most if self.scored else most) as engine:
+        with self._counted(lambda: self._most(drafts, tokens)) as engine:
             extended = engine.extend(drafts, keys, tokens)
         check_drawn(self.name, extended, [draft.decided for draft in drafts])
         return extended
@@ -97,14 +96,16 @@ class MeteredEngine:
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         if not drafts:
             return []
-        most = sum(max(0, draft.decided - start) for draft, start in zip(drafts, starts or [0] * len(drafts), strict=True))
-        with self._counted(most) as engine:
+        begun = starts or [0] * len(drafts)
+        with self._counted(
+            lambda: sum(max(0, draft.decided - start) for draft, start in zip(drafts, begun, strict=True))
+        ) as engine:
             scores = engine.score(drafts, starts)
         check_scored(self.name, scores)
         return scores
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
-        with self._counted(sum(draft.decided for draft in drafts)) as engine:
+        with self._counted(lambda: sum(draft.decided for draft in drafts)) as engine:
             if "certainty" not in engine.can or not isinstance(engine, CertainEngine):
                 raise CapabilityError(f'{self.name} cannot measure certainty: use an engine with "certainty" in its `can`')
             certainties = engine.certainty(drafts)
@@ -112,13 +113,19 @@ class MeteredEngine:
         return certainties
 
     def evidence(self, drafts: Sequence[Draft], key: Key, levels: int, noises: int) -> Floats:
-        with self._counted(0) as engine:
+        with self._counted(lambda: 0) as engine:
             if "evidence" not in engine.can or not isinstance(engine, EvidentEngine):
                 raise CapabilityError(f'{self.name} tells no evidence of its drafts: use an engine with "evidence" in its `can`')
             return engine.evidence(drafts, key, levels, noises)
 
+    def _most(self, drafts: Sequence[Draft], tokens: BlockSize | None) -> int:
+        """The tokens that a call of `extend` may take."""
+        cap = self.max_tokens
+        drawn = sum(longest(draft, cap, tokens) for draft in drafts)
+        return 2 * drawn if self.scored else drawn
+
     @contextmanager
-    def _counted(self, most: int) -> Iterator[Engine]:
+    def _counted(self, most: Callable[[], int]) -> Iterator[Engine]:
         self.check(most)
         work = Work()
         try:
@@ -153,7 +160,10 @@ class MeteredReward:
         names = [(prompt, draft.tokens, draft.finish, draft.order) for draft in drafts]
         fresh = {name: draft for name, draft in zip(names, drafts, strict=True) if name not in self.known}
         if fresh:
-            self.known.update(zip(fresh, self._rate(prompt, list(fresh.values())), strict=True))
+            rated = self._rate(prompt, list(fresh.values()))
+            self.known.update(zip(fresh, rated, strict=True))
+            if len(fresh) == len(drafts):
+                return rated
         self.usage.reused += len(drafts) - len(fresh)
         return np.array([self.known[name] for name in names], dtype=np.float64)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -177,8 +177,9 @@ class Session:
     def _tick(self) -> None:
         self.usage.seconds = time.monotonic() - self._began
 
-    def _check(self, most: int) -> None:
-        self._ask(self._budget, most)
+    def _check(self, most: Callable[[], int]) -> None:
+        """most: tells how many tokens the call to come may take; counted only where tokens have a limit."""
+        self._ask(self._budget, 0 if self._budget.tokens is None else most())
 
     def _check_reward(self) -> None:
         self._ask(self._reward_budget, 0)
