@@ -58,17 +58,19 @@ def test_a_refused_key_ends_the_pauses_of_other_prompts(serve: Callable[..., Any
     fake = Fake(table())
     engine = serve(fake)
     draw(engine, 1)
-    asked, paused = threading.Semaphore(0), threading.Event()
+    others, both, paused = set[int](), threading.Event(), threading.Event()
 
     def habit(path: str, body: dict[str, Any], answer: Any) -> Any:
         """The prompts are asked to wait, but the key is refused for the one with an X, once the others wait."""
         if not is_draw(path, body):
             return None
         if 1000 + ord("X") not in body["prompt"]:
-            asked.release()
+            others.update({1000 + ord("A"), 1000 + ord("B")} & set(body["prompt"]))
+            if len(others) == 2:
+                both.set()
             return BUSY
         paused.set()
-        assert all(asked.acquire(timeout=GUARD) for _ in range(2))
+        assert both.wait(GUARD)  # of both requests of X, which must not take each other's turns
         return 401, {}, {"error": {"message": "no such key"}}
 
     fake.habit = habit

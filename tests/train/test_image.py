@@ -34,7 +34,8 @@ def mean_reward(engine: Any) -> float:
 
 @pytest.mark.parametrize("form", ["weighted", "resampled", "rl"])
 def test_the_fitted_model_has_a_higher_reward(engine: Any, tmp_path: Path, form: Any) -> None:
-    fit = PictureFit(form=form, draws=64, steps=40 if form != "rl" else 80, batch=64, learning_rate=3e-3)
+    steps, rate = (80, 1e-3) if form == "rl" else (40, 3e-3)
+    fit = PictureFit(form=form, draws=64, steps=steps, batch=64, learning_rate=rate)
     target = Target(engine, Ink(), 0.02 if form != "rl" else 1e-4)
     before = torch.cat([each.flatten() for each in engine.model.module.parameters()]).clone()
     fitted = fit_pictures(target, ["1"], tmp_path / "out", fit)
