@@ -164,7 +164,7 @@ def measure(engine: Any, sampler: Any, questions: Sequence[str], flight: int, se
     xt.run(xt.Target(recording, digits, beta=0.3), questions, sampler, seed=seed, concurrency=flight)
     engine.backend.scheduler.batch = engine.backend.decoder
     free = Free()
-    replay = replace(recording, scheduler=Scheduler(free, max_rows=engine.backend.scheduler.max_rows, name="free"))
+    replay = replace(recording, scheduler=Scheduler(free, max_rows=engine.backend.scheduler.admission.max_rows, name="free"))
     began = time.process_time()
     xt.run(xt.Target(replay, digits, beta=0.3), questions, sampler, seed=seed, concurrency=flight)
     overhead = time.process_time() - began
