@@ -46,7 +46,7 @@ def test_each_round_draws_from_the_model_of_the_last_for_the_same_target(tmp_pat
         last = align_in_rounds(target, PROMPTS, tmp_path / "out", rounds=2, draws=200, fit=fit)
     first, second = (tmp_path / "out" / f"round-{number}" / "drawn.jsonl" for number in (1, 2))
     assert effective(second) > effective(first) + 0.1
-    log_z = [[line["log_z"] for line in read_store(store)[1].values()] for store in (first, second)]
+    log_z = [{name: line["log_z"] for name, line in read_store(store)[1].items()} for store in (first, second)]
     assert log_z[0] == pytest.approx(log_z[1], abs=0.25)
     assert last.model == f"hf:{tmp_path / 'out' / 'round-2' / 'model'}"
     assert read_store(second)[0]["proposal"]["model"].endswith("round-1/model")
