@@ -67,6 +67,11 @@ def longest(draft: Draft, cap: int, tokens: BlockSize | None) -> int:
     return room if most is None else min(room, most)
 
 
+def unscored(drafts: Sequence[Draft], starts: Sequence[int] | None) -> list[int]:
+    """How many tokens of each draft one call scores, from decision `starts[i]` on; all where that is None."""
+    return [max(0, draft.decided - start) for draft, start in zip(drafts, starts or [0] * len(drafts), strict=True)]
+
+
 @dataclass(frozen=True)
 class _Level:
     """A reward that is the same for all drafts: the highest there can be, where the reward tells it."""
@@ -152,7 +157,7 @@ class _Longest:
         return [_grown(draft, some, self.max_tokens) for draft, some in zip(drafts, new, strict=True)]
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
-        sizes = [max(0, draft.decided - start) for draft, start in zip(drafts, starts or [0] * len(drafts), strict=True)]
+        sizes = unscored(drafts, starts)
         self._count(scored=sum(sizes))
         return [np.zeros(size) for size in sizes]
 

@@ -30,7 +30,7 @@ from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
 from exptilt.errors import Cancelled, CapabilityError, RewardError
 from exptilt.keys import Floats, Key
 from exptilt.rating import bounds, rate, reward_name, told_maximum
-from exptilt.running.foresight import longest
+from exptilt.running.foresight import longest, unscored
 from exptilt.usage import Usage, Work
 
 _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
@@ -96,10 +96,7 @@ class MeteredEngine:
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         if not drafts:
             return []
-        begun = starts or [0] * len(drafts)
-        with self._counted(
-            lambda: sum(max(0, draft.decided - start) for draft, start in zip(drafts, begun, strict=True))
-        ) as engine:
+        with self._counted(lambda: sum(unscored(drafts, starts))) as engine:
             scores = engine.score(drafts, starts)
         check_scored(self.name, scores)
         return scores

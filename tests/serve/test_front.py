@@ -71,6 +71,15 @@ def begin(browser: Browser, prompt: str = "hi", **fields: str) -> None:
     browser.press("Enter", control=True)
 
 
+def begin_one_step(browser: Browser, server: Live, gate: Gate) -> None:
+    """Ask, without a plain draw beside it, and wait until the first step is drawn."""
+    browser.open(server.url)
+    browser.run("document.getElementById('ask').elements.beside.click()")
+    begin(browser, seed=SEED)
+    gate.allowed.release()
+    browser.wait(f"{COLUMNS} === 1")
+
+
 def ask(browser: Browser, prompt: str = "hi", **fields: str) -> None:
     begin(browser, prompt, **fields)
     browser.wait("!document.getElementById('cancel').hidden || document.querySelector('.note.bad') !== null")
@@ -150,11 +159,7 @@ def test_generations_are_watched_before_there_is_a_population(browser: Browser, 
 
 def test_escape_cancels_and_what_was_drawn_stays(browser: Browser, gate: Gate) -> None:
     with live(catalogue(reward=gate), Config(name="table", port=0, limits=LIMITS)) as server:
-        browser.open(server.url)
-        browser.run("document.getElementById('ask').elements.beside.click()")
-        begin(browser, seed=SEED)
-        gate.allowed.release()
-        browser.wait(f"{COLUMNS} === 1")
+        begin_one_step(browser, server, gate)
         browser.press("Escape")
         browser.wait("document.querySelector('.state.cancelled') !== null")
         assert browser.run(f"[{COLUMNS}, document.getElementById('go').disabled]") == [1, False]
@@ -164,11 +169,7 @@ def test_escape_cancels_and_what_was_drawn_stays(browser: Browser, gate: Gate) -
 
 def test_an_error_that_comes_late_is_told_beside_what_came_before(browser: Browser, gate: Gate) -> None:
     with live(catalogue(reward=gate), Config(name="table", port=0, limits=LIMITS)) as server:
-        browser.open(server.url)
-        browser.run("document.getElementById('ask').elements.beside.click()")
-        begin(browser, seed=SEED)
-        gate.allowed.release()
-        browser.wait(f"{COLUMNS} === 1")
+        begin_one_step(browser, server, gate)
         gate.fails = True
         gate.allowed.release()
         browser.wait("document.querySelector('#trouble .bad') !== null")
