@@ -140,6 +140,7 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
     options: dict[str, Any] = {"address": cluster.address, "log_to_driver": False, "logging_level": logging.ERROR}
     if cluster.address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray says 15: beside two busy programs a worker took minutes to start
         cores = None if cluster.workers is None else max(os.cpu_count() or 1, math.ceil(cluster.workers * cluster.cpus))
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _SHARED_MEMORY}
     try:

@@ -142,6 +142,12 @@ def test_a_run_goes_on_elsewhere(ray: object, tmp_path: Path) -> None:
     assert set(ids(store).values()) == {1}
 
 
+def test_workers_of_this_machine_have_their_turn(ray: Any) -> None:
+    """Ray lowers the priority of its workers by 15: beside busy programs one took ten minutes to load a model and never began."""
+    priority = ray.remote(lambda: os.getpriority(os.PRIO_PROCESS, 0))
+    assert ray.get(priority.remote()) == os.getpriority(os.PRIO_PROCESS, 0)
+
+
 def test_a_function_that_travelled_is_described_as_before() -> None:
     """Globals that a function does not read stay behind. One named like an attribute (`text`) was once taken for read,
     so that the settings of such a reward differed between the machine where it was written and all others."""
