@@ -85,6 +85,8 @@ def _check_output(args: argparse.Namespace, pictures: bool) -> None:
     """Refuse what does not suit the kind of answers that the model gives."""
     if not pictures and args.out is not None:
         raise UsageError(f"--out {args.out} is for pictures, and {args.model} answers in text, on standard output: leave it out.")
+    if args.out is not None and Path(args.out).exists() and not Path(args.out).is_dir():
+        raise UsageError(f"--out {args.out} is a file, and pictures go into a folder: give another name.")
     if pictures and args.out is None and not args.json:
         raise UsageError(f"{args.model} draws pictures: say where they go with --out FOLDER, or --json.")
     if pictures and args.show > 1:

@@ -87,6 +87,11 @@ class FittedPictures:
         return f"image:{self.folder}"
 
 
+def _as(module: Any, dtype: torch.dtype) -> Any:
+    """A network in a number type; diffusers warns of every change, also of one to the same type."""
+    return module if module.dtype == dtype else module.to(dtype)
+
+
 @dataclass(frozen=True)
 class Lessons:
     """Pictures to learn from, of all prompts. x: float32 [pictures, *shape]; conditions: of each; weights: ω, mean 1 in a
@@ -119,13 +124,13 @@ def fit_pictures(
     if not prompts:
         raise ValueError("there are no prompts: give one at least")
     lessons = draw_lessons(target, prompts, fit)
-    module = copy.deepcopy(engine.model.module).float()
+    module = _as(copy.deepcopy(engine.model.module), torch.float32)
     learner = _Learner(module, engine, lessons, target, list(prompts), fit)
     with torch.enable_grad():
         losses = learner.run(progress)
     network = engine.model
     pipeline = copy.copy(network.pipeline)
-    pipeline.register_modules(**{network.part: module.to(network.module.dtype)})
+    pipeline.register_modules(**{network.part: _as(module, network.module.dtype)})
     pipeline.save_pretrained(folder)
     return FittedPictures(folder, lessons.ess, float(np.mean(losses[-max(1, len(losses) // 10) :])), learner.forwards)
 

@@ -59,6 +59,7 @@ def test_a_run_and_its_report(draws: Any, tmp_path: Path) -> None:
     ("line", "message"),
     {
         SAMPLE: "toy draws pictures: say where they go with --out FOLDER, or --json.",
+        f"{SAMPLE} --out full": "--out full is a file, and pictures go into a folder: give another name.",
         f"{SAMPLE} --select vote --out x": "vote reads text, and these drafts have none",
         f"{SAMPLE} --sampler ets --candidates 2 --block x --out y": "or blocks counted in tokens, such as block=32",
         "sample toy nothing --reward ink --beta 1 --out x": "the prompt 'nothing' is no class",
@@ -66,6 +67,7 @@ def test_a_run_and_its_report(draws: Any, tmp_path: Path) -> None:
     }.items(),
 )
 def test_what_makes_no_sense_for_pictures_is_refused(draws: Any, line: str, message: str) -> None:
+    Path("full").write_text("a file")
     status, out, error = draws(line)
     assert status != 0
     assert out == ""

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from exptilt import names
 from exptilt.draft import Draft
-from exptilt.errors import RewardError, TargetError
+from exptilt.errors import ModelError, RewardError, TargetError
 from exptilt.rating import rate
-from exptilt.rewards import ImageClassifier, Ink, JpegSize, OfPictures, Symmetry
+from exptilt.rewards import ImageClassifier, Ink, JpegSize, OfPictures, Symmetry, TextSimilarity
+from exptilt.rewards.model.pictures import colours
+from tests.engines.image.pipelines import text_config, tokenizer
 
 RAMP = np.tile(np.linspace(0, 1, 8, dtype=np.float32), (8, 1))
 NOISE = np.random.default_rng(0).random((16, 16, 3))
@@ -64,8 +67,6 @@ def test_a_torch_module_classifies() -> None:
 
 
 def test_a_classifier_of_transformers(tmp_path: Path) -> None:
-    import transformers
-
     config = transformers.ViTConfig(
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=16, patch_size=8,
         id2label={0: "cat", 1: "owl, bird"}, label2id={"cat": 0, "owl, bird": 1},
@@ -76,6 +77,58 @@ def test_a_classifier_of_transformers(tmp_path: Path) -> None:
     assert np.exp(cat) + np.exp(bird) == pytest.approx([1.0, 1.0])
     found: Any = names.find_reward(f"image-classifier:{tmp_path}?label=owl")
     assert found("x", drafts_of(RAMP, NOISE)) == pytest.approx(bird)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random CLIP."""
+    folder = tmp_path_factory.mktemp("clip")
+    small = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**small, "image_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    config = transformers.CLIPConfig(text_config=text_config().to_dict(), vision_config=vision, projection_dim=6)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    size = {"height": 16, "width": 16}
+    reader = transformers.CLIPImageProcessor(size=size, crop_size=size)
+    transformers.CLIPProcessor(reader, tokenizer(folder / "words")).save_pretrained(folder)
+    return folder
+
+
+def test_similarities_are_the_models_own(clip: Path) -> None:
+    """Picture by picture and text by text against CLIP's own logits; a batch, its order and `text` make no difference."""
+    model, reader = transformers.CLIPModel.from_pretrained(clip).eval(), transformers.CLIPProcessor.from_pretrained(clip)
+    found, pictures = TextSimilarity(clip), [NOISE, 1 - NOISE, RAMP, RAMP.T]
+    for text in ("a cat", "dogs"):
+        alone = []
+        for picture in pictures:
+            with torch.inference_mode():
+                read = model(**reader(text=[text], images=[colours(picture)], return_tensors="pt"))
+                alone.append(float(read.logits_per_image[0, 0] / model.logit_scale.exp()))
+        together = found(text, drafts_of(*pictures))
+        assert together == pytest.approx(alone, abs=1e-5)
+        assert len(set(np.round(together, 4))) == 4
+        assert found(text, drafts_of(*pictures[::-1])) == pytest.approx(alone[::-1], abs=1e-5)
+        assert TextSimilarity(clip, text=text)("another prompt", drafts_of(*pictures)) == pytest.approx(alone, abs=1e-5)
+    named: Any = names.find_reward(f"text-similarity:{clip}?text=dogs")
+    assert named("x", drafts_of(*pictures)) == pytest.approx(found("dogs", drafts_of(*pictures)))
+
+
+def test_similarities_that_make_no_sense_are_refused(clip: Path, tmp_path: Path) -> None:
+    """Texts that are too long were once cut without a word."""
+    found, holed = TextSimilarity(clip), RAMP.copy()
+    holed[0, 0] = np.inf
+    with pytest.raises(RewardError, match=r"has 20 tokens, and .* reads 16: give text= a shorter one"):
+        found("abc " * 6, drafts_of(RAMP))
+    with pytest.raises(RewardError, match="draft 1 has 1 of 64 numbers that are NaN or infinite"):
+        found("a cat", drafts_of(RAMP, holed))
+    with pytest.raises(TargetError, match="draft 0 has none"):
+        found("a cat", [Draft("a cat", text="a text")])
+    transformers.CLIPTextModel(text_config()).save_pretrained(tmp_path / "text")
+    tokenizer(tmp_path / "words").save_pretrained(tmp_path / "text")
+    with pytest.raises(ModelError, match="compares no pictures with texts: give a CLIP"):
+        TextSimilarity(tmp_path / "text")
+    with pytest.raises(ModelError, match="nowhere"):
+        TextSimilarity(tmp_path / "nowhere")
 
 
 def test_names_on_the_command_line() -> None:

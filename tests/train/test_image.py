@@ -17,7 +17,7 @@ from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
 from exptilt.rewards import Ink
 from exptilt.train.image import PictureFit, draw_lessons, fit_pictures
-from tests.engines.image.pipelines import pixels
+from tests.engines.image.pipelines import pixels, texts, texts_xl
 from tests.engines.image.toys import Formula, bent, engine_of
 
 
@@ -44,6 +44,20 @@ def test_the_fitted_model_has_a_higher_reward(engine: Any, tmp_path: Path, form:
     after = torch.cat([each.flatten() for each in engine.model.module.parameters()])
     assert torch.equal(before, after)  # the engine itself is left alone
     assert fitted.forwards > 64 * 4
+
+
+@pytest.mark.parametrize("kind", [texts, texts_xl])
+@pytest.mark.parametrize("form", ["weighted", "rl"])
+def test_models_of_texts_are_fitted(tmp_path: Path, kind: Any, form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more texts than are kept, encodings made anew were kept with their gradient, and the next step failed."""
+    monkeypatch.setattr("exptilt.engines.image.prompts.KEPT", 1)
+    with xt.load(f"image:{kind(tmp_path / 'made')}", steps=3, scheduler="ddim") as engine:
+        target = Target(engine, Ink(), 0.1)
+        fit = PictureFit(form=form, draws=4, steps=3, batch=4)
+        fitted = fit_pictures(target, ["a cat", "a dog"], tmp_path / "out", fit)
+    with xt.load(fitted.model, steps=3, scheduler="ddim") as trained:
+        assert trained.settings["weights"] != engine.settings["weights"]
+        assert trained.settings["other weights"] == engine.settings["other weights"]
 
 
 def test_both_forms_have_the_same_gradient_in_the_mean(engine: Any) -> None:

@@ -23,10 +23,11 @@ import numpy as np
 
 from exptilt.blocks import Block, BlockSize
 from exptilt.draft import Draft, Prompt, check_filled
-from exptilt.engines.image.decode import Chain, Model, Rated, Row
 from exptilt.engines.image.evidence import estimate
+from exptilt.engines.image.model import Model
 from exptilt.engines.image.noise import MARK_BITS, Gaussian, Noise
 from exptilt.engines.image.paths import Paths
+from exptilt.engines.image.rows import Chain, Rated, Row
 from exptilt.engines.image.sampling import ImageSampling
 from exptilt.engines.image.steps import Schedule
 from exptilt.engines.sampling import check_count

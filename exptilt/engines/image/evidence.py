@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from exptilt.draft import Draft
-from exptilt.engines.image.decode import Model
+from exptilt.engines.image.model import Model
 from exptilt.engines.image.steps import Prediction, Schedule, Step, variance_preserving
 from exptilt.keys import Floats, Key
 

@@ -11,16 +11,18 @@ import torch
 
 from exptilt.draft import Prompt
 from exptilt.engines.checkpoints import tensors_digest
-from exptilt.engines.image.prompts import Classes, Nothing, Texts
+from exptilt.engines.image.prompts import Prompts
 from exptilt.engines.image.sampling import ImageSampling
 from exptilt.engines.image.schedules import schedule_of
 from exptilt.engines.image.steps import Schedule
 from exptilt.errors import ModelError
 from exptilt.keys import Floats
 
+NOT_BUILT = ("transformers_version", "architectures")  # parts of a configuration that say who wrote it
+
 
 class Network:
-    """A network of diffusers with its scheduler (`exptilt.engines.image.decode.Model`).
+    """A network of diffusers with its scheduler (`exptilt.engines.image.model.Model`).
 
     module: called with (states, times, and what its prompts are as arguments); it has a `config`.
     prompts: what it is told of a prompt.
@@ -29,7 +31,7 @@ class Network:
     decoder: the autoencoder whose codes are the states; None where the states are pictures, from -1 to 1.
     """
 
-    def __init__(self, module: Any, prompts: Classes | Texts | Nothing, scheduler: Any, decoder: Any, name: str) -> None:
+    def __init__(self, module: Any, prompts: Prompts, scheduler: Any, decoder: Any, name: str) -> None:
         self.module, self.prompts, self.scheduler, self.decoder, self.name = module, prompts, scheduler, decoder, name
         size = module.config.sample_size
         self.shape = (module.config.in_channels, *((size, size) if isinstance(size, int) else size))
@@ -47,12 +49,16 @@ class Network:
 
     def _described(self) -> dict[str, Any]:
         own = {key: value for key, value in sorted(self.scheduler.config.items()) if not key.startswith("_")}
+        parts = {} if self.pipeline is None else {**self.pipeline.components, self.part: None}
+        others = {key: _weights(part) for key, part in parts.items() if isinstance(part, torch.nn.Module)}
         return {
             "engine": "image",
             "model": self.name,
-            "weights": tensors_digest(sorted(dict(self.module.config).items(), key=str), self.module.state_dict()),
+            "weights": _weights(self.module),
             "dtype": str(self.module.dtype).removeprefix("torch."),
             "scheduler": {"kind": type(self.scheduler).__name__, **own},
+            **({"other weights": others} if others else {}),
+            **self.prompts.settings,
         }
 
     @property
@@ -108,12 +114,28 @@ class Network:
         """The picture of each state: float32, 0 black to 1 white, [height, width] or [height, width, colours]."""
         pictures = torch.from_numpy(x)
         if self.decoder is not None:
-            config = self.decoder.config
             with _memory(self.name, len(x)):
-                codes = pictures / config.scaling_factor + (config.get("shift_factor") or 0.0)
+                codes = _codes(pictures, self.decoder.config)
                 pictures = self.decoder.decode(codes.to(self.decoder.device, self.decoder.dtype), return_dict=False)[0]
         arrays = ((pictures.float().cpu() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
         return [array[:, :, 0] if array.shape[2] == 1 else array for array in arrays]
+
+
+def _weights(module: Any) -> str:
+    """A digest of the weights of a part of a pipeline, and of how it is built, wherever it was read from."""
+    config = module.config if isinstance(module.config, dict) else module.config.to_dict()
+    built = {key: value for key, value in config.items() if not key.startswith("_") and key not in NOT_BUILT}
+    return tensors_digest(sorted(built.items(), key=str), module.state_dict())
+
+
+def _codes(states: torch.Tensor, config: Any) -> torch.Tensor:
+    """What an autoencoder decodes: states by its scale, and with the deviation and mean of each channel where it names them."""
+    codes = states / config.scaling_factor
+    means, deviations = config.get("latents_mean"), config.get("latents_std")
+    if means is not None and deviations is not None:
+        mean, deviation = (torch.tensor(each, dtype=codes.dtype).reshape(1, -1, 1, 1) for each in (means, deviations))
+        codes = codes * deviation + mean
+    return codes + (config.get("shift_factor") or 0.0)
 
 
 @contextmanager
@@ -121,7 +143,9 @@ def _memory(name: str, rows: int) -> Iterator[None]:
     """Say what to do where memory runs out."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
         raise ModelError(
             f"{name} ran out of memory with {rows} pictures at once: load it with max_rows={max(1, rows // 2)}, or with "
             'dtype="float16"'

@@ -43,7 +43,8 @@ def schedule_of(scheduler: Any, sampling: ImageSampling, name: str) -> Schedule:
     known."""
     kind, config = type(scheduler).__name__, scheduler.config
     if sampling.steps > config.num_train_timesteps:
-        raise ValueError(f"steps={sampling.steps} is more than the {config.num_train_timesteps} that {name} was trained with")
+        most = config.num_train_timesteps
+        raise ValueError(f"steps={sampling.steps} is more than the {most} that {name} was trained with: give at most {most}")
     if sampling.eta is not None and kind != "DDIMScheduler":
         raise ValueError(f'eta={sampling.eta} is for DDIM, and {name} runs with {kind}: leave it out, or give scheduler="ddim"')
     if config.get("thresholding", False):

@@ -118,7 +118,13 @@ class TextSimilarity:
 
         pictures = [colours(each) for each in pictures_of("TextSimilarity", drafts)]
         text = question(prompt) if self.text is None else self.text
-        read = self._processor(text=[text], images=pictures, return_tensors="pt", padding=True, truncation=True)
+        most = self._model.config.text_config.max_position_embeddings
+        if (length := len(self._processor.tokenizer(text).input_ids)) > most:
+            raise RewardError(
+                f"the text {text[:60]!r} has {length} tokens, and {self.source} reads {most}: give text= a shorter one"
+            )
+        # Padded to its full length, as SigLIP was trained; CLIP does not look at what it is padded with.
+        read = self._processor(text=[text], images=pictures, return_tensors="pt", padding="max_length", max_length=most)
         read = read.to(self._model.device)
         with torch.inference_mode():
             outputs = self._model(**read)

@@ -59,25 +59,54 @@ def transformer(folder: Path) -> Path:
     return folder
 
 
-def texts(folder: Path) -> Path:
+LETTERS = [chr(code) for code in range(97, 123)]
+WORDS = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(letter + "</w>" for letter in LETTERS)]
+
+
+def tokenizer(folder: Path, most: int = 16) -> Any:
+    """A tokenizer of CLIP that knows single letters. most: tokens of a text."""
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(WORDS)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=most)
+
+
+def text_config(**more: Any) -> Any:
+    """The reader of texts of a small CLIP."""
+    return transformers.CLIPTextConfig(
+        vocab_size=len(WORDS), hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1, **more,
+    )  # fmt: skip
+
+
+def _conditional(**more: Any) -> Any:
+    return diffusers.UNet2DConditionModel(**{
+        "sample_size": 4, "in_channels": 4, "out_channels": 4, "layers_per_block": 1, "block_out_channels": (8, 8),
+        "norm_num_groups": 4, "cross_attention_dim": 8, "attention_head_dim": 2,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        **more,
+    })  # fmt: skip
+
+
+def texts(folder: Path, **network: Any) -> Path:
     """A text-conditional network as of Stable Diffusion, with a scheduler whose steps draw no noise."""
     torch.manual_seed(0)
-    words = folder / "words"
-    words.mkdir(parents=True)
-    letters = [chr(code) for code in range(97, 123)]
-    known = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
-    (words / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(known)}))
-    (words / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=16)
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(known), hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
-        cross_attention_dim=8, attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-    parts = _autoencoder(), transformers.CLIPTextModel(config), tokenizer, unet, diffusers.PNDMScheduler(), None, None
+    words, encoder = tokenizer(folder / "words"), transformers.CLIPTextModel(text_config())
+    parts = _autoencoder(), encoder, words, _conditional(**network), diffusers.PNDMScheduler(), None, None
     diffusers.StableDiffusionPipeline(*parts, requires_safety_checker=False).save_pretrained(folder)
+    return folder
+
+
+def texts_xl(folder: Path, zeros: bool = True) -> Path:
+    """Stable Diffusion XL: two encoders, of which the second reads the text as a whole too. zeros: stand for no text."""
+    torch.manual_seed(0)
+    one = transformers.CLIPTextModel(text_config())
+    two = transformers.CLIPTextModelWithProjection(text_config(projection_dim=6))
+    network = _conditional(
+        cross_attention_dim=16, addition_embed_type="text_time", addition_time_embed_dim=2,
+        projection_class_embeddings_input_dim=6 * 2 + 6,
+    )  # fmt: skip
+    words = tokenizer(folder / "words"), tokenizer(folder / "words_2")
+    parts = _autoencoder(), one, two, *words, network, diffusers.EulerDiscreteScheduler()
+    diffusers.StableDiffusionXLPipeline(*parts, force_zeros_for_empty_prompt=zeros).save_pretrained(folder)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from exptilt.engines.image import ImageSampling
 from exptilt.engines.image.schedules import schedule_of
 from exptilt.errors import CapabilityError, ModelError, PromptError, TargetError
 from exptilt.keys import Key
-from tests.engines.image.pipelines import SCHEDULERS, pixels, texts, transformer
+from tests.engines.image.pipelines import SCHEDULERS, pixels, texts, texts_xl, transformer
+from tests.engines.image.toys import Formula, engine_of
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,17 @@ def test_a_draft_depends_on_its_key_alone(engine: Any) -> None:
     assert len({draft.tokens for draft in both}) == 5
 
 
+@pytest.mark.parametrize("kind", [pixels, texts_xl])
+def test_the_folder_is_no_part_of_the_distribution(tmp_path: Path, kind: Any) -> None:
+    """Configurations hold the folder that they were read from, and with it the same weights drew other pictures."""
+    shutil.copytree(kind(tmp_path / "one"), tmp_path / "two")
+    found = []
+    for name in ("one", "two"):
+        with xt.load(f"image:{tmp_path / name}", steps=3, scheduler="ddim") as engine:
+            found.append((drawn(engine, 1)[0].tokens, {**engine.settings, "model": ""}))
+    assert found[0] == found[1]
+
+
 def test_recorded_log_probabilities_are_the_scores(engine: Any) -> None:
     drafts = drawn(engine, 3)
     for draft, score, tail in zip(drafts, engine.score(drafts), engine.score(drafts, [2] * 3), strict=True):
@@ -107,6 +120,17 @@ def test_candidates_share_what_they_have_in_common(engine: Any) -> None:
     [draft] = engine.extend([engine.start("0")], [Key(1, "shared")], 1)
     engine.metered(work).extend([draft] * 8, [Key(2, number) for number in range(8)], 1)
     assert (work.forwards, work.generated) == (1, 8)
+
+
+def test_guidance_counts_both_evaluations_of_a_step(engine: Any) -> None:
+    """It once counted one for each step, so that guided pictures seemed to cost no more than plain ones."""
+    from exptilt.usage import Work
+
+    plain, guided = Work(), Work()
+    key = Key(3, "twice")
+    engine.metered(plain).extend([engine.start("0")], [key])
+    engine.with_sampling(guidance=2.0).metered(guided).extend([engine.start("0")], [key])
+    assert (plain.forwards, guided.forwards) == (4, 8)
 
 
 def test_guidance_moves_away_from_no_class(engine: Any) -> None:
@@ -151,6 +175,74 @@ def test_a_text_conditional_pipeline(tmp_path: Path) -> None:
             engine.start("abc " * 6)
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+def test_stable_diffusion_xl_is_told_what_its_own_pipeline_tells_it(
+    tmp_path: Path, zeros: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words, the text as a whole, sizes, and what stands for no text: as diffusers passes them to the network."""
+    seen: dict[str, Any] = {}
+    with xt.load(f"image:{texts_xl(tmp_path, zeros)}", steps=3, scheduler="ddim", guidance=3.0) as engine:
+        network = engine.model.module
+        forward = network.forward
+
+        def watched(x: Any, time: Any, *given: Any, **more: Any) -> Any:
+            seen.update(more)
+            return forward(x, time, *given, **more)
+
+        monkeypatch.setattr(network, "forward", watched)
+        engine.model.pipeline.set_progress_bar_config(disable=True)
+        engine.model.pipeline("a cat", num_inference_steps=1, guidance_scale=3.0, output_type="latent")
+        ours = engine.model.prompts.arguments([engine.model.prompts.null, "a cat"], "cpu", torch.float32)
+        assert torch.equal(ours["encoder_hidden_states"], seen["encoder_hidden_states"])
+        for name in ("text_embeds", "time_ids"):
+            assert torch.equal(ours["added_cond_kwargs"][name], seen["added_cond_kwargs"][name])
+        one, other = (drawn(engine, 1, prompt)[0] for prompt in ("a cat", "a dog"))
+        assert one.output.shape == (8, 8, 3)
+        assert not np.allclose(one.output, other.output)
+        with pytest.raises(PromptError, match="20 tokens"):
+            engine.start("abc " * 6)
+
+
+def test_the_second_encoder_is_read_and_told_apart(tmp_path: Path) -> None:
+    """Settings once named the weights of the network alone: pipelines with another encoder passed for the same one."""
+    with xt.load(f"image:{texts_xl(tmp_path)}", steps=3, scheduler="ddim") as engine:
+        [before] = drawn(engine, 1, "a cat")
+        name = engine.settings["other weights"]["text_encoder_2"]
+    with xt.load(f"image:{tmp_path}", steps=3, scheduler="ddim") as engine:
+        engine.model.pipeline.text_encoder_2.text_model.final_layer_norm.weight.data *= 3
+        engine.model.pipeline.text_encoder_2.text_projection.weight.data *= 3
+        [after] = drawn(engine, 1, "a cat")
+        assert engine.settings["other weights"]["text_encoder_2"] != name
+    assert not np.allclose(before.output, after.output)
+
+
+def test_labels_are_part_of_the_distribution(folder: Path) -> None:
+    """States were once kept by the prompt's words alone, so a second engine with other labels went on with the first one's."""
+    pictures = []
+    for number in (0, 2):
+        with xt.load(f"image:{folder}", steps=3, labels={"it": number}) as engine:
+            [begun] = engine.extend([engine.start("it")], [Key(5)], 2)
+            pictures.append(engine.extend([begun], [Key(6)])[0].output)
+            [again] = drawn(engine, 1, "it")
+            assert np.allclose(again.output, drawn(engine, 1, str(number))[0].output)
+    assert not np.allclose(*pictures)
+
+
+@pytest.mark.parametrize("kind", [texts, texts_xl])
+def test_what_a_pipeline_does_not_have_is_refused(tmp_path: Path, kind: Any) -> None:
+    source = f"image:{kind(tmp_path)}"
+    with pytest.raises(ValueError, match=r"null=0 is for models of classes"):
+        xt.load(source, steps=3, scheduler="ddim", null=0)
+    with pytest.raises(ValueError, match=r"labels= names classes"):
+        xt.load(source, steps=3, scheduler="ddim", labels={"cat": 0})
+
+
+def test_networks_that_read_another_picture_are_refused(tmp_path: Path) -> None:
+    """As of a pipeline that fills in parts: its parts are those of Stable Diffusion, and the first step failed."""
+    with pytest.raises(ModelError, match=r"reads 9 channels, and its autoencoder's codes have 4.*noise alone"):
+        xt.load(f"image:{texts(tmp_path, in_channels=9)}", steps=3, scheduler="ddim")
+
+
 def test_what_cannot_be_drawn_is_refused(folder: Path, tmp_path: Path, engine: Any) -> None:
     with pytest.raises(ValueError, match=r"eta=0.*Give eta=1"):
         xt.load(f"image:{folder}", steps=4, eta=0.0)
@@ -164,6 +256,16 @@ def test_what_cannot_be_drawn_is_refused(folder: Path, tmp_path: Path, engine: A
         xt.load(f"image:{tmp_path}", steps=4)
     with pytest.raises(PromptError, match=r"no class 'seven': give one of 0, 1, 2"):
         engine.start("seven")
+    with pytest.raises(ValueError, match=r"null=4 is not a class: give a number from 0 to 3"):
+        xt.load(f"image:{folder}", steps=4, null=4)
+    with pytest.raises(ValueError, match=r"null='none' is not a class"):
+        xt.load(f"image:{folder}", steps=4, null="none")
+    with pytest.raises(ValueError, match=r"labels='x' must name classes with their numbers"):
+        xt.load(f"image:{folder}", steps=4, labels="x")
+    with pytest.raises(ValueError, match=r"steps=2000 is more than the 1000 .* give at most 1000"):
+        xt.load(f"image:{folder}", steps=2000)
+    with pytest.raises(ValueError, match=r"labels has 'owl': 7, .* classes 0 to 3"):
+        xt.load(f"image:{folder}", steps=4, labels={"owl": 7})
     with pytest.raises(PromptError, match="no class '3'"):
         engine.start("3")  # the class that stands for none
     with pytest.raises(ValueError, match="steps=1 goes"):
@@ -181,17 +283,54 @@ def test_damaged_weights_are_named(folder: Path) -> None:
             drawn(engine, 1)
 
 
-def test_memory_that_runs_out_is_told_with_its_cure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with opened(folder) as engine:
+@pytest.mark.parametrize("where", ["module", "decoder"])
+def test_memory_that_runs_out_is_told_with_its_cure(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an accelerator and on a CPU, in the network and in the autoencoder."""
+    with opened(transformer(tmp_path)) as engine:
 
         def full(*given: Any, **more: Any) -> Any:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise shortage
 
-        monkeypatch.setattr(engine.model.module, "forward", full)
-        with pytest.raises(ModelError, match="max_rows=2"):
+        monkeypatch.setattr(getattr(engine.model, where), "forward" if where == "module" else "decode", full)
+        shortage: Exception = torch.OutOfMemoryError("CUDA out of memory")
+        with pytest.raises(ModelError, match="ran out of memory with 4 pictures at once: load it with max_rows=2"):
             engine.extend([engine.start("1")] * 4, [Key(9, number) for number in range(4)])
+        shortage = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        with pytest.raises(ModelError, match=r"max_rows=1, or with dtype="):
+            engine.extend([engine.start("2")] * 2, [Key(9, number) for number in range(2)])
+        shortage = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        with pytest.raises(ModelError, match="cannot be multiplied"):  # which has another cure
+            engine.extend([engine.start("0")], [Key(9)])
 
 
-def test_half_precision_draws(folder: Path) -> None:
-    with xt.load(f"image:{folder}", steps=3, dtype="bfloat16") as engine:
-        assert np.isfinite(drawn(engine, 2)[1].output).all()
+def test_pictures_with_nan_are_named_where_they_arise(tmp_path: Path) -> None:
+    """A decoder that overflows gave pictures with NaN, and the reward was called the one at fault."""
+    with opened(transformer(tmp_path)) as engine:
+        engine.model.decoder.decoder.conv_out.bias.data[0] = torch.nan
+        with pytest.raises(ModelError, match=r"drew a picture with NaN.*dtype=\"float32\""):
+            drawn(engine, 1)
+
+
+def test_outputs_of_another_shape_are_named() -> None:
+    engine = engine_of(Formula(lambda x, *rest: x[:, :, :2], (0.3, 0.9), (1, 4, 4)))
+    with pytest.raises(ModelError, match=r"returned the shape \(1, 1, 2, 4\) for states of \(1, 1, 4, 4\)"):
+        drawn(engine, 1)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kind", [pixels, transformer, texts, texts_xl])
+def test_half_precision(tmp_path: Path, kind: Any, dtype: str) -> None:
+    """Networks run in 16 bits. States, weights and log-probabilities do not: draws have the densities that a score finds again to
+    far more digits than 16 bits hold, and weights are finite."""
+    with xt.load(f"image:{kind(tmp_path)}", steps=3, scheduler="ddim", dtype=dtype) as engine:
+        drafts = drawn(engine, 3, "1" if kind in (pixels, transformer) else "a cat")
+        assert str(engine.model.module.dtype) == f"torch.{dtype}" == f"torch.{engine.settings['dtype']}"
+        for draft, score in zip(drafts, engine.score(drafts), strict=True):
+            assert draft.output.dtype == np.float32
+            assert np.isfinite(draft.output).all()
+            assert score.dtype == np.float64
+            assert np.isfinite(score).all()
+            assert np.allclose(score, known_logq(draft), rtol=1e-9)
+        cheap = Target(engine, lambda prompt, some: [float(d.output.mean()) for d in some], 0.1, engine.with_sampling(reuse=2))
+        result = xt.sample(cheap, drafts[0].prompt, xt.Independent(4), select=xt.draw)
+        assert np.isfinite(result.population.log_w).all()
