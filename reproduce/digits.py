@@ -36,14 +36,14 @@ import exptilt as xt  # noqa: E402
 from exptilt.core import Target  # noqa: E402
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.keys import Floats  # noqa: E402
-from exptilt.pictures import Bytes, pixels, sheet  # noqa: E402
+from exptilt.pictures import pixels, sheet  # noqa: E402
 from exptilt.rewards import Ink, Symmetry  # noqa: E402
 from exptilt.train.image import PictureFit, fit_pictures  # noqa: E402
 from reproduce.pages import put_section  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "digits.json"
 STEPS, PASSES, N = 20, 160, 8  # N plain pictures of STEPS steps take PASSES
-FITS = {"trained by (38)": ("weighted", 400, 128), "trained by (34)": ("rl", 78, 32)}  # about as many passes: form, steps, batch
+FITS = {"trained by (38)": ("weighted", 156, 128), "trained by (34)": ("rl", 30, 32)}  # about as many passes: form, steps, batch
 SHOWN = 10  # pictures of each row in the figure
 
 Reward = Callable[[Any, list[Draft]], Any]
@@ -213,10 +213,10 @@ def figure(found: Mapping[str, Any], folder: Path) -> None:
     names = list(questions(None))
     _, panels = plt.subplots(1, len(names), figsize=(12, 4.6), layout="constrained")
     for name, panel in zip(names, panels, strict=True):
-        images: list[Bytes] = []
+        images: list[Any] = []
         for title in found[name]["rows"]:
             shown = json.loads(_kept(folder / name, title, found["answers"]).read_text())["images"]
-            images += [pixels(np.array(each) / 255.0) for each in shown]  # pyright: ignore[reportArgumentType]
+            images += [pixels(np.array(each) / 255.0) for each in shown]
         panel.imshow(sheet([image.repeat(6, 0).repeat(6, 1) for image in images], SHOWN), cmap="gray")
         panel.set_title(questions(None)[name].title, fontsize=9)
         panel.set_xticks([])
@@ -248,7 +248,7 @@ def section(found: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--answers", type=int, default=100, help="of each row: 30 at the least")
+    parser.add_argument("--answers", type=int, default=60, help="of each row: 30 at the least")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "digits", help="where rows are kept as they are measured")
     args = parser.parse_args()
     found = measure(args.answers, args.folder)

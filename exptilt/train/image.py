@@ -119,6 +119,11 @@ def fit_pictures(
     fit, engine, folder = fit or PictureFit(), target.engine, Path(out)
     if not (isinstance(engine, ImageEngine) and isinstance(engine.model, Network) and engine.model.pipeline is not None):
         raise TargetError(f"{engine.name} is not a pipeline of diffusers: load one as image:FOLDER-OR-HUB-ID")
+    if fit.form == "rl" and any(step.widest is not None for step in engine.schedule.steps):
+        raise TargetError(
+            f'{engine.name} chooses the variances of its steps, and form="rl" learns by steps of fixed variance: load it with '
+            'scheduler="ddim", or give another form'
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TargetError(f"{folder} is there already: give a folder that is new or empty")
     if not prompts:

@@ -96,7 +96,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_similarities_are_the_models_own(clip: Path) -> None:
     """Picture by picture and text by text against CLIP's own logits; a batch, its order and `text` make no difference."""
-    model, reader = transformers.CLIPModel.from_pretrained(clip).eval(), transformers.CLIPProcessor.from_pretrained(clip)
+    model: Any = transformers.CLIPModel.from_pretrained(clip).eval()
+    reader: Any = transformers.CLIPProcessor.from_pretrained(clip)
     found, pictures = TextSimilarity(clip), [NOISE, 1 - NOISE, RAMP, RAMP.T]
     for text in ("a cat", "dogs"):
         alone = []

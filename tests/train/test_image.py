@@ -17,7 +17,7 @@ from exptilt.errors import AllWeightsZero, TargetError
 from exptilt.keys import Key
 from exptilt.rewards import Ink
 from exptilt.train.image import PictureFit, draw_lessons, fit_pictures
-from tests.engines.image.pipelines import pixels, texts, texts_xl
+from tests.engines.image.pipelines import SCHEDULERS, pixels, texts, texts_xl
 from tests.engines.image.toys import Formula, bent, engine_of
 
 
@@ -58,6 +58,14 @@ def test_models_of_texts_are_fitted(tmp_path: Path, kind: Any, form: Any, monkey
     with xt.load(fitted.model, steps=3, scheduler="ddim") as trained:
         assert trained.settings["weights"] != engine.settings["weights"]
         assert trained.settings["other weights"] == engine.settings["other weights"]
+
+
+def test_learned_variances_are_left_as_they_are(tmp_path: Path) -> None:
+    learned = pixels(tmp_path / "made", scheduler=SCHEDULERS["ddpm-learned"], variances=True)
+    with xt.load(f"image:{learned}", steps=4) as engine:
+        fit_pictures(Target(engine, Ink(), 0.1), ["1"], tmp_path / "out", PictureFit(draws=4, steps=2, batch=4))
+        with pytest.raises(TargetError, match=r'form="rl" learns by steps of fixed variance'):
+            fit_pictures(Target(engine, Ink(), 0.1), ["1"], tmp_path / "new", PictureFit(form="rl", draws=4))
 
 
 def test_both_forms_have_the_same_gradient_in_the_mean(engine: Any) -> None:

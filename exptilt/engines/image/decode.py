@@ -72,8 +72,11 @@ class Denoiser:
         x = np.stack([each.x * each.step.scale for each in part])
         times, guidance = (np.array(values) for values in ([e.step.time for e in part], [e.guidance for e in part]))
         outputs = self.model.predict(x, times, [each.condition for each in part], guidance)
-        if outputs.shape != x.shape:
-            raise ModelError(f"{self.model.name} returned the shape {outputs.shape} for states of {x.shape}: they must agree")
+        channels = x.shape[1] * (1 if part[0].step.widest is None else 2)
+        if outputs.shape != (len(x), channels, *x.shape[2:]):
+            raise ModelError(
+                f"{self.model.name} returned the shape {outputs.shape} for states of {x.shape}: {channels} channels are needed"
+            )
         if not np.isfinite(outputs).all():
             time = times[~np.isfinite(outputs).reshape(len(part), -1).all(1)][0]
             raise ModelError(

@@ -54,7 +54,8 @@ class Model(Protocol):
         ...
 
     def predict(self, x: Floats, times: Floats, conditions: Sequence[Any], guidance: Floats) -> Floats:
-        """The network's output for each scaled state: float64 of the shape of x, [states, *shape]."""
+        """The network's output for each scaled state: float64 of the shape of x, [states, *shape]; with twice the channels where
+        it chooses the variances of steps too."""
         ...
 
     def decode(self, x: Floats) -> list[Any]:

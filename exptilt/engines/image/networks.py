@@ -13,7 +13,7 @@ from exptilt.draft import Prompt
 from exptilt.engines.checkpoints import tensors_digest
 from exptilt.engines.image.prompts import Prompts
 from exptilt.engines.image.sampling import ImageSampling
-from exptilt.engines.image.schedules import schedule_of
+from exptilt.engines.image.schedules import learned_variances, schedule_of
 from exptilt.engines.image.steps import Schedule
 from exptilt.errors import ModelError
 from exptilt.keys import Floats
@@ -38,6 +38,12 @@ class Network:
         self.pixels = decoder is None
         self.pipeline: Any = None
         self.part = "unet"
+        self.outputs = self.shape[0] * (2 if learned_variances(scheduler) else 1)
+        if self.outputs > (given := module.config.out_channels):
+            raise ModelError(
+                f"the scheduler of {name} takes variances from the network, which gives {given} channels for "
+                f'{self.shape[0]} and so none: save the scheduler with variance_type="fixed_small", or give scheduler="ddim"'
+            )
         self._settings: dict[str, Any] | None = None
         self._schedules: dict[ImageSampling, Schedule] = {}
 
@@ -91,13 +97,14 @@ class Network:
 
     @torch.inference_mode()
     def predict(self, x: Floats, times: Floats, conditions: Sequence[Any], guidance: Floats) -> Floats:
-        """The output for each state, moved away from that for no class where guidance is not 1."""
+        """The output for each state, its noise moved away from that for no class where guidance is not 1."""
         guided = np.flatnonzero(guidance != 1)
         both = np.concatenate([np.arange(len(x)), guided])
         told = [*conditions, *([self.prompts.null] * len(guided))]
         outputs = self._outputs(x[both], times[both], told)
-        found, free = outputs[: len(x)], outputs[len(x) :]
-        found[guided] = free + guidance[guided].reshape(-1, *[1] * len(self.shape)) * (found[guided] - free)
+        found, channels = outputs[: len(x)], self.shape[0]
+        with_class, free = found[guided, :channels], outputs[len(x) :, :channels]
+        found[guided, :channels] = free + guidance[guided].reshape(-1, *[1] * len(self.shape)) * (with_class - free)
         return found
 
     def _outputs(self, x: Floats, times: Floats, conditions: Sequence[Any]) -> Floats:
@@ -107,7 +114,7 @@ class Network:
             when = torch.from_numpy(times).to(where, torch.float32)
             when = when.long() if np.array_equal(times, np.round(times)) else when
             found = self.module(states, when, **self.prompts.arguments(conditions, str(where), kind), return_dict=False)[0]
-            return found[:, : self.shape[0]].float().cpu().double().numpy()  # some estimate a variance beside it
+            return found[:, : self.outputs].float().cpu().double().numpy()  # a variance that no step reads is left out
 
     @torch.inference_mode()
     def decode(self, x: Floats) -> list[Any]:

@@ -36,8 +36,8 @@ class Noise(Protocol):
         """The noise that a token names, of mean 0 and variance 1 for each number: float64 of that shape."""
         ...
 
-    def log_prob(self, token: int, noise: Floats, sigma: float) -> float:
-        """The log-probability (nats) of a step by this noise times sigma."""
+    def log_prob(self, token: int, noise: Floats, sigma: float | Floats) -> float:
+        """The log-probability (nats) of a step by this noise times sigma, one for all or one for each number."""
         ...
 
     def foreign(self, token: int, mark: int) -> bool:
@@ -58,8 +58,8 @@ class Gaussian:
     def value(self, token: int, position: int, shape: tuple[int, ...]) -> Floats:
         return Key(token, "noise", position).rng().standard_normal(shape)
 
-    def log_prob(self, token: int, noise: Floats, sigma: float) -> float:
-        return float(noise.size * (LOG_CELL - math.log(sigma) - 0.5 * _LOG_2PI) - 0.5 * np.sum(noise**2))
+    def log_prob(self, token: int, noise: Floats, sigma: float | Floats) -> float:
+        return float(noise.size * (LOG_CELL - np.mean(np.log(sigma)) - 0.5 * _LOG_2PI) - 0.5 * np.sum(noise**2))
 
     def foreign(self, token: int, mark: int) -> bool:
         return token & ((1 << MARK_BITS) - 1) != mark
@@ -86,7 +86,7 @@ class Discrete:
     def value(self, token: int, position: int, shape: tuple[int, ...]) -> Floats:
         return np.full(shape, self.values[token])
 
-    def log_prob(self, token: int, noise: Floats, sigma: float) -> float:
+    def log_prob(self, token: int, noise: Floats, sigma: float | Floats) -> float:
         return math.log(self.probs[token]) if self.probs[token] > 0 else -math.inf
 
     def foreign(self, token: int, mark: int) -> bool:

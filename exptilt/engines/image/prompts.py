@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -40,7 +40,9 @@ class Nothing:
     """An unconditional model: every prompt asks for the same."""
 
     null = None
-    settings: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
 
     def condition(self, prompt: Prompt) -> int:
         return 0
@@ -59,7 +61,7 @@ class Classes:
     def __init__(self, model: str, count: int, names: Mapping[str, int], null: int | None) -> None:
         self.model, self.count, self.null = model, count, null
         self.names = {name.strip().lower(): number for name, number in names.items()}
-        self.settings = {"labels": self.names, "null": null}
+        self.settings: dict[str, Any] = {"labels": self.names, "null": null}
 
     def condition(self, prompt: Prompt) -> int:
         asked = question(prompt).strip().lower()
@@ -78,10 +80,10 @@ class Texts:
     """A model of pictures to texts, each encoded once."""
 
     null = EMPTY
-    settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, model: str, tokenizer: Any, encoder: Any) -> None:
         self.model, self.tokenizer, self.encoder = model, tokenizer, encoder
+        self.settings: dict[str, Any] = {}
         self._encoded = lru_cache(KEPT)(self._encode)
 
     def condition(self, prompt: Prompt) -> str:
@@ -104,10 +106,10 @@ class PooledTexts:
     """
 
     null = EMPTY
-    settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, model: str, pipeline: Any, size: tuple[int, int]) -> None:
         self.model, self.pipeline = model, pipeline
+        self.settings: dict[str, Any] = {}
         self.sizes = [*size, 0, 0, *size]  # of a picture before it was cut, where it was cut, and its own
         self._encoded = lru_cache(KEPT)(self._encode)
 

@@ -69,6 +69,7 @@ class Row:
     tokens: all its decisions up to where it stops; `done` of them have been taken.
     states: by how many decisions came before; those it starts from, and those it passes.
     logq: the log-probability of each decision that it takes.
+    told: the network's last output, and clean: the picture that is expected by it.
     final: the state at the end of the path; output: its picture.
     """
 
@@ -80,6 +81,7 @@ class Row:
     states: dict[int, Floats]
     logq: list[float] = field(default_factory=list)
     clean: Floats | None = None
+    told: Floats | None = None
     final: Floats | None = None
     output: Any = None
     cost: Work = field(default_factory=Work)
@@ -111,13 +113,14 @@ class Row:
         schedule = self.chain.schedule
         step, x, noise = schedule.steps[self.done - 1], self.states[self.done], None
         for asked, output in zip(wanted, outputs, strict=True):
-            self.clean, noise = schedule.expected(asked.step, asked.x, output)
+            self.told, (self.clean, noise) = output, schedule.expected(asked.step, asked.x, output)
             noise = noise if asked.step is step else None
             self._anchor = self.chain.anchor(self.done)
         assert self.clean is not None
+        assert self.told is not None
         mean = schedule.mean(step, x, self.clean, noise)
         if self.done < schedule.decisions:
-            self._decide(mean, step.sigma)
+            self._decide(mean, step.deviation(self.told))
             self._end()
         else:
             self.final = mean
@@ -127,7 +130,7 @@ class Row:
         if self.done > len(self.chain.schedule.steps):
             self.final = self.states[self.done]
 
-    def _decide(self, mean: Floats, sigma: float) -> None:
+    def _decide(self, mean: Floats, sigma: float | Floats) -> None:
         token = self.tokens[self.done]
         noise = self.chain.noise.value(token, self.done, self.chain.shape)
         self.logq.append(self.chain.noise.log_prob(token, noise, sigma))
@@ -164,14 +167,16 @@ class Rated:
 
     def take(self, wanted: Sequence[Request], outputs: Sequence[Floats]) -> None:
         schedule, noise, values = self.chain.schedule, self.chain.noise, []
-        found = {id(each.step): schedule.expected(each.step, each.x, out) for each, out in zip(wanted, outputs, strict=True)}
+        found = {
+            id(each.step): (*schedule.expected(each.step, each.x, told), told) for each, told in zip(wanted, outputs, strict=True)
+        }
         for done in range(self.start, len(self.tokens)):
             if done == 0:
                 mean, sigma = np.zeros(self.chain.shape), schedule.start
             else:
                 step, anchor = schedule.steps[done - 1], self.chain.anchor(done)
-                clean, estimate = found[id(schedule.steps[anchor - 1])]
+                clean, estimate, told = found[id(schedule.steps[anchor - 1])]
                 mean = schedule.mean(step, self.states[done], clean, estimate if anchor == done else None)
-                sigma = step.sigma
+                sigma = step.deviation(told)
             values.append(noise.log_prob(self.tokens[done], (self.states[done + 1] - mean) / sigma, sigma))
         self.logq = np.array(values, dtype=np.float64)

@@ -38,6 +38,11 @@ def scheduler_of(given: Any, chosen: str | None, name: str) -> Any:
     return given
 
 
+def learned_variances(scheduler: Any) -> bool:
+    """Whether the network chooses the variances of steps, between two bounds."""
+    return type(scheduler).__name__ == NAMES["ddpm"] and scheduler.config.variance_type == "learned_range"
+
+
 def schedule_of(scheduler: Any, sampling: ImageSampling, name: str) -> Schedule:
     """The steps that a scheduler takes. Raises ValueError or ModelError, with a cure, where they are not Gaussian or not as
     known."""
@@ -65,15 +70,18 @@ def schedule_of(scheduler: Any, sampling: ImageSampling, name: str) -> Schedule:
 
 def _ddpm(timed: Any, sampling: ImageSampling, name: str) -> list[Step]:
     kind = timed.config.variance_type
-    if not kind.startswith("fixed_"):
+    if not (kind.startswith("fixed_") or learned_variances(timed)):
         raise ModelError(
-            f'{name} learned the variance of its steps (variance_type="{kind}"), which exptilt does not know: give '
-            'scheduler="ddim", or save its scheduler with variance_type="fixed_small"'
+            f'{name} has steps of variance_type="{kind}", which exptilt does not know: give scheduler="ddim", or save its '
+            'scheduler with variance_type="fixed_small"'
         )
     kept, steps = timed.alphas_cumprod.double().numpy(), []
     for time in timed.timesteps.tolist():
         before = int(timed.previous_timestep(time))
-        step = ddpm_step(time, kept[time], kept[before] if before >= 0 else 1.0, kind.startswith("fixed_large"))
+        then = kept[before] if before >= 0 else 1.0
+        step = ddpm_step(time, kept[time], then, kind.startswith("fixed_large"))
+        if learned_variances(timed):
+            step = replace(step, widest=ddpm_step(time, kept[time], then, True).sigma)
         steps.append(step if time > 0 else replace(step, sigma=0.0))
     return steps
 
@@ -101,8 +109,9 @@ _READERS: Mapping[str, Callable[[Any, ImageSampling, str], list[Step]]] = {
 def _try(scheduler: Any, schedule: Schedule, sampling: ImageSampling, name: str) -> None:
     """Compare the first, a middle and the last step with the scheduler's own: releases of diffusers differ, and options are
     many."""
-    numbers = torch.randn(2, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    x, output = numbers[0] * schedule.start, numbers[1]
+    channels = 2 if learned_variances(scheduler) else 1
+    numbers = torch.randn(1, 1 + channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    x, output = numbers[:, :1] * schedule.start, numbers[:, 1:]
     for place in sorted({0, len(schedule.steps) // 2, len(schedule.steps) - 1}):
         step, theirs = schedule.steps[place], type(scheduler).from_config(scheduler.config)
         theirs.set_timesteps(sampling.steps)
@@ -110,10 +119,11 @@ def _try(scheduler: Any, schedule: Schedule, sampling: ImageSampling, name: str)
         time = theirs.timesteps[place]
         seen = theirs.scale_model_input(x, time)
         found = theirs.step(output, time, x, generator=torch.Generator().manual_seed(1), **more).prev_sample.double().numpy()
-        state, estimate = x.double().numpy(), output.double().numpy()
+        state, estimate = x[0].double().numpy(), output[0].double().numpy()
         mean = schedule.mean(step, state, *schedule.expected(step, state, estimate))
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).double().numpy()
-        wrong = np.abs(mean + step.sigma * noise - found).max() / np.abs(found).max()
+        drawn = step.deviation(estimate) * noise if step.sigma > 0 else 0.0
+        wrong = np.abs(mean + drawn - found).max() / np.abs(found).max()
         scaled = np.abs(seen.double().numpy() - state * step.scale).max()
         if not (wrong < ROUNDING and scaled < ROUNDING * schedule.start):
             raise ModelError(

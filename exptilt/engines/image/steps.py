@@ -25,7 +25,11 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]
 
 @dataclass(frozen=True)
 class Step:
-    """One step. time: what the network is told; scale: what its input is multiplied by; the rest as above."""
+    """One step. time: what the network is told; scale: what its input is multiplied by; the rest as above.
+
+    widest: where the network chooses σ for each number of the state (learned variances; Nichol and Dhariwal, 2102.09672), the
+        largest that it is meant to choose; `sigma` is then the smallest.
+    """
 
     time: float
     scale: float
@@ -35,6 +39,14 @@ class Step:
     b: float
     c: float
     sigma: float
+    widest: float | None = None
+
+    def deviation(self, output: Floats) -> float | Floats:
+        """σ, of the state's shape where the network chooses it. output: of the network, [2·channels, ...] then."""
+        if self.widest is None:
+            return self.sigma
+        share = (output[len(output) // 2 :] + 1) / 2
+        return self.sigma ** (1 - share) * self.widest**share
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,11 @@ class Schedule:
         return 1 + sum(step.sigma > 0 for step in self.steps)
 
     def expected(self, step: Step, x: Floats, output: Floats) -> tuple[Floats, Floats]:
-        """The picture and the noise that the network's output stands for, both of the shape of x."""
-        seen = x * step.scale
+        """The picture and the noise that the network's output stands for, both of the shape of x.
+
+        x: [channels, ...]. output: the same, or twice the channels where it chooses variances too.
+        """
+        seen, output = x * step.scale, output[: len(x)]
         if self.prediction == "epsilon":
             clean, noise = (seen - step.s * output) / step.alpha, output
         elif self.prediction == "sample":

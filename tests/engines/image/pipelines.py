@@ -16,6 +16,7 @@ SCHEDULERS: dict[str, Any] = {
     "ddpm": diffusers.DDPMScheduler(clip_sample=True),
     "ddpm-large": diffusers.DDPMScheduler(variance_type="fixed_large", clip_sample=False, timestep_spacing="trailing"),
     "ddpm-v": diffusers.DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2"),
+    "ddpm-learned": diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False),
     "ddim": diffusers.DDIMScheduler(),
     "ddim-latent": diffusers.DDIMScheduler(
         set_alpha_to_one=False, steps_offset=1, clip_sample=False, beta_schedule="scaled_linear"
@@ -26,12 +27,13 @@ SCHEDULERS: dict[str, Any] = {
 }
 
 
-def pixels(folder: Path, classes: int | None = 4, scheduler: Any = None) -> Path:
-    """A network of 4 by 4 grey pixels, class-conditional or not."""
+def pixels(folder: Path, classes: int | None = 4, scheduler: Any = None, variances: bool = False) -> Path:
+    """A network of 4 by 4 grey pixels, class-conditional or not. variances: it estimates those of steps too."""
     torch.manual_seed(0)
     unet = diffusers.UNet2DModel(
-        sample_size=4, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), num_class_embeds=classes,
+        sample_size=4, in_channels=1, out_channels=1 + variances, num_class_embeds=classes, layers_per_block=1,
+        block_out_channels=(8, 8), norm_num_groups=4, down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     chosen = scheduler or SCHEDULERS["ddim"]
     kind = diffusers.DDPMPipeline if isinstance(chosen, diffusers.DDPMScheduler) else diffusers.DDIMPipeline

@@ -32,8 +32,8 @@ def engine(folder: Path) -> Any:
         yield found
 
 
-def opened(folder: Path) -> Any:
-    return xt.load(f"image:{folder}", steps=3)
+def opened(folder: Path, **options: Any) -> Any:
+    return xt.load(f"image:{folder}", **{"steps": 3, **options})
 
 
 def drawn(engine: Any, count: int, prompt: str = "1") -> list[xt.Draft]:
@@ -58,6 +58,50 @@ def _wrong(time: float, now: float, then: float, eta: float) -> Any:
     from exptilt.engines.image.steps import ddpm_step
 
     return ddpm_step(time, now, then, True)
+
+
+def test_learned_variances_are_the_schedulers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler's own loop with the draft's noise leads to the same picture. Deviations are read off that loop by drawing
+    each step twice, and densities written out with them are those that were recorded."""
+    learned = SCHEDULERS["ddpm-learned"]
+    with opened(pixels(tmp_path, scheduler=learned, variances=True), steps=4, null=3, guidance=2.0) as engine:
+        [draft] = drawn(engine, 1)
+        noise = [torch.tensor(engine.noise.value(token, n, (1, 1, 4, 4))).float() for n, token in enumerate(draft.tokens)]
+        scheduler = type(learned).from_config(learned.config)
+        scheduler.set_timesteps(4)
+        x, log_probs = noise[0], [log_normal(noise[0], torch.ones(1))]
+        for time, each in zip(scheduler.timesteps, [*noise[1:], torch.zeros(1, 1, 4, 4)], strict=True):
+            with torch.inference_mode():
+                output, free = (engine.model.module(x, time, class_labels=torch.tensor([c])).sample for c in (1, 3))
+            output = torch.cat([2 * output[:, :1] - free[:, :1], output[:, 1:]], 1)
+            after = []
+            for drawn_noise in (each, torch.zeros_like(each), torch.ones_like(each)):
+                monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, n=drawn_noise, **__: n)
+                after.append(scheduler.step(output, time, x).prev_sample)
+            x = after[0]
+            if len(log_probs) < len(draft.tokens):
+                deviation = after[2] - after[1]
+                log_probs.append(log_normal((x - after[1]) / deviation, deviation))
+                assert deviation.std() > 0  # the network does choose
+        monkeypatch.undo()
+        cells = 16 * 24 * np.log(2)
+        assert np.allclose(draft.output, np.clip((x[0, 0].numpy() + 1) / 2, 0, 1), atol=1e-5)
+        assert np.allclose(known_logq(draft), np.array(log_probs) - cells, rtol=1e-4)
+        assert np.allclose(engine.score([draft])[0], known_logq(draft), rtol=1e-6)
+        target = Target(engine, lambda prompt, drafts: [0.0] * len(drafts), 1.0, engine.with_sampling(reuse=2))
+        assert np.isfinite(xt.sample(target, "2", xt.Independent(4), select=xt.draw).log_z or np.nan)
+
+
+def log_normal(noise: Any, deviation: Any) -> float:
+    return float((-0.5 * noise**2 - torch.log(deviation) - 0.5 * np.log(2 * np.pi)).sum())
+
+
+def test_learned_variances_that_are_lacking_or_of_another_kind_are_refused(tmp_path: Path) -> None:
+    other = type(SCHEDULERS["ddpm"])(variance_type="learned")
+    with pytest.raises(ModelError, match=r"gives 1 channels for 1 and so none: save the scheduler with"):
+        xt.load(f"image:{pixels(tmp_path / 'one', scheduler=SCHEDULERS['ddpm-learned'])}", steps=4)
+    with pytest.raises(ModelError, match=r'variance_type="learned", which exptilt does not know: give scheduler="ddim"'):
+        xt.load(f"image:{pixels(tmp_path / 'two', scheduler=other, variances=True)}", steps=4)
 
 
 def test_the_whole_path_is_the_pipelines_own(engine: Any, folder: Path) -> None:
@@ -90,7 +134,7 @@ def test_the_folder_is_no_part_of_the_distribution(tmp_path: Path, kind: Any) ->
     shutil.copytree(kind(tmp_path / "one"), tmp_path / "two")
     found = []
     for name in ("one", "two"):
-        with xt.load(f"image:{tmp_path / name}", steps=3, scheduler="ddim") as engine:
+        with opened(tmp_path / name, scheduler="ddim") as engine:
             found.append((drawn(engine, 1)[0].tokens, {**engine.settings, "model": ""}))
     assert found[0] == found[1]
 
@@ -154,7 +198,7 @@ def test_another_eta_can_propose(engine: Any) -> None:
 
 
 def test_a_transformer_with_an_autoencoder(tmp_path: Path) -> None:
-    with xt.load(f"image:{transformer(tmp_path)}", steps=3, guidance=2.0) as engine:
+    with opened(transformer(tmp_path), guidance=2.0) as engine:
         [draft] = drawn(engine, 1, "bird")
         assert draft.output.shape == (8, 8, 3)
         assert engine.start("2").prompt == "2"
@@ -166,7 +210,7 @@ def test_a_text_conditional_pipeline(tmp_path: Path) -> None:
     path = texts(tmp_path)
     with pytest.raises(ModelError, match=r"PNDMScheduler.*scheduler= one of"):
         xt.load(f"image:{path}", steps=3)
-    with xt.load(f"image:{path}", steps=3, scheduler="ddim", guidance=3.0) as engine:
+    with opened(path, scheduler="ddim", guidance=3.0) as engine:
         one, other = (drawn(engine, 1, prompt)[0] for prompt in ("a cat", "a dog"))
         assert one.output.shape == (8, 8, 3)
         assert not np.allclose(one.output, other.output)
@@ -181,7 +225,7 @@ def test_stable_diffusion_xl_is_told_what_its_own_pipeline_tells_it(
 ) -> None:
     """Words, the text as a whole, sizes, and what stands for no text: as diffusers passes them to the network."""
     seen: dict[str, Any] = {}
-    with xt.load(f"image:{texts_xl(tmp_path, zeros)}", steps=3, scheduler="ddim", guidance=3.0) as engine:
+    with opened(texts_xl(tmp_path, zeros), scheduler="ddim", guidance=3.0) as engine:
         network = engine.model.module
         forward = network.forward
 
@@ -205,10 +249,10 @@ def test_stable_diffusion_xl_is_told_what_its_own_pipeline_tells_it(
 
 def test_the_second_encoder_is_read_and_told_apart(tmp_path: Path) -> None:
     """Settings once named the weights of the network alone: pipelines with another encoder passed for the same one."""
-    with xt.load(f"image:{texts_xl(tmp_path)}", steps=3, scheduler="ddim") as engine:
+    with opened(texts_xl(tmp_path), scheduler="ddim") as engine:
         [before] = drawn(engine, 1, "a cat")
         name = engine.settings["other weights"]["text_encoder_2"]
-    with xt.load(f"image:{tmp_path}", steps=3, scheduler="ddim") as engine:
+    with opened(tmp_path, scheduler="ddim") as engine:
         engine.model.pipeline.text_encoder_2.text_model.final_layer_norm.weight.data *= 3
         engine.model.pipeline.text_encoder_2.text_projection.weight.data *= 3
         [after] = drawn(engine, 1, "a cat")
@@ -220,7 +264,7 @@ def test_labels_are_part_of_the_distribution(folder: Path) -> None:
     """States were once kept by the prompt's words alone, so a second engine with other labels went on with the first one's."""
     pictures = []
     for number in (0, 2):
-        with xt.load(f"image:{folder}", steps=3, labels={"it": number}) as engine:
+        with opened(folder, labels={"it": number}) as engine:
             [begun] = engine.extend([engine.start("it")], [Key(5)], 2)
             pictures.append(engine.extend([begun], [Key(6)])[0].output)
             [again] = drawn(engine, 1, "it")
@@ -322,7 +366,7 @@ def test_outputs_of_another_shape_are_named() -> None:
 def test_half_precision(tmp_path: Path, kind: Any, dtype: str) -> None:
     """Networks run in 16 bits. States, weights and log-probabilities do not: draws have the densities that a score finds again to
     far more digits than 16 bits hold, and weights are finite."""
-    with xt.load(f"image:{kind(tmp_path)}", steps=3, scheduler="ddim", dtype=dtype) as engine:
+    with opened(kind(tmp_path), scheduler="ddim", dtype=dtype) as engine:
         drafts = drawn(engine, 3, "1" if kind in (pixels, transformer) else "a cat")
         assert str(engine.model.module.dtype) == f"torch.{dtype}" == f"torch.{engine.settings['dtype']}"
         for draft, score in zip(drafts, engine.score(drafts), strict=True):
