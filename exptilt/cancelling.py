@@ -50,6 +50,9 @@ class Deadline:
         return time.monotonic() >= self.end
 
 
+GLANCE = 0.2
+"""Seconds after which a thread that waits looks up: a signal just before the main thread falls asleep does not wake it."""
+
 _RAISES = signal.default_int_handler  # it raises KeyboardInterrupt
 _current: ContextVar[Flag | None] = ContextVar("exptilt_cancel", default=None)
 

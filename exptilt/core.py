@@ -187,7 +187,7 @@ class Target:
         """
         with np.errstate(over="ignore"):
             tilted = values / self.beta
-        if np.any(np.isinf(tilted) & np.isfinite(values)):
+        if not np.isfinite(tilted).all() and np.any(np.isinf(tilted) & np.isfinite(values)):
             raise RewardError(
                 f"the reward {values[np.isinf(tilted)][0]:g} divided by beta={self.beta:g} is beyond the range of floats: scale "
                 "the reward down, or raise beta; -inf excludes a draft"

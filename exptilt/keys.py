@@ -63,7 +63,9 @@ class Key:
 
     def child(self, *path: int | str) -> Key:
         """The key of a part of the work that this key stands for."""
-        return Key(self.seed, *self.path, *path)
+        key = object.__new__(Key)  # one for each draft, many thousands a run: what is checked already is not checked again
+        key.__dict__.update(seed=self.seed, path=self.path + path)
+        return key
 
     def rng(self) -> np.random.Generator:
         """A fresh numpy generator; the same key always gives the same one."""

@@ -86,10 +86,10 @@ def rate(reward: Reward, prompt: Prompt, drafts: Sequence[Draft]) -> Floats:
             f"reward {name} returned values of shape {values.shape} for {len(drafts)} drafts. "
             "Return one float per draft, in the order of the drafts."
         )
-    bad = np.flatnonzero(np.isnan(values) | (values == math.inf))
-    if bad.size:
+    if not values.max() < math.inf:  # NaN is the maximum of whatever it is among
+        bad = np.flatnonzero(~(values < math.inf))[0]
         raise RewardError(
-            f"reward {name} returned {values[bad[0]]} for the draft {drafts[bad[0]].text[:80]!r}. "
+            f"reward {name} returned {values[bad]} for the draft {drafts[bad].text[:80]!r}. "
             "Return finite floats; -inf excludes a draft."
         )
     return values

@@ -38,6 +38,7 @@ def text_of(function: FunctionType) -> str | None:
     return _bare(textwrap.dedent("".join(lines)))
 
 
+@lru_cache(maxsize=1024)
 def _bare(text: str) -> str:
     """Source without comments, blank lines and white space at the ends of lines."""
     lines = text.splitlines()
@@ -72,6 +73,7 @@ def _holds(node: ast.expr, span: tuple[int | None, ...]) -> bool:
     return (node.lineno, node.col_offset) <= (line, column) and (end_line, end) <= last
 
 
+@lru_cache(maxsize=1024)
 def changed_names(text: str | None) -> frozenset[str]:
     """The names whose objects a function's source changes, or assigns as a global: `memory[key] = ...`, `seen.add(...)`."""
     tree = _parsed(text)

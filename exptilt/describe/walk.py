@@ -209,6 +209,7 @@ def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
                 yield name, value
 
 
+@functools.lru_cache(maxsize=1024)
 def _names(code: CodeType) -> set[str]:
     """The global names that code reads. Attributes do not count, though `co_names` holds them too."""
     read = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}

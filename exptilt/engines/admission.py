@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from exptilt.cancelling import Flag
+from exptilt.cancelling import GLANCE, Flag
 
 Row = TypeVar("Row", bound=Hashable)
 
@@ -38,8 +38,9 @@ class Latch:
 
     def wait(self) -> None:
         """Wait until it is set."""
-        with self._lock:
-            return
+        while not self._lock.acquire(timeout=GLANCE):
+            pass
+        self._lock.release()
 
 
 class Call(Generic[Row]):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -35,8 +36,15 @@ def log_shares(log_w: Floats) -> Floats:
 
     The maximum goes first. In log_w - log_sum(log_w) the log n of the sum is rounded away beyond about 1e8 nats.
     """
-    below_top = log_w - log_w.max()
-    return below_top - log_sum(below_top)
+    return log_parts(log_w)[0]
+
+
+def log_parts(log_w: Floats) -> tuple[Floats, float]:
+    """`log_shares` and `log_sum` of the same log-weights."""
+    top = log_w.max()
+    below_top = log_w - top
+    rest = math.log(float(np.exp(below_top).sum()))
+    return below_top - rest, float(top) + rest
 
 
 # ------------------------------------------------------------------------------------------------------ weight tails
@@ -135,22 +143,31 @@ def r_hat(chains: Sequence[Sequence[float]] | Floats) -> float | None:
     halves = np.concatenate([values[:, :half], values[:, -half:]])
     if halves.min() == halves.max():
         return None
-    return max(_split_r_hat(_normal_scores(x)) for x in (halves, np.abs(halves - np.median(halves))))
+    ordered = np.sort(halves, axis=None)
+    median = (ordered[(halves.size - 1) // 2] + ordered[halves.size // 2]) / 2
+    return max(_split_r_hat(_normal_scores(x)) for x in (halves, np.abs(halves - median)))
 
 
 def _normal_scores(values: Floats) -> Floats:
     """Each value replaced by the standard normal quantile of its rank among all; ties share their mean rank."""
     ordered = np.sort(values, axis=None)
-    ranks = (ordered.searchsorted(values) + ordered.searchsorted(values, side="right") + 1) / 2
-    levels = (ranks - 0.375) / (values.size + 0.25)
-    return np.array(list(map(NormalDist().inv_cdf, levels.ravel().tolist()))).reshape(values.shape)
+    twice = ordered.searchsorted(values) + ordered.searchsorted(values, side="right") + 1
+    return _quantiles(values.size)[twice - 2]
+
+
+@lru_cache(maxsize=64)
+def _quantiles(count: int) -> Floats:
+    """Normal quantiles of the ranks 1, 1.5, 2, ..., `count` among so many values."""
+    inverse = NormalDist().inv_cdf
+    return np.array([inverse((twice / 2 - 0.375) / (count + 0.25)) for twice in range(2, 2 * count + 1)])
 
 
 def _split_r_hat(chains: Floats) -> float:
     """sqrt(((n-1)/n·W + V)/W): W the mean variance within chains [m, n], V the variance of their means."""
-    steps = chains.shape[1]
-    within = float(np.mean(np.var(chains, axis=1, ddof=1)))
-    between = float(np.var(np.mean(chains, axis=1), ddof=1))
+    count, steps = chains.shape
+    means = chains.sum(axis=1) / steps
+    within = float(((chains - means[:, None]) ** 2).sum()) / (count * (steps - 1))
+    between = float(((means - means.sum() / count) ** 2).sum()) / (count - 1)
     if within == 0.0:
         return math.inf if between > _TIE else 1.0
     return math.sqrt((steps - 1) / steps + between / within)

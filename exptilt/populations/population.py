@@ -24,7 +24,7 @@ from exptilt.draft import Draft, prompt_json
 from exptilt.errors import AllWeightsZero, TargetError, WeightsError
 from exptilt.keys import Floats, Key
 from exptilt.populations.certificate import certified
-from exptilt.populations.diagnostics import log_shares, log_sum, pareto_k
+from exptilt.populations.diagnostics import log_parts, log_shares, log_sum, pareto_k
 from exptilt.populations.distinct import distinct_rows, log_distinct
 from exptilt.populations.growth import growth
 from exptilt.populations.notebook import drawn, facts, framed, heaviest, number
@@ -126,14 +126,18 @@ class Population:
     @cached_property
     def log_z(self) -> float | None:
         """log Ẑ in nats, the estimate of log Σ_y p(y)·exp(r(y)/β); None where the weights are not proper."""
-        return log_sum(self.log_w) if self.proper else None
+        return self._log_parts[1] if self.proper else None
 
     @cached_property
     def weights(self) -> Floats:
         """Weights normalised to sum to one, float64 [n], read-only."""
-        weights = np.exp(log_shares(self.log_w))
+        weights = np.exp(self._log_parts[0])
         weights.setflags(write=False)
         return weights
+
+    @cached_property
+    def _log_parts(self) -> tuple[Floats, float]:
+        return log_parts(self.log_w)
 
     @cached_property
     def ess(self) -> float:
@@ -142,7 +146,7 @@ class Population:
         Those of ETS and SMC share prefixes and depend on each other: on random targets their number was up to five times
         too large against the variance of Ẑ (`reproduce/doctor.py`). `exptilt.doctor` compares samplers by that variance.
         """
-        return float(1.0 / np.sum(self.weights**2))
+        return float(1.0 / (self.weights * self.weights).sum())
 
     @property
     def even(self) -> bool:
@@ -168,8 +172,16 @@ class Population:
     @cached_property
     def mean_reward(self) -> float:
         """The estimate of E_π[r]; drafts of weight zero do not count, whatever their reward."""
+        if self.rewards.min() > -math.inf:
+            return float((self.weights * self.rewards).sum())
         held = self.weights > 0
-        return float(np.sum(self.weights[held] * self.rewards[held]))
+        return float((self.weights[held] * self.rewards[held]).sum())
+
+    def of_target(self, beta: float, reward_max: float | None, own_logq: bool) -> Population:
+        """The same with what a run knows of its target. Its numbers stay, so they are neither checked nor computed again."""
+        known = object.__new__(Population)
+        known.__dict__.update(self.__dict__, beta=beta, reward_max=reward_max, own_logq=own_logq)
+        return known
 
     def kl(self, beta: float) -> float | None:
         """The estimate of KL(π‖p) = E_π[r]/β - log Z in nats; None where there is no log Ẑ."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-
 from exptilt.populations.diagnostics import k_limit
 from exptilt.populations.population import Population
 
@@ -72,7 +70,7 @@ def _alike_warning(population: Population) -> str | None:
 
 def _flat_warning(population: Population) -> str | None:
     first = float(population.rewards[0])
-    if len(population) == 1 or np.any(population.rewards != first):
+    if len(population) == 1 or (population.rewards != first).any():
         return None
     return (
         f"All {len(population)} drafts have the reward {first:g}, so it guided nothing: draw more, raise the temperature, "

@@ -10,6 +10,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,6 +31,7 @@ def made(engine: Engine | None = None) -> dict[str, Any]:
     }
 
 
+@cache
 def _version(module: str) -> str | None:
     told = getattr(sys.modules[module], "__version__", None)
     if isinstance(told, str):

@@ -140,6 +140,7 @@ class MeteredReward:
     remember: whether it may reuse its answers; False where the reward changes while the sampler runs.
     timeout: seconds that one call may take; None for any, which a call under way waits for even where `cancel` is set.
     cancel: passed on to engines that the reward calls.
+    known: a cell for each draft: its reward, or nothing before it is rated.
     """
 
     reward: Reward
@@ -148,21 +149,23 @@ class MeteredReward:
     cancel: Flag
     remember: bool
     timeout: float | None = None
-    known: dict[Hashable, float] = field(default_factory=dict, repr=False, compare=False)
+    known: dict[Hashable, list[float]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, prompt: Prompt, drafts: list[Draft]) -> Floats:
         if not self.remember:
             return self._rate(prompt, drafts)
         # A rule may read an unfinished draft in another way, and a likelihood reads a masked one in its order.
-        names = [(prompt, draft.tokens, draft.finish, draft.order) for draft in drafts]
-        fresh = {name: draft for name, draft in zip(names, drafts, strict=True) if name not in self.known}
+        # Each is hashed once, to find its cell: hashing thousands of tokens takes longer than all the rest.
+        cells = [self.known.setdefault((prompt, draft.tokens, draft.finish, draft.order), []) for draft in drafts]
+        fresh = {id(cell): (cell, draft) for cell, draft in zip(cells, drafts, strict=True) if not cell}
         if fresh:
-            rated = self._rate(prompt, list(fresh.values()))
-            self.known.update(zip(fresh, rated, strict=True))
+            rated = self._rate(prompt, [draft for _, draft in fresh.values()])
+            for (cell, _), reward in zip(fresh.values(), rated.tolist(), strict=True):
+                cell.append(reward)
             if len(fresh) == len(drafts):
                 return rated
         self.usage.reused += len(drafts) - len(fresh)
-        return np.array([self.known[name] for name in names], dtype=np.float64)
+        return np.array([cell[0] for cell in cells], dtype=np.float64)
 
     @property
     def reward_max(self) -> float | None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
-from queue import SimpleQueue
-from threading import Event
-from typing import Any, Protocol
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Any, Protocol, TypeVar
 
-from exptilt.cancelling import told_interrupts
+from exptilt.cancelling import GLANCE, told_interrupts
 from exptilt.core import Target
 from exptilt.errors import Cancelled, TargetError
 from exptilt.running.cluster import Cluster
 from exptilt.running.request import Job, Request
 from exptilt.running.result import Failure, Outcome
 
-_AHEAD = 2  # prompts under way or waiting for a thread, for each thread: one that ends finds the next at once
+Word = TypeVar("Word")
 Build = Callable[[], Target]
 """Makes the target on the machine that needs it: models themselves are not sent."""
 
@@ -70,27 +68,38 @@ class Threads:
     def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
         """Outcomes as they come. If one raises, or the caller closes this, the others end within a step; so they do at a
         failure that is to stop the run, and those that are finished nevertheless still come."""
-        cancel, waiting = Event(), iter(jobs)
-        ended: SimpleQueue[Future[Outcome | None] | None] = SimpleQueue()  # None for Ctrl-C
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="exptilt-prompt")
-        futures: dict[Future[Outcome | None], Job] = {}
-        with told_interrupts(lambda: ended.put(None)):
+        cancel, waiting = Event(), iter([*jobs])  # an iterator of a list gives each job to one thread
+        said: SimpleQueue[tuple[Job, Outcome] | BaseException | None] = SimpleQueue()  # None: a thread has ended
+
+        def work() -> None:
             try:
-                while True:
-                    for job in islice(waiting, _AHEAD * self.concurrency - len(futures)):
-                        future = pool.submit(self._finish, job, cancel, stop)
-                        futures[future] = job
-                        future.add_done_callback(ended.put)
-                    if not futures:
-                        return
-                    if (future := ended.get()) is None:
-                        raise KeyboardInterrupt
-                    job, outcome = futures.pop(future), future.result()
-                    if outcome is not None:
-                        yield job, outcome
+                for job in waiting:
+                    if (outcome := self._finish(job, cancel, stop)) is not None:
+                        said.put((job, outcome))
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that hears of it
+                said.put(error)
+            finally:
+                said.put(None)
+
+        threads: list[Thread] = []
+        with told_interrupts(lambda: said.put(KeyboardInterrupt())):
+            try:
+                for number in range(min(self.concurrency, len(jobs))):
+                    thread = Thread(target=work, name=f"exptilt-prompt-{number}")
+                    thread.start()
+                    threads.append(thread)
+                under_way = len(threads)
+                while under_way:
+                    if isinstance(heard := _next(said), BaseException):
+                        raise heard
+                    if heard is None:
+                        under_way -= 1
+                    else:
+                        yield heard
             finally:
                 cancel.set()
-                pool.shutdown(wait=True, cancel_futures=True)
+                for thread in threads:
+                    thread.join()
 
     def _finish(self, job: Job, cancel: Event, stop: bool) -> Outcome | None:
         """None where the run was cancelled before."""
@@ -103,3 +112,12 @@ class Threads:
         if stop and isinstance(outcome, Failure):
             cancel.set()  # here, before this thread takes up another prompt
         return outcome
+
+
+def _next(said: SimpleQueue[Word]) -> Word:
+    """Wait for the next word, looking up now and then: else Ctrl-C could go unheard until a silent server answers."""
+    while True:
+        try:
+            return said.get(timeout=GLANCE)
+        except Empty:
+            continue

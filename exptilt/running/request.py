@@ -71,13 +71,17 @@ class Job:
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
     index: int = field(default=0, compare=False)
 
-    @property
+    @cached_property
     def name(self) -> str:
-        return f"{prompt_digest(self.prompt)}-{self.occurrence}" + (f"+{self.part}" if self.part else "")
+        return f"{self._digest}-{self.occurrence}" + (f"+{self.part}" if self.part else "")
+
+    @cached_property
+    def _digest(self) -> str:
+        return prompt_digest(self.prompt)
 
     def key(self, seed: int) -> Key:
         """The key of all that is drawn for it, apart from the sampler's own draws."""
-        return Key(seed, prompt_digest(self.prompt), self.occurrence)
+        return Key(seed, self._digest, self.occurrence)
 
     def sampler_key(self, seed: int) -> Key:
         """The key of the sampler's draws: each part has streams of its own."""
@@ -212,15 +216,24 @@ class Request:
 
         usage: gets what is spent, also where an error ends it.
         """
-        self.check_columns([job])
-        target = replace(self.target, reward=filled(self.target.reward, job.columns)) if self._reads_any else self.target
-        key = job.key(self.seed)
-        session = Session(target, job.prompt, key, self.budget, cancel, self.reward_timeout, usage)
+        session, key = self._session(job, cancel, usage), job.key(self.seed).child("select")
         population: Population | None = None
         for population in session.populations(self.sampler, job.sampler_key(self.seed), self.until):
-            select = partial(self._selected, population, key.child("select"))
-            yield Partial(job.prompt, population, session.usage.copy(), session.trace, select)
+            yield Partial(job.prompt, population, session.usage.copy(), session.trace, partial(self._selected, population, key))
         assert population is not None  # without one the session raises
+        return self._ended(job, session, population)
+
+    def answer(self, job: Job, cancel: Flag | None = None, usage: Usage | None = None) -> Result:
+        """The result of one job; raises what went wrong."""
+        session = self._session(job, cancel, usage)
+        return self._ended(job, session, session.run(self.sampler, job.sampler_key(self.seed), self.until))
+
+    def _session(self, job: Job, cancel: Flag | None, usage: Usage | None) -> Session:
+        self.check_columns([job])
+        target = replace(self.target, reward=filled(self.target.reward, job.columns)) if self._reads_any else self.target
+        return Session(target, job.prompt, job.key(self.seed), self.budget, cancel, self.reward_timeout, usage)
+
+    def _ended(self, job: Job, session: Session, population: Population) -> Result:
         result = self.result(job, population, session.usage, session.trace, self._of_rule(session))
         return replace(result, stopped=session.stopped, limit=session.limit)
 
@@ -248,15 +261,6 @@ class Request:
             columns=job.columns,
             index=job.index,
         )
-
-    def answer(self, job: Job, cancel: Flag | None = None, usage: Usage | None = None) -> Result:
-        """The result of one job; raises what went wrong."""
-        partials = self.partials(job, cancel, usage)
-        while True:
-            try:
-                next(partials)
-            except StopIteration as end:
-                return end.value
 
     def _of_target(self) -> list[str]:
         """Reasons not to trust any population of this target."""

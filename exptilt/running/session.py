@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -142,10 +143,9 @@ class Session:
         if not self.trace:
             raise TargetError(f"{type(sampler).__name__} yielded no population: a sampler must yield at least one")
 
-    def run(self, sampler: Sampler, key: Key) -> Population:
-        """The last of the sampler's `populations`."""
-        *_, last = self.populations(sampler, key)
-        return last
+    def run(self, sampler: Sampler, key: Key, until: Until | None = None) -> Population:
+        """The last of the sampler's `populations`; the others are let go of as they come."""
+        return deque(self.populations(sampler, key, until), maxlen=1).pop()
 
     def _known(self, population: Population, power: bool) -> Population:
         """The population with what its target tells; without a fixed reward there is none, and weights but zero are taken away.
@@ -156,7 +156,7 @@ class Session:
             held = population.log_w > -math.inf
             return Population.unweighted(population.drafts, population.rewards, population.trace, held)
         own = self.target.proposal is None and not power
-        return replace(population, beta=float(self.target.beta), reward_max=self._reward_max, own_logq=own)
+        return population.of_target(float(self.target.beta), self._reward_max, own)
 
     def _record(self, population: Population) -> None:
         """Add a population to the trace."""

@@ -81,6 +81,8 @@ class Path:
         """R̂ of the chains that have met an allowed state, over the steps at which all of them had."""
         rewards = np.array([[state.reward for state in row] for row in self.rows[burn_in:]])
         allowed = np.array([[state.allowed for state in row] for row in self.rows[burn_in:]])
+        if allowed.all():
+            return r_hat(rewards.T)
         entered = allowed[-1]
         return r_hat(rewards[allowed[:, entered].all(axis=1)][:, entered].T)
 

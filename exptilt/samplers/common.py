@@ -16,7 +16,6 @@ import numpy as np
 from exptilt.core import Target
 from exptilt.draft import Draft, Prompt, known_logq
 from exptilt.keys import Floats, Key
-from exptilt.populations.diagnostics import log_sum
 
 Value = Callable[[Any, list[Draft]], Sequence[float] | Floats]
 """An estimate of the final reward of partial drafts, in units of the reward; the score is exp(value/β).
@@ -28,6 +27,7 @@ Weights are proper whatever its values. At -inf the score is zero, and only the 
 class LookAhead:
     """Completions of some drafts. Row k completes draft `owner[k]`; a finished draft has itself as its only row.
 
+    owner: int [rows], ascending, each draft at least once.
     log_h: float64 [rows], log of exp(r/β)·p(rollout)/q(rollout), the ratio over the rollout's own tokens only.
     log_share: float64 [rows], minus log of the number of rows of the same owner.
     """
@@ -40,7 +40,13 @@ class LookAhead:
 
     def log_energies(self, count: int) -> Floats:
         """log Ê of each of the `count` drafts: the log mean of exp(log_h) over its rows."""
-        return np.array([log_sum((self.log_h + self.log_share)[self.owner == draft]) for draft in range(count)])
+        if not count:
+            return np.zeros(0)
+        values, first = self.log_h + self.log_share, np.searchsorted(self.owner, np.arange(count))
+        top = np.maximum.reduceat(values, first)
+        top[top == -math.inf] = 0.0
+        with np.errstate(divide="ignore"):  # all rows excluded: log 0
+            return top + np.log(np.add.reduceat(np.exp(values - top[self.owner]), first))
 
 
 def look_ahead(target: Target, prompt: Prompt, drafts: Sequence[Draft], rollouts: int, key: Key) -> LookAhead:
@@ -61,8 +67,10 @@ def look_ahead(target: Target, prompt: Prompt, drafts: Sequence[Draft], rollouts
 def log_ratio(target: Target, drafts: Sequence[Draft], starts: Sequence[int]) -> Floats:
     """log p/q of the decisions of each draft from number `starts[i]` on, which the proposal drew; zeros without one."""
     ratios = np.zeros(len(drafts))
+    if target.proposal is None:
+        return ratios
     drawn = [row for row, (draft, start) in enumerate(zip(drafts, starts, strict=True)) if draft.decided > start]
-    if target.proposal is None or not drawn:
+    if not drawn:
         return ratios
     scores = target.engine.score([drafts[row] for row in drawn], [starts[row] for row in drawn])
     for row, score in zip(drawn, scores, strict=True):

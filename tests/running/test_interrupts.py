@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+
+import exptilt as xt
+from exptilt.draft import Draft
+from exptilt.engines.table import TableEngine
+from exptilt.testing.toys import random_table
 
 GUARD = 300.0  # seconds after which the program is taken to hang
 
@@ -68,3 +76,30 @@ def test_ctrl_c_at_any_line_ends_the_run_and_its_threads() -> None:
     ended, tried = map(int, program.stdout.split())
     assert tried >= 100
     assert ended > tried / 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it sends a signal to a thread")
+def test_ctrl_c_that_does_not_wake_the_main_thread_is_heard() -> None:
+    """Once in some hundred runs beside busy programs, Ctrl-C came just before the main thread fell asleep, which it did with the
+    signal pending, and a run whose server was silent never ended. A signal that another thread gets leaves the main thread asleep
+    as surely."""
+    begun, released = threading.Event(), threading.Event()
+
+    def reward(prompt: str, drafts: list[Draft]) -> list[float]:
+        begun.set()
+        released.wait(GUARD)
+        return [0.0] * len(drafts)
+
+    def interrupt() -> None:
+        begun.wait(GUARD)
+        time.sleep(0.1)  # the main thread sleeps by then
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        released.wait(10)
+        released.set()
+
+    target = xt.Target(TableEngine(random_table(1, 3), 3, 2), reward, 1.0)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        xt.run(target, ["A"], xt.Independent(2), progress=lambda *_: released.set(), reward_timeout=GUARD)
+    assert not released.is_set(), "the interrupt was heard only when the prompt had ended"
+    released.set()
