@@ -3,10 +3,12 @@
 The same word problems are answered by the tiny model under the same sampler, in turns of a process each:
 
     alone    `exptilt.run`, as many prompts at a time as there are clients
-    served   `exptilt serve`, asked by as many clients over the loopback, while /healthz is asked a hundred times a second
+    served   `exptilt serve`, asked by as many clients over the loopback, while /healthz is asked twenty times a second
 
 Both are timed from the first prompt to the last answer, after a warm-up. Answers must be equal: the seed of a request is that of
-the run. The end is a summary and bench/results/serve_load.json; the exit status says whether there was an error.
+the run. The clients share the machine with the server and take nothing from a run, so they do no more than to keep a connection
+each, write requests and read answers; their processor time stands beside that of the server and of the run. The end is a summary
+and bench/results/serve_load.json; the exit status says whether there was an error. Runs on Linux.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 
 import exptilt as xt
@@ -30,6 +31,7 @@ from exptilt.evaluation.tasks.word_problems import word_problems
 
 ROOT = Path(__file__).resolve().parents[1]
 CAP, SEED, BETA = 48, 7, 0.2
+PATH = "/v1/chat/completions"
 
 
 def questions(count: int) -> list[Any]:
@@ -41,11 +43,11 @@ def alone(count: int, clients: int) -> None:
     with xt.load("tiny", max_tokens=CAP) as engine:
         target, sampler = xt.Target(engine, xt.rewards.Arithmetic(), BETA), xt.ETS(candidates=4, block=16)
         xt.run(target, questions(count)[:clients], sampler, concurrency=clients, seed=SEED + 1)
-        began = time.monotonic()
+        began, busy = time.monotonic(), time.process_time()
         outcomes = xt.run(target, questions(count), sampler, concurrency=clients, seed=SEED)
-        seconds = time.monotonic() - began
+        found = {"seconds": time.monotonic() - began, "processor": time.process_time() - busy}
     texts = [outcome.text if isinstance(outcome, xt.Result) else None for outcome in outcomes]
-    print(json.dumps({"seconds": seconds, "texts": texts}))
+    print(json.dumps({**found, "texts": texts}))
 
 
 def ran(count: int, clients: int) -> dict[str, Any]:
@@ -65,45 +67,71 @@ def started(clients: int) -> tuple[subprocess.Popen[str], str]:
     return server, json.loads(line)["urls"][0]
 
 
-async def asked(url: str, count: int, clients: int) -> dict[str, Any]:
+class Client:
+    """A connection that is kept, with one request at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
+        """The status and the body of the answer. body: none for a GET."""
+        if self._ends is None:
+            self._ends = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._ends
+        sent = b"" if body is None else json.dumps(body).encode()
+        head = f"{'POST' if sent else 'GET'} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        writer.write(f"{head}content-length: {len(sent)}\r\n\r\n".encode() + sent)
+        told = (await reader.readuntil(b"\r\n\r\n")).lower()
+        size = int(told.partition(b"content-length:")[2].split()[0])
+        return int(told.split()[1]), await reader.readexactly(size)
+
+
+async def asked(port: int, pid: int, count: int, clients: int) -> dict[str, Any]:
     """All requests from so many clients, and how long /healthz took meanwhile."""
-    limits = httpx2.Limits(max_connections=clients + 4)
-    async with httpx2.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        waiting = [*enumerate(questions(count))]
-        texts: list[str | None] = [None] * count
-        errors: list[int] = []
-        health: list[float] = []
+    connections = [Client(port) for _ in range(clients)]
+    waiting = [*enumerate(questions(count))]
+    texts: list[str | None] = [None] * count
+    errors: list[int] = []
+    health: list[float] = []
 
-        async def work() -> None:
-            while waiting:
-                number, messages = waiting.pop(0)
-                said = await client.post("/v1/chat/completions", json={"model": "tiny", "messages": messages, "seed": SEED})
-                if said.status_code == 200:
-                    texts[number] = said.json()["choices"][0]["message"]["content"]
-                else:
-                    errors.append(said.status_code)
+    async def work(client: Client) -> None:
+        while waiting:
+            number, messages = waiting.pop(0)
+            status, said = await client.ask(PATH, {"model": "tiny", "messages": messages, "seed": SEED})
+            if status == 200:
+                texts[number] = json.loads(said)["choices"][0]["message"]["content"]
+            else:
+                errors.append(status)
 
-        async def watch() -> None:
-            while True:
-                began = time.monotonic()
-                await client.get("/healthz")
-                health.append(time.monotonic() - began)
-                await asyncio.sleep(0.01)
+    async def watch() -> None:
+        client = Client(port)
+        while True:
+            began = time.monotonic()
+            await client.ask("/healthz")
+            health.append(time.monotonic() - began)
+            await asyncio.sleep(0.05)
 
-        warm = [client.post("/v1/chat/completions", json={"model": "tiny", "messages": each}) for each in questions(clients)]
-        await asyncio.gather(*warm)
-        watching = asyncio.create_task(watch())
-        began = time.monotonic()
-        await asyncio.gather(*(work() for _ in range(clients)))
-        seconds = time.monotonic() - began
-        watching.cancel()
-    return {"seconds": seconds, "texts": texts, "errors": errors, "health": health}
+    warm = zip(connections, questions(clients), strict=True)
+    await asyncio.gather(*(client.ask(PATH, {"model": "tiny", "messages": messages}) for client, messages in warm))
+    watching = asyncio.create_task(watch())
+    began, own, server = time.monotonic(), time.process_time(), processor_time(pid)
+    await asyncio.gather(*map(work, connections))
+    found = {"seconds": time.monotonic() - began, "processor": processor_time(pid) - server}
+    watching.cancel()
+    return {**found, "clients": time.process_time() - own, "texts": texts, "errors": errors, "health": health}
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that all threads of a process have computed, those that ended too."""
+    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def served(count: int, clients: int) -> dict[str, Any]:
     server, url = started(clients)
     try:
-        return asyncio.run(asked(url, count, clients))
+        return asyncio.run(asked(int(url.rpartition(":")[2]), server.pid, count, clients))
     finally:
         server.terminate()
         server.wait(60)
@@ -113,7 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="be the child that runs")
     args = parser.parse_args()
     if args.alone:
@@ -132,6 +160,9 @@ def main() -> int:
         "run_seconds": [each["seconds"] for each in runs],
         "served_seconds": [each["seconds"] for each in serves],
         "throughput_of_run": [run["seconds"] / served["seconds"] for run, served in zip(runs, serves, strict=True)],
+        "run_processor_seconds": [each["processor"] for each in runs],
+        "served_processor_seconds": [each["processor"] for each in serves],
+        "clients_processor_seconds": [each["clients"] for each in serves],
         "errors": sum(len(each["errors"]) for each in serves),
         "different_texts": sum(a != b for a, b in zip(runs[0]["texts"], serves[0]["texts"], strict=True)),
         "healthz_asked": len(health),

@@ -55,10 +55,11 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     try:
         from exptilt.serve.offers import catalogue
         from exptilt.serve.recipes import Recipe
-        from exptilt.serve.server import serve
+        from exptilt.serve.server import check_address, serve
     except ModuleNotFoundError as error:
         raise UsageError(f"exptilt serve needs the package {error.name}: {install('serve')}") from None
     config = _config(args)
+    check_address(config)
     with groups.checked(args):
         given = {name.removeprefix("sampler."): value for name, value in vars(args).items() if name.startswith("sampler.")}
         answer = args.answer or "number"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from exptilt.core import Engine
@@ -125,7 +125,7 @@ def cost(usages: Sequence[Usage]) -> dict[str, Any]:
     A prefix that several drafts share is computed once.
     """
     works = [work for usage in usages for work in (usage.reference, usage.proposal)]
-    parts = {name: asdict(sum_of([getattr(usage, name) for usage in usages])) for name in ("reference", "proposal")}
+    parts = {name: vars(sum_of([getattr(usage, name) for usage in usages])) for name in ("reference", "proposal")}
     return {
         "generated": sum(work.generated for work in works),
         "computed": sum(work.prompt + work.generated + work.scored for work in works),
@@ -139,7 +139,7 @@ def cost(usages: Sequence[Usage]) -> dict[str, Any]:
 def sum_of(works: Sequence[Work]) -> Work:
     total = Work()
     for work in works:
-        total.add(**asdict(work))
+        total.add(**vars(work))
     return total
 
 

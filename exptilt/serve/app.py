@@ -215,7 +215,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _told(request, _field_refusal(error.errors(), request))
 
 
-_BRANCH = re.compile(r"list\[.*\]|(?:constrained-)?str")  # what pydantic calls an alternative of a field
+_BRANCH = re.compile(r"list\[.*\]|(?:constrained-)?str|\[key\]")  # what pydantic calls an alternative or the keys of a field
 
 
 def _field_refusal(errors: Sequence[Mapping[str, Any]], request: Request) -> Refusal:

@@ -64,6 +64,12 @@ def _warm(value: float) -> float:
     return value
 
 
+def _token(value: str) -> str:
+    if not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise ValueError('give the id of a token as a whole number, such as "198"')
+    return value
+
+
 Temperature = Annotated[float, Field(ge=0, le=100, description="0 takes the likeliest token"), AfterValidator(_warm)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -71,9 +77,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(min_length=1)]
 Stop = Text | Annotated[list[Text], Field(max_length=16)]
 Model = Annotated[str, Field(min_length=1, max_length=256)]
-NoPenalty = Annotated[float, Field(ge=0, le=0)]
+Penalty = Annotated[float, Field(ge=-2, le=2, description="subtracted from the logits of tokens of the answer so far")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 NoneOf = Annotated[list[Any], Field(max_length=0)]
-NoBias = Annotated[dict[str, Any], Field(max_length=0)]
+Biases = Annotated[dict[Annotated[str, AfterValidator(_token)], Bias], Field(max_length=1024, description="by the ids of tokens")]
 
 
 class BudgetFields(BaseModel):

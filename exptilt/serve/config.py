@@ -74,7 +74,9 @@ class Limits:
         for item in fields(self):
             value, whole = getattr(self, item.name), "int" in str(item.type)
             if value is not None and not _counts(value, whole, 0 if item.name == "queue" else 1e-9):
-                raise UsageError(f"{item.name} = {value!r} must be a positive {'whole ' * whole}number")
+                least = f"a {'whole ' * whole}number{' from 0 on' if item.name == 'queue' else ' above 0'}"
+                default = "it has no limit" if item.default is None else f"it is {item.default}"
+                raise UsageError(f"{item.name} = {value!r} means nothing: give {least}, or leave it out, and {default}")
             if value is None and item.default is not None:
                 raise UsageError(f"{item.name} has no value: give a positive number")
 
@@ -119,7 +121,10 @@ class Config:
                 shown = "..." if key == "api_key" else repr(value)
                 raise UsageError(f"{key} = {shown} is of the wrong type: give {_named(kind)}")
         if self.api_key is not None and not (self.api_key and self.api_key.isascii() and self.api_key.isprintable()):
-            raise UsageError("the API key must be printable ASCII and not empty")
+            raise UsageError(
+                "the API key is empty or has characters that a header of HTTP cannot carry: give letters, digits and signs of "
+                "ASCII on one line, or no key at all"
+            )
         if not 0 <= self.port < 65536:
             raise UsageError(f"port = {self.port} is not a port: give 0 to 65535; 0 takes a free one")
 
@@ -134,7 +139,8 @@ def read_config(path: str | Path) -> Config:
         text = Path(path).read_text("utf-8")
         given = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"the configuration {path} cannot be read: {error}") from error
+        cure = "correct the line" if isinstance(error, tomllib.TOMLDecodeError) else "give --config the path of a file in TOML"
+        raise UsageError(f"the configuration {path} cannot be read ({error}): {cure}") from error
     _only(given, ("server", "limits", "rewards", "models"), f"{path}")
     tables = {name: given.get(name, {}) for name in ("server", "limits", "rewards", "models")}
     for name, table in tables.items():
@@ -145,7 +151,10 @@ def read_config(path: str | Path) -> Config:
     _only(tables["limits"], [item.name for item in fields(Limits)], f"{path}, [limits]")
     for name, spec in tables["rewards"].items():
         if not isinstance(spec, str):
-            raise UsageError(f"{path}: the reward {name} = {spec!r} must be a text, as --reward takes it")
+            raise UsageError(
+                f'{path}: the reward {name} = {spec!r} is not a text: write it as --reward takes it, {name} = "arithmetic" or '
+                f'{name} = "my_rewards.py:tests"'
+            )
     server = dict(tables["server"])
     key_file = server.pop("api_key_file", None)
     config = Config(**server, limits=Limits(**tables["limits"]), rewards=tables["rewards"], models=tables["models"])
@@ -156,7 +165,10 @@ def _key(path: Path) -> str:
     try:
         return path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the file of the API key cannot be read: {error}") from error
+        raise UsageError(
+            f"the file of the API key cannot be read ({error}): write the key into it, or name another as api_key_file, which is "
+            "looked for beside the configuration"
+        ) from error
 
 
 def _only(table: Mapping[str, Any], known: Any, where: str) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from exptilt.draft import prompt_text
 from exptilt.serve.admission import Admission, stopping
-from exptilt.serve.answers import Answer, Head, answer_of, encode
+from exptilt.serve.answers import Answer, Head, encode
 from exptilt.serve.asked import Asked
 from exptilt.serve.config import Config
 from exptilt.serve.guard import RECORD, answer_of_refusal
@@ -68,8 +68,8 @@ class Desk:
         made = await run_in_threadpool(plan, asked, request.headers.get(HEADER), self.catalogue, limits)
         record.more |= {"sampler": made.recipe.chosen.name, "seed": made.seed, "answers": made.answers}
         try:
-            place = self.admission.enter(made.answers, made.memory, made.rows)
-            await asyncio.wait_for(place, stop.deadline - time.monotonic())
+            async with asyncio.timeout(stop.deadline - time.monotonic()):
+                await self.admission.enter(made.answers, made.memory, made.rows)
         except TimeoutError:
             raise too_late() from None
         work = Work(made, stop, self._left)
@@ -87,9 +87,7 @@ class Desk:
         if asked.stream:
             await _begun(work, wire)
             return EventSourceResponse(written(work, wire, head, ended, limits.keep_alive), headers=_UNBUFFERED)
-        await work.finish()
-        engine = made.target.engine
-        answers = [await run_in_threadpool(answer_of, run.outcome, run.number, engine, asked.logprobs) for run in work.runs]
+        answers = await work.finish()
         ended(answers)
         return Response(encode(wire.answer(head, answers)), media_type="application/json")
 

@@ -25,7 +25,7 @@ def catalogue(target: Target, usual: Recipe, config: Config) -> Catalogue:
     rewards: dict[str, Reward | PromptReward] = {"none": Zero(), usual.reward: target.reward}
     for name, spec in config.rewards.items():
         if name in rewards:
-            raise UsageError(f"the reward {name!r} is named twice: give it another name in the configuration")
+            raise UsageError(f"the reward {name!r} is named twice, by the flags too: give it another name in [rewards]")
         rewards[name] = names.find_reward(spec, usual.answer)
     name = config.name or model_name(target.engine)
     made = Catalogue(name, target.engine, target.proposal, rewards, usual)

@@ -14,9 +14,10 @@ from exptilt.draft import check_characters, check_filled
 from exptilt.errors import ExptiltError, ModelError, PromptError, TargetError
 from exptilt.populations.until import Until
 from exptilt.running.request import Select
+from exptilt.running.result import Result
 from exptilt.running.run import stream
 from exptilt.running.stream import Stream
-from exptilt.serve.answers import tells_tokens
+from exptilt.serve.answers import Answer, answer_of, tells_tokens
 from exptilt.serve.asked import Asked
 from exptilt.serve.changes import changed
 from exptilt.serve.config import Limits
@@ -62,6 +63,10 @@ class Plan:
             self.target, prompt, self.sampler, select=self.select, until=self.until, seed=self.seed, budget=self.budget,
             reward_timeout=self.reward_timeout, cancel=flag, occurrence=occurrence,
         )  # fmt: skip
+
+    def answer(self, number: int, result: Result) -> Answer:
+        """Answer `number`, which has come to this result."""
+        return answer_of(result, number, self.target.engine, self.asked.logprobs)
 
 
 def plan(asked: Asked, header: str | None, catalogue: Catalogue, limits: Limits) -> Plan:

@@ -83,9 +83,9 @@ class ChatRequest(BaseModel):
     exptilt: Changes | None = None
     user: str | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
-    frequency_penalty: asked.NoPenalty | None = None
-    presence_penalty: asked.NoPenalty | None = None
-    logit_bias: asked.NoBias | None = None
+    frequency_penalty: asked.Penalty | None = None
+    presence_penalty: asked.Penalty | None = None
+    logit_bias: asked.Biases | None = None
     response_format: TextFormat | None = None
     tools: asked.NoneOf | None = None
     tool_choice: Literal["none", "auto"] | None = None
@@ -114,6 +114,9 @@ class ChatRequest(BaseModel):
                 top_p=self.top_p,
                 max_tokens=self.max_completion_tokens or self.max_tokens,
                 stop=asked.stops(self.stop),
+                frequency_penalty=self.frequency_penalty,
+                presence_penalty=self.presence_penalty,
+                logit_bias=self.logit_bias,
             ),
             n=self.n or 1,
             seed=self.seed,

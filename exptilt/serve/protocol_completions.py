@@ -34,9 +34,9 @@ class CompletionRequest(BaseModel):
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
     echo: Annotated[bool, only(False)] | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
-    frequency_penalty: asked.NoPenalty | None = None
-    presence_penalty: asked.NoPenalty | None = None
-    logit_bias: asked.NoBias | None = None
+    frequency_penalty: asked.Penalty | None = None
+    presence_penalty: asked.Penalty | None = None
+    logit_bias: asked.Biases | None = None
 
     def read(self) -> Asked:
         """The request in exptilt's words."""
@@ -44,7 +44,13 @@ class CompletionRequest(BaseModel):
             model=self.model,
             prompts=(self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt),
             sampling=asked.sampling_of(
-                temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, stop=asked.stops(self.stop)
+                temperature=self.temperature,
+                top_p=self.top_p,
+                max_tokens=self.max_tokens,
+                stop=asked.stops(self.stop),
+                frequency_penalty=self.frequency_penalty,
+                presence_penalty=self.presence_penalty,
+                logit_bias=self.logit_bias,
             ),
             n=self.n or 1,
             seed=self.seed,

@@ -132,9 +132,15 @@ def _bare(engine: Engine) -> Engine:
     return replace(engine, template=False, system=None) if isinstance(engine, LanguageEngine) else engine
 
 
+_NONE: Mapping[str, Any] = {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}}
+"""Sampling parameters that not every engine has, with the values that change nothing: clients send these by default."""
+
+
 def sampled(engine: Engine, sampling: Mapping[str, Any]) -> Engine:
     """The engine under these sampling parameters. Raises Refusal that names the one that it does not have or cannot follow."""
     for name, value in sampling.items():
+        if name in _NONE and value == engine.settings.get(name, _NONE[name]):
+            continue
         try:
             engine = engine.with_sampling(
                 **({"temperature": 1.0, "top_k": 1} if (name, value) == ("temperature", 0) else {name: value})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from threading import Thread
 
 from exptilt.errors import Cancelled
-from exptilt.running.result import Partial, Result
+from exptilt.running.result import Partial
+from exptilt.serve.answers import Answer
 from exptilt.serve.plan import Plan
 from exptilt.serve.refusals import Refusal
 from exptilt.watching import Rows, watched_by
@@ -57,15 +58,20 @@ class Run:
 
     partial: the latest partial result.
     grown: the trace so far of a sampler that has no population yet.
-    result, error: how it ended.
+    answer, error: how it ended.
+
+    changed: called in the thread whenever there is something new; None where nobody looks before the end.
+    ended: called in the thread at its end, with the seconds that it took.
     """
 
-    def __init__(self, plan: Plan, number: int, stop: Stop, changed: Callable[[], None], ended: Callable[[float], None]) -> None:
+    def __init__(
+        self, plan: Plan, number: int, stop: Stop, changed: Callable[[], None] | None, ended: Callable[[float], None]
+    ) -> None:
         self.plan = plan
         self.number = number
         self.partial: Partial | None = None
         self.grown: object = None
-        self.result: Result | None = None
+        self.answer: Answer | None = None
         self.error: BaseException | None = None
         self._stop = stop
         self._changed = changed
@@ -78,13 +84,7 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return self.result is not None or self.error is not None
-
-    @property
-    def outcome(self) -> Result:
-        """The result of an answer that is done."""
-        assert self.result is not None
-        return self.result
+        return self.answer is not None or self.error is not None
 
     @property
     def writes(self) -> bool:
@@ -123,16 +123,20 @@ class Run:
     def settle(self, sampler: object, text: str) -> None:
         if self._mine(sampler):
             self._settled = text
-            self._changed()
+            self._tell()
 
     def grow(self, sampler: object, trace: object) -> None:
         if self._mine(sampler):
             self.grown = trace
-            self._changed()
+            self._tell()
 
     def draw(self, rows: Rows) -> None:
         self._before, self._rows = self.generated, rows
         if self._mine(rows.answer):
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
             self._changed()
 
     def _mine(self, sampler: object) -> bool:
@@ -147,26 +151,28 @@ class Run:
         """The end of an answer that never began."""
         self.error = error
         self._ended(0.0)
-        self._changed()
 
     def _work(self) -> None:
         began = time.monotonic()
         try:
-            with watched_by(self), self.plan.begin(self.number, self._stop) as partials:
+            with ExitStack() as stack:
+                if self._changed is not None:
+                    stack.enter_context(watched_by(self))
+                partials = stack.enter_context(self.plan.begin(self.number, self._stop))
                 for partial in partials:
                     self.partial = partial
-                    self._changed()
-                self.result = partials.result()
+                    self._tell()
+                self.answer = self.plan.answer(self.number, partials.result())
         except Cancelled as error:
             self.error = self._stop.why or error
         except BaseException as error:  # noqa: BLE001 - told to the client, and logged, where the answer is awaited
             self.error = error
         self._ended(time.monotonic() - began)
-        self._changed()
 
 
 class Work:
-    """All answers of one request. changed: set whenever one of them has told something new.
+    """All answers of one request. changed: set whenever one of them has told something new, or of a request that does not stream
+    has ended: between two steps of the model nothing is to be done for it in the event loop.
 
     leave: called in the event loop for each answer whose thread has ended, with the seconds that it took.
     """
@@ -178,7 +184,8 @@ class Work:
         self._loop = asyncio.get_running_loop()
         self._leave = leave
         self.left = 0  # how many threads have ended
-        self.runs = [Run(plan, number, stop, self._tell, self._left) for number in range(plan.answers)]
+        changed = self._tell if plan.asked.stream else None
+        self.runs = [Run(plan, number, stop, changed, self._left) for number in range(plan.answers)]
 
     def start(self) -> None:
         """Begin all of them. Where there is no thread to be had, those that have none fail."""
@@ -188,10 +195,11 @@ class Work:
             except RuntimeError as error:
                 run.fail(error)
 
-    async def finish(self) -> None:
-        """Wait until all are done, or one has failed. Raises its error, and Refusal at the deadline."""
+    async def finish(self) -> list[Answer]:
+        """All answers, once they are done. Raises the error of one that failed, and Refusal at the deadline."""
         while not self.done:
             await self.wait(None)
+        return [run.answer for run in self.runs if run.answer is not None]
 
     async def wait(self, seconds: float | None) -> bool:
         """Wait for something new, for so long at most; whether there is. Raises Refusal once the request is to stop.
@@ -200,7 +208,8 @@ class Work:
         """
         left = self.stop.deadline - time.monotonic()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.changed.wait(), max(0.0, left if seconds is None else min(seconds, left)))
+            async with asyncio.timeout(max(0.0, left if seconds is None else min(seconds, left))):
+                await self.changed.wait()
         news = self.changed.is_set()
         self.changed.clear()
         if self.stop.is_set() and not all(run.done for run in self.runs):
@@ -234,6 +243,7 @@ class Work:
     def _count(self, seconds: float) -> None:
         self.left += 1
         self._leave(self, seconds)
+        self.changed.set()
 
     def _call(self, function: Callable[[], None]) -> None:
         if not self._loop.is_closed():

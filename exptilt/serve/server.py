@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
+import os
+import socket
 import time
 from contextlib import suppress
 from ipaddress import ip_address
 
 import uvicorn
 
+from exptilt.errors import UsageError
 from exptilt.serve.app import create_app
 from exptilt.serve.config import Config
 from exptilt.serve.desk import Desk
@@ -20,9 +25,32 @@ _LOOK = 0.05  # seconds between two looks at whether the server is to stop
 _SPARE = 5.0  # seconds beyond the grace, for errors to be sent
 
 
+def check_address(config: Config) -> None:
+    """Raises UsageError where nobody can listen, before a model is loaded. A name may have several addresses: one is enough."""
+    errors: list[OSError] = []
+    try:
+        places = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise UsageError(f"host = {config.host!r} is not an address ({error}): give 127.0.0.1 or one of this machine") from error
+    for family, _, _, _, place in places:
+        try:
+            socket.create_server(place, family=family).close()
+        except OSError as error:
+            errors.append(error)
+    taken = [error for error in errors if error.errno in (errno.EADDRINUSE, errno.EACCES)]
+    if taken or len(errors) == len(places):
+        why = os.strerror([*taken, *errors][0].errno or 0)
+        raise UsageError(
+            f"nobody can listen at host = {config.host!r}, port = {config.port} ({why}): give another port, 0 for a free one, "
+            "or an address of this machine"
+        )
+
+
 def serve(catalogue: Catalogue, config: Config) -> None:
     """Answer requests until SIGTERM or Ctrl-C; those under way then have `grace` seconds to come to their end."""
     start_log()
+    gc.collect()
+    gc.freeze()  # what the model is made of stays: a collection that looked through it again would halt every request
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
         asyncio.run(_served(catalogue, config))
 
@@ -59,7 +87,7 @@ async def _close_in_time(server: uvicorn.Server, desk: Desk, grace: float) -> No
     while not (server.started or server.should_exit):
         await asyncio.sleep(_LOOK)
     if server.started:
-        places = [socket.getsockname() for each in server.servers for socket in each.sockets]
+        places = [listener.getsockname() for each in server.servers for listener in each.sockets]
         urls = [f"http://{f'[{host}]' if ':' in host else host}:{port}" for host, port, *_ in places]
         LOGGER.info({"event": "start", "urls": urls, "models": desk.catalogue.models})
         if desk.config.api_key is None and any(not ip_address(host.partition("%")[0]).is_loopback for host, *_ in places):

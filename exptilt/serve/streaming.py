@@ -13,7 +13,7 @@ from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from exptilt.running.result import Partial
-from exptilt.serve.answers import Answer, Event, Head, answer_of, encode
+from exptilt.serve.answers import Answer, Event, Head, encode
 from exptilt.serve.refusals import Refusal, refusal
 from exptilt.serve.runs import Run, Work
 
@@ -107,7 +107,8 @@ async def _events(
 
 async def _news(run: Run, wire: Wire, head: Head, sent: str, answers: dict[int, Answer]) -> tuple[list[Event], str]:
     """The events of one answer that are due now, and the text in them."""
-    if run.result is None:
+    answer = run.answer
+    if answer is None:
         text = await run_in_threadpool(run.settled)
         more = _rest(text, sent) if len(text) > len(sent) else ""
         events = wire.delta(head, run.number, more) if more else []
@@ -116,7 +117,6 @@ async def _news(run: Run, wire: Wire, head: Head, sent: str, answers: dict[int, 
         if wire.grows and (partial := run.fresh()) is not None:
             events += await run_in_threadpool(wire.partial, head, run.number, partial)
         return events, more
-    answer = await run_in_threadpool(answer_of, run.result, run.number, run.plan.target.engine, head.asked.logprobs)
     answers[run.number] = answer
     rest = _rest(answer.text, sent)
     return await run_in_threadpool(wire.finish, head, answer, rest), rest

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -134,6 +135,17 @@ def test_the_extra_is_named_where_it_is_not_installed() -> None:
     assert "[serve]'" in " ".join(ended.stderr.split())
 
 
+def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded(program: Program) -> None:
+    """The model was loaded first, and the end was a line of the log with the number of an error."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = program("serve", "toy", "--reward", "none", "--port", str(port))
+    assert (code, out) == (2, "")
+    assert f"port = {port}" in err
+    assert "in use" in err
+    assert "0 for a free one" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -143,7 +155,9 @@ def test_the_extra_is_named_where_it_is_not_installed() -> None:
         ("--reward none --candidates 0", "candidates"),
         ("--reward none --select bst", "bst"),
         ("--reward none --until soon", "soon"),
-        ("--reward none --config nothing.toml", "cannot be read"),
+        ("--reward none --config nothing.toml", "give --config the path of a file"),
+        ("--reward none --host ::zz", "is not an address"),
+        ("--reward none --host 192.0.2.1", "an address of this machine"),
         ("--reward none --prot 1", "Did you mean --port"),
         ("--reward arithmetic", "--beta"),
     ],

@@ -128,24 +128,28 @@ def test_a_configuration_names_rewards_and_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[server", "cannot be read"),
+        ("[server", "cannot be read .*: correct the line"),
         ("[servers]", "'servers'"),
         ("server = 1", r"write \[server\]"),
         ("[server]\nprot = 1", "Did you mean port"),
         ('[server]\nport = "80"', "port = '80'"),
         ("[server]\nport = 70000", "not a port"),
         ("[server]\nlog_prompts = 1", "true or false"),
-        ('[server]\napi_key_file = "none.txt"', "API key"),
-        ("[limits]\nthreads = 0", "threads = 0"),
+        ('[server]\napi_key_file = "none.txt"', "API key cannot be read .* api_key_file"),
+        ('[server]\napi_key_file = "empty.txt"', "the API key is empty"),
+        ("[limits]\nthreads = 0", "threads = 0.* a whole number above 0, or leave it out, and it is 32"),
         ("[limits]\nthreads = 1.5", "threads = 1.5"),
+        ("[limits]\nqueue = -1", "a whole number from 0 on"),
+        ("[limits]\ntokens = 0", "it has no limit"),
         ("[limits]\ndeadline = -1", "deadline"),
         ("[limits]\nqueue = true", "queue"),
-        ("[rewards]\nx = 1", "reward x"),
+        ("[rewards]\nx = 1", 'reward x = 1 .* write .* x = "arithmetic"'),
     ],
 )
 def test_a_configuration_that_means_nothing_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "server.toml"
     path.write_text(text)
+    (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(UsageError, match=said):
         read_config(path)
 

@@ -27,8 +27,9 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_page_is_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with xt.load("tiny", max_tokens=32) as engine:
-        usual = Recipe(names.choose_sampler("ets"), {"candidates": 2, "block": 16}, reward="arithmetic", beta=0.2)
+    """The server is as the page starts it: with a lower cap of responses, a budget in a request was enough here and not there."""
+    with xt.load("tiny") as engine:
+        usual = Recipe(names.choose_sampler("ets"), {"candidates": 8, "block": 16}, reward="arithmetic", beta=0.2)
         made = Catalogue("tiny", engine, None, {"none": Zero(), "arithmetic": Arithmetic()}, usual)
         with live(made, Config(name="tiny", port=0, limits=Limits(grace=1.0))) as server:
             space: dict[str, object] = {}

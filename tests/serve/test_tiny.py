@@ -15,7 +15,7 @@ from exptilt import names
 from exptilt.engines.language import LanguageEngine
 from exptilt.rewards import Arithmetic, Zero
 from exptilt.serve.config import Config, Limits
-from exptilt.serve.recipes import Catalogue, Recipe
+from exptilt.serve.recipes import Catalogue, Recipe, sampled
 from exptilt.serve.room import room_of
 from tests.serve.served import Live, live
 
@@ -101,6 +101,32 @@ def test_streams_of_guided_chains_end_as_the_answer_does(client: openai.OpenAI, 
     texts = pieces(ask(client, model="tiny", stream=True, extra_body={"exptilt": asked}))
     assert "".join(texts) == whole.choices[0].message.content
     assert (len(texts) > 1) == (asked["sampler"] == "ets")
+
+
+@pytest.mark.parametrize("asked", [{"presence_penalty": 2.0}, {"frequency_penalty": -0.5}, {"logit_bias": {"13": 60}}])
+def test_penalties_and_biases_of_a_request_are_part_of_p(client: openai.OpenAI, engine: Any, asked: dict[str, Any]) -> None:
+    """They were refused, although the engine has them."""
+    wanted = plain(engine, USER, **asked)
+    said = ask(client, logprobs=True, **asked)
+    assert said.choices[0].message.content == wanted.text != plain(engine, USER).text
+    assert [token.logprob for token in said.choices[0].logprobs.content] == pytest.approx(wanted.draft.logq, abs=1e-4)
+    bare = replace(engine, template=False)
+    assert client.completions.create(model="tiny@plain", prompt=QUESTION, seed=3, **asked).choices[0].text == (
+        plain(bare, QUESTION, **asked).text
+    )
+
+
+def test_what_a_request_says_of_penalties_comes_before_what_the_model_has(engine: Any) -> None:
+    """A penalty of 0, which clients send by default, must not be taken for none given where the server's own model has one."""
+    penal = sampled(engine, {"presence_penalty": 1.5, "logit_bias": {"7": -5}})
+    assert sampled(penal, {"presence_penalty": 0.0, "logit_bias": {}}) == engine
+    assert sampled(penal, {"presence_penalty": 1.5, "logit_bias": {"7": -5.0}}) is penal
+
+
+def test_a_bias_of_a_token_that_the_model_does_not_have_names_the_field(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="names the token 999999") as caught:
+        ask(client, logit_bias={"999999": 1})
+    assert caught.value.param == "logit_bias"
 
 
 def test_logprobs_are_those_of_p_for_each_token(client: openai.OpenAI, engine: Any) -> None:
