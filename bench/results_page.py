@@ -123,9 +123,6 @@ def serve_load(found: Found) -> str:
             "|---|---:|",
             f"| `exptilt.run`, seconds | {spread(found['run_seconds'])} |",
             f"| `exptilt serve`, seconds | {spread(found['served_seconds'])} |",
-            f"| processor time of the run, seconds | {spread(found['run_processor_seconds'])} |",
-            f"| of the server; of its clients | {spread(found['served_processor_seconds'])}; "
-            f"{spread(found['clients_processor_seconds'])} |",
             f"| throughput of a run, % | {spread(shares, '.0f')} |",
             f"| errors, answers that differ from the run's | {found['errors']}, {found['different_texts']} |",
             f"| /healthz meanwhile, ms: median, 99th percentile, longest | {health['p50']}, {health['p99']}, {health['p100']} |",
