@@ -127,7 +127,7 @@ def trained(engine: Any, asked: Question, folder: Path, title: str) -> tuple[Any
     made, note = folder / form, folder / f"{form}.json"
     if not note.exists():
         beta = asked.beta if form == "weighted" else asked.beta / 100  # (34) weighs β against an error summed over 64 pixels
-        fit = PictureFit(form=form, draws=64, steps=steps, batch=batch, learning_rate=3e-4)  # pyright: ignore[reportArgumentType]
+        fit = PictureFit(form=form, draws=32, steps=steps, batch=batch, learning_rate=3e-4)  # pyright: ignore[reportArgumentType]
         done = fit_pictures(Target(engine, asked.reward, beta), asked.prompts, made, fit)
         note.write_text(json.dumps(done.forwards))
     return xt.load(f"image:{made}", steps=STEPS, null=10), json.loads(note.read_text())
@@ -251,6 +251,8 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=60, help="of each row: 30 at the least")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "digits", help="where rows are kept as they are measured")
     args = parser.parse_args()
+    if args.answers < 30:
+        parser.error(f"--answers {args.answers}: give 30 or more, three of every digit")
     found = measure(args.answers, args.folder)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     figure(found, args.folder)

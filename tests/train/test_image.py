@@ -49,12 +49,16 @@ def test_the_fitted_model_has_a_higher_reward(engine: Any, tmp_path: Path, form:
 @pytest.mark.parametrize("kind", [texts, texts_xl])
 @pytest.mark.parametrize("form", ["weighted", "rl"])
 def test_models_of_texts_are_fitted(tmp_path: Path, kind: Any, form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With more texts than are kept, encodings made anew were kept with their gradient, and the next step failed."""
+    """A text that is encoded anew while a gradient is taken has none of its own: kept for later steps, it would hold the first
+    one's."""
     monkeypatch.setattr("exptilt.engines.image.prompts.KEPT", 1)
     with xt.load(f"image:{kind(tmp_path / 'made')}", steps=3, scheduler="ddim") as engine:
         target = Target(engine, Ink(), 0.1)
         fit = PictureFit(form=form, draws=4, steps=3, batch=4)
         fitted = fit_pictures(target, ["a cat", "a dog"], tmp_path / "out", fit)
+        with torch.enable_grad():
+            told = engine.model.prompts.arguments(["a fish"], "cpu", torch.float32)
+        assert not told["encoder_hidden_states"].requires_grad
     with xt.load(fitted.model, steps=3, scheduler="ddim") as trained:
         assert trained.settings["weights"] != engine.settings["weights"]
         assert trained.settings["other weights"] == engine.settings["other weights"]
