@@ -64,6 +64,7 @@ class Form:
     def __post_init__(self) -> None:
         if self.dtype not in (None, "auto"):
             dtype_named(str(self.dtype))
+        check_device(self.device)
         if self.device is not None and self.device_map is not None:
             raise ValueError(f"device={self.device!r} and device_map={self.device_map!r} both say where the model goes: give one")
 
@@ -118,8 +119,17 @@ def dtype_name(model: Any) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
+def check_device(device: str | None) -> None:
+    """Refuse the name of a device that torch does not have."""
+    try:
+        torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={device!r} is not a device of torch: give one such as cpu, cuda or cuda:1") from error
+
+
 def device_or_default(device: str | None) -> str:
     """The device asked for, else CUDA where there is one, else the CPU."""
+    check_device(device)
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self, cast
 
 from exptilt.core import Engine
 from exptilt.engines.openers import KINDS, Asked, held
-from exptilt.engines.options import check_options, options_of, renamed
+from exptilt.engines.options import check_options, check_values, options_of, renamed
 from exptilt.engines.sampling import LATER, Sampling
 from exptilt.errors import ModelError, did_you_mean
 from exptilt.objects import find_object
@@ -102,8 +102,9 @@ def load(
 
 
 def _parted(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was given of sampling parameters, and of other options, by the names that they have here."""
+    """What was given of sampling parameters, and of other options, by the names that they have here; their values are checked."""
     options = renamed(asked)
+    check_values(options)
     names = ("temperature", "top_p", "top_k", "max_tokens", "stop", *LATER)
     return {name: options.pop(name) for name in names if name in options}, options
 

@@ -51,6 +51,32 @@ def options_of(*functions: Callable[..., Any]) -> list[str]:
     return [name for name in dict.fromkeys(named) if name not in OTHERS]
 
 
+LEAST: Mapping[str, int] = {
+    "max_rows": 1,
+    "rows_memory": 1,
+    "memory": 0,
+    "threads": 1,
+    "attempts": 1,
+    "concurrency": 1,
+    "mask": 0,
+    "null": 0,
+}
+"""Options that are whole numbers, with the least of each; they mean the same for every kind of model that has them."""
+CHOICES = frozenset({"fast", "merge", "trust_remote_code", "seeds", "processed", "shifted"})
+"""Options that are true or false."""
+
+
+def check_values(given: Mapping[str, Any]) -> None:
+    """Refuse values out of range, before a model is read that may take minutes; None stands for what is not given."""
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name in LEAST and (isinstance(value, bool) or not isinstance(value, int) or value < LEAST[name]):
+            raise ValueError(f"{name}={value!r} must be a whole number of {LEAST[name]} or more")
+        if name in CHOICES and not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be True or False")
+
+
 def check_options(name: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Refuse options that a model does not have, with those that it has."""
     known = sorted(known)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from exptilt.blocks import Block, BlockSize
 from exptilt.draft import MASK, Draft, Finish
 from exptilt.engines.adjustments import Before
@@ -17,6 +19,7 @@ from exptilt.engines.text import Text
 from exptilt.keys import Floats, Key
 from exptilt.usage import Work
 
+UNIFORMS = 64  # random numbers that a row takes from its generator at a time
 Measure = Literal["logq", "certainty"]
 """What is asked of given tokens: their log-probabilities, or the three measurements of `exptilt.engines.certainty.Certainty`."""
 
@@ -54,11 +57,22 @@ class Row:
     paused: bool = False
     text: str | None = None
     cost: Work = field(default_factory=Work)
+    _uniforms: list[float] = field(default_factory=list)
 
     @cached_property
-    def uniforms(self) -> list[float]:
-        """One uniform for each token it may draw, from the generator of its key."""
-        return self.key.rng().random(self.room).tolist()
+    def _generator(self) -> np.random.Generator:
+        return self.key.rng()
+
+    @property
+    def uniform(self) -> float:
+        """The number that decides its next token. The generator of its key has one for each token that it may draw.
+
+        They are taken some at a time: a cap far beyond any response would fill the memory otherwise.
+        """
+        drawn = len(self.tokens)
+        while len(self._uniforms) <= drawn:
+            self._uniforms += self._generator.random(UNIFORMS).tolist()
+        return self._uniforms[drawn]
 
     @property
     def left(self) -> int:

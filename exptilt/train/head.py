@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from exptilt.core import Engine
 from exptilt.draft import Draft, Prompt
 from exptilt.engines.hf import Weights
-from exptilt.engines.hf.tree import own_tree
 from exptilt.engines.language import LanguageEngine
+from exptilt.engines.tree import own_tree
 from exptilt.errors import ModelError, TargetError
 from exptilt.running.lines import decode
 from exptilt.train.twisted import TwistedEngine

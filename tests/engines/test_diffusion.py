@@ -443,6 +443,21 @@ def test_a_model_that_hands_its_mask_on_is_tried_with_masks_of_pairs() -> None:
         assert together.logq == pytest.approx(alone.logq, abs=1e-5)
 
 
+def test_a_callers_model_is_left_as_it_is() -> None:
+    """`MaskedWeights(model)` switched off the dropout of a model that its owner went on training."""
+    model = Filler(seed=0)
+    model.train()
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in model.state_dict().items()}
+    weights = MaskedWeights(model, word_tokenizer(), mask=MASKED, ends=[END], name="held")
+    engine = LanguageEngine(weights, DiffusionSampling(max_tokens=6))
+    engine.extend([engine.start("a b")], keys(1))
+    assert all(module.training for module in model.modules())
+    assert not any(module.training for module in weights.model.modules())
+    after = model.state_dict()
+    assert all(after[name].data_ptr() == place and torch.equal(after[name], value) for name, (place, value) in before.items())
+    assert {each.data_ptr() for each in weights.model.parameters()} == {each.data_ptr() for each in model.parameters()}
+
+
 def test_the_end_of_a_turn_ends_a_response() -> None:
     """LLaDA's instructed models end an answer with a token that no configuration names: drafts went on behind it."""
     tokenizer = word_tokenizer((*WORDS, "<turn>"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -9,12 +10,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from exptilt.engines import files
 from exptilt.engines.loading import load
+from exptilt.engines.options import CHOICES, LEAST
 from exptilt.engines.requirements import WAITING
+from exptilt.engines.row import Context, Row
 from exptilt.engines.sampling import Sampling
 from exptilt.errors import ModelError
 from exptilt.keys import Key
@@ -36,6 +40,59 @@ from exptilt.keys import Key
 def test_parameters_out_of_range_are_refused_before_anything_is_read(changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
         load("tiny", **changes)
+
+
+OUT_OF_RANGE = {
+    "tiny": [
+        *({"max_rows": value} for value in (0, -1, 1.5, True, "abc")),
+        *({"rows_memory": value} for value in (0, -5, "a")),
+        *({"memory": value} for value in (-1, 1.5, "x")),
+        *({"fast": "no"}, {"merge": 1}, {"trust_remote_code": "yes"}, {"device": "nonsense"}),
+    ],
+    "tiny-mdlm": [
+        *({"max_rows": value} for value in (0, "a")),
+        {"rows_memory": 0},
+        {"mask": -1},
+        {"mask": 10**6},
+        {"ends": [-1]},
+    ],
+    "digits": [{"max_rows": 0}, {"null": "a"}, {"device": "nonsense"}],
+    "openai:x": [{"concurrency": True}, {"attempts": 1.5}, {"seeds": "no"}, {"processed": 1}],
+}
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, options in OUT_OF_RANGE.items() for option in options])
+def test_options_out_of_range_are_refused(name: str, option: dict[str, Any]) -> None:
+    """`tiny?max_rows=0` was taken for the default, and `memory=x` for a model without key-values, which then never ended."""
+    pytest.importorskip("diffusers" if name == "digits" else "httpx2" if name.startswith("openai") else "transformers")
+    with pytest.raises(ValueError, match=f"^{next(iter(option))}.* (must be|names the token|is not a device)"):
+        load(name, **option)
+
+
+def test_every_count_among_the_options_has_its_least() -> None:
+    """The table of them is kept by hand."""
+    pytest.importorskip("transformers")
+    from exptilt.engines.diffusion.backend import MaskedWeights
+    from exptilt.engines.diffusion.loading import Tokens
+    from exptilt.engines.hf.backend import Weights
+    from exptilt.engines.image.loading import read_image_model
+    from exptilt.engines.openai import connect
+
+    readers = (Weights, MaskedWeights, Tokens, read_image_model, connect)
+    kinds = {each.name: str(each.annotation) for reader in readers for each in inspect.signature(reader).parameters.values()}
+    own = {"ours", "template", "thin"}  # of those who call them
+    assert {name for name, kind in kinds.items() if kind in ("int", "int | None")} <= {*LEAST}
+    assert {name for name, kind in kinds.items() if kind in ("bool", "bool | None")} - own <= CHOICES
+
+
+def test_a_cap_far_beyond_any_response_costs_nothing() -> None:
+    """Each row took its random numbers for all tokens up to the cap at once: `--max-tokens 1000000000000` ended in MemoryError
+    where the model's context has no limit. The numbers are those that it took before."""
+    row, few = (Row(Context((1,), (1,)), Sampling(max_tokens=10**12), Key(3), room) for room in (10**12, 200))
+    for number in Key(3).rng().random(200).tolist():
+        assert row.uniform == few.uniform == number
+        row.tokens.append(1)
+        few.tokens.append(1)
 
 
 def test_stop_takes_one_string_or_several():

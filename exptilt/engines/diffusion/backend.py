@@ -31,6 +31,7 @@ from exptilt.engines.diffusion.row import Row
 from exptilt.engines.diffusion.sampling import DiffusionSampling
 from exptilt.engines.scheduler import ROWS_MEMORY, Scheduler
 from exptilt.engines.text import Text
+from exptilt.engines.tree import own_tree
 from exptilt.errors import CapabilityError, ModelError
 
 MOST_ROWS = 64  # rows that decode at once, where not given
@@ -47,6 +48,8 @@ class MaskedWeights:
     max_rows: rows that decode at once.
     rows_memory: bytes that their block caches may take, each row counted without what it shares; rows beyond either number wait.
     shifted, thin: see `MaskedNetwork`.
+    ours: whether nobody else uses the model, so that it may be changed; the model of a caller is left as it is, its mode too, and
+        must keep its weights while the engine lives.
     """
 
     layout = Masked()
@@ -63,16 +66,20 @@ class MaskedWeights:
         rows_memory: int = ROWS_MEMORY,
         shifted: bool = False,
         thin: bool = True,
+        ours: bool = False,
     ) -> None:
-        model.eval()
         self.name = name
-        self.model = model
-        self.network = MaskedNetwork(model, mask, shifted=shifted, thin=thin)
+        self.model = (model if ours else own_tree(model, name)).eval()
+        self.network = MaskedNetwork(self.model, mask, shifted=shifted, thin=thin)
         self.context, self.vocabulary = self.network.context, self.network.vocabulary
         self.text = Text(tokenizer, ends, closed=True)
         decoder = MaskedDecoder(self.network, self.text.ends)
         self.scheduler: Scheduler[Row] = Scheduler(
-            decoder, max_rows=max_rows or MOST_ROWS, max_memory=rows_memory, size=self._kept_bytes, name=name
+            decoder,
+            max_rows=MOST_ROWS if max_rows is None else max_rows,
+            max_memory=rows_memory,
+            size=self._kept_bytes,
+            name=name,
         )
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,28 @@ def read_masked_weights(
         kind = transformers.AutoModel if own_code else transformers.AutoModelForMaskedLM
     model = read_whole(kind, source, name, MASKED, form=form, files=files, spare=True, config=config)
     by_type = getattr(config, "shifted_logits", config.model_type in SHIFTED)
+    mask = find_mask(config, tokenizer, name) if tokens.mask is None else tokens.mask
+    ends = find_ends(config, tokenizer, model) if tokens.ends is None else frozenset(tokens.ends)
+    _check_ids(model, name, mask=[mask], ends=ends)
     return MaskedWeights(
         model,
         tokenizer,
-        mask=find_mask(config, tokenizer, name) if tokens.mask is None else tokens.mask,
-        ends=find_ends(config, tokenizer, model) if tokens.ends is None else frozenset(tokens.ends),
+        mask=mask,
+        ends=ends,
         name=name,
         max_rows=max_rows,
         rows_memory=rows_memory,
         shifted=by_type if tokens.shifted is None else tokens.shifted,
+        ours=True,
     )
+
+
+def _check_ids(model: Any, name: str, **given: Iterable[int]) -> None:
+    """Refuse ids that the model has no embedding for."""
+    count = model.get_input_embeddings().num_embeddings
+    for option, ids in given.items():
+        if unknown := [token for token in ids if not 0 <= token < count]:
+            raise ValueError(f"{option} names the token {unknown[0]}, but {name} has 0 to {count - 1}: give one of those")
 
 
 def find_mask(config: Any, tokenizer: Any, name: str) -> int:

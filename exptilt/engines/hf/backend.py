@@ -26,11 +26,12 @@ from exptilt.engines.hf.memory import budgets
 from exptilt.engines.hf.network import Network
 from exptilt.engines.hf.rating import Measure, rate
 from exptilt.engines.hf.slots import SPARE_COLUMNS
-from exptilt.engines.hf.tree import Watch, own_tree
+from exptilt.engines.hf.watch import Watch
 from exptilt.engines.row import LeftToRight, Rated, Row
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.scheduler import Scheduler
 from exptilt.engines.text import Text, end_ids
+from exptilt.engines.tree import own_tree
 from exptilt.errors import ModelError
 
 MOST_ROWS = 256  # rows in flight
@@ -84,7 +85,7 @@ class Weights:
         token = self.network.token_bytes
         self.scheduler: Scheduler[Row] = Scheduler(
             self.decoder,
-            max_rows=max_rows or MOST_ROWS,
+            max_rows=MOST_ROWS if max_rows is None else max_rows,
             max_memory=rows_memory,
             size=lambda row: token * (len(row.context.tokens) + row.room + SPARE_COLUMNS),
             name=name,

@@ -100,7 +100,7 @@ class Decoder:
         if any(branch.rows[0].sampling.adjusts for branch in self.branches):  # the rows of a branch have equal tokens before
             logits = adjust(logits, adjustments(branch.rows[0].before for branch in self.branches))
         rows, counts = self.rows, [len(branch.rows) for branch in self.branches]
-        uniforms = torch.tensor([row.uniforms[len(row.tokens)] for row in rows], dtype=torch.float64, device=device)
+        uniforms = torch.tensor([row.uniform for row in rows], dtype=torch.float64, device=device)
         tokens, logq = draw(logits, self._laws, uniforms, counts)
         forwards = [int(row is branch.rows[0]) for branch in self.branches for row in branch.rows]
         for row, token, value, cost in zip(rows, tokens.tolist(), logq.tolist(), forwards, strict=True):

@@ -23,7 +23,7 @@ from exptilt.engines.checkpoints import CAUSAL, Form, Repository, read_whole, re
 from exptilt.engines.files import file_digest, find_source
 from exptilt.engines.hf.adapters import adapted, base_of, is_adapter, merged_copy
 from exptilt.engines.hf.backend import Weights
-from exptilt.engines.hf.tree import own_tree
+from exptilt.engines.tree import own_tree
 
 logger = logging.getLogger("exptilt")
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from exptilt.engines.hf.fast.private import freeze_positions
-from exptilt.engines.hf.tree import own_tree
 from exptilt.engines.hf.trial import Texts, difference
+from exptilt.engines.tree import own_tree
 
 Beside = Callable[[int], Tensor]
 """The logits of a short text [tokens, vocabulary] as the plain model has them beside one whose last position is this."""

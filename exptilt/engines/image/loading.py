@@ -16,6 +16,7 @@ from exptilt.engines.image.paths import SHARED
 from exptilt.engines.image.prompts import Classes, Nothing, PooledTexts, Prompts, Texts
 from exptilt.engines.image.sampling import ImageSampling
 from exptilt.engines.image.schedules import scheduler_of
+from exptilt.engines.options import check_values
 from exptilt.engines.scheduler import Scheduler
 from exptilt.errors import ModelError
 
@@ -44,8 +45,7 @@ def read_image_model(
     Raises ModelError where it cannot be read or used.
     """
     number, where = dtype_named(dtype), device_or_default(device)
-    if max_rows is not None and not (isinstance(max_rows, int) and max_rows >= 1):
-        raise ValueError(f"max_rows={max_rows!r} must be a whole number of 1 or more")
+    check_values({"max_rows": max_rows, "null": null})
     with _reading(name):
         diffusers: Any = importlib.import_module("diffusers")
         pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(source, dtype=number, safety_checker=None)
@@ -63,7 +63,7 @@ def read_image_model(
 
 def open_engine(network: Network, sampling: ImageSampling, max_rows: int | None = None) -> ImageEngine:
     """An engine of a network, whose callers' pictures are denoised together."""
-    most = max_rows or MOST_ROWS
+    most = MOST_ROWS if max_rows is None else max_rows
     batch: Scheduler[Any] = Scheduler(Denoiser(network, SHARED, most), max_rows=most, name=network.name)
     return ImageEngine(network, batch.run, sampling, paths=SHARED, busy=batch.call, closing=batch.close, most=most)
 

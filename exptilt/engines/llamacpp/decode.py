@@ -107,7 +107,7 @@ class Decoder:
         own = logits[: len(drawn)]
         if any(row.sampling.adjusts for row in drawn):
             own = adjust(own, adjustments(row.before for row in drawn))
-        chosen = draw(own, [row.sampling for row in drawn], [row.uniforms[len(row.tokens)] for row in drawn])
+        chosen = draw(own, [row.sampling for row in drawn], [row.uniform for row in drawn])
         for row, token, logq in zip(drawn, *chosen, strict=True):
             row.take(token, logq, self.text)
         ends = np.cumsum([len(feed.tokens) for feed in feeds])

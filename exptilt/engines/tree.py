@@ -8,11 +8,8 @@ the parameters.
 from __future__ import annotations
 
 import copy
-import weakref
 from typing import Any
 
-from exptilt.engines.hf.adapters import merges
-from exptilt.engines.hf.fast.private import writes
 from exptilt.errors import ModelError
 
 
@@ -30,18 +27,3 @@ def own_tree(model: Any, name: str) -> Any:
             f"{name}: the modules of {type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and an engine "
             "does not change a model that is not its own. Save the model and load it from its folder."
         ) from error
-
-
-class Watch:
-    """Detects later writes to the parameters of a model, by torch's own count for each tensor, and adapters merged into them."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self._merges = weakref.ref(model), merges(model)
-        self._seen = [(weakref.ref(each), writes(each)) for each in model.parameters() if not each.is_inference()]
-
-    @property
-    def changed(self) -> bool:
-        model = self._model()
-        if model is not None and merges(model) != self._merges:
-            return True
-        return any(each is not None and writes(each) != count for each, count in ((there(), n) for there, n in self._seen))
