@@ -30,6 +30,7 @@ try:
     from rich.console import Console
 
     from exptilt.cli import arguments, ask, completion, doctor, eval, export, report, run, sample, serve, train
+    from exptilt.cli.files import NotWritten
     from exptilt.cli.terminal import patient_streams, show_crash, show_error, show_note, stderr
 except ModuleNotFoundError as error:
     raise SystemExit(f"the command line needs the package {error.name}: {install('cli')}") from None
@@ -37,7 +38,7 @@ except ModuleNotFoundError as error:
 _ALL = (ask, sample, run, eval, doctor, report, export, train, serve)
 COMMANDS = {each.COMMAND.name: each.COMMAND for each in _ALL}
 COMMANDS |= {completion.COMMAND.name: completion.COMMAND}
-_FAILED = (AnswerError, RewardError, SelectError, AllWeightsZero, WeightsError, BudgetSpent)
+_FAILED = (AnswerError, RewardError, SelectError, AllWeightsZero, WeightsError, BudgetSpent, NotWritten)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,11 +15,13 @@ from rich.text import Text
 
 from exptilt.cli import groups
 from exptilt.cli.examination import show_examination
+from exptilt.cli.files import check_folder, writing
 from exptilt.cli.sampling import add_sampling, words_of
 from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note, stdout
 from exptilt.cli.values import real, whole
 from exptilt.core import Target
 from exptilt.doctor import Examination, Goal, Plan, examine
+from exptilt.doctor.examine import check_pilot
 from exptilt.doctor.tilt import Estimate
 from exptilt.draft import Prompt
 from exptilt.errors import UsageError
@@ -90,14 +92,15 @@ class _Request:
 def execute(args: argparse.Namespace, console: Console) -> int:
     """Run the command; what was found goes to standard output."""
     groups.at_least_one(args, "concurrency", "pilot_prompts", "pilot_tokens", "problems")
-    if args.out and not Path(args.out).absolute().parent.is_dir():
-        raise UsageError(f"--out {args.out} cannot be written: there is no folder {Path(args.out).parent}")
+    if args.out:
+        check_folder("--out", Path(args.out).parent)
     with groups.checked(args):
         goal = Goal(args.ess, args.accuracy, args.beta, args.kl, args.ess_share)
         if args.accuracy is not None and args.task is None:
             raise UsageError("--accuracy needs problems with known answers: give --task")
         request = _request(args)
         target = _target(args, request.task)
+        check_pilot(target, request.prompts, draws=args.draws, seed=args.seed, tokens=args.pilot_tokens)
         _announce(console, args, request, target.engine.max_tokens)
         with progress_bar(console, len(request.prompts)) as show:
             found = examine(
@@ -106,14 +109,15 @@ def execute(args: argparse.Namespace, console: Console) -> int:
             )  # fmt: skip
     command = None if found.plan is None else _command(args, found, found.plan)
     row = _as_json(found, request, command)
-    if args.out:
-        Path(args.out).write_text(encode(row) + "\n", encoding="utf-8")
     if args.json:
-        print(encode(row))
+        print(encode(row), flush=True)
     else:
         show_examination(found, goal, request.problems, args.model, args.reward)
         if command is not None:
             stdout().print(Text.assemble("\n", (command, "bold")), soft_wrap=True)
+    if args.out:
+        with writing("--out", Path(args.out)):
+            Path(args.out).write_text(encode(row) + "\n", encoding="utf-8")
     return 0
 
 

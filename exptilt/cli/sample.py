@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from exptilt.cli import groups
+from exptilt.cli.files import check_folder, writing
 from exptilt.cli.forecast import show_dry_run
 from exptilt.cli.responses import responses
 from exptilt.cli.terminal import result_line, show_result, status, stdout
@@ -54,30 +55,32 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         result = sample(
             target, prompt, sampler, select=select, until=until, seed=args.seed, budget=budget, reward_timeout=args.reward_timeout
         )
-    written = None if args.out is None else write_pictures(Path(args.out), result)
-    if args.json:
+    if args.json:  # before files are written, which may fail
         more = {} if args.show == 1 else {"responses": [each._asdict() for each in responses(result, args.show)]}
         print(encode(result_line(result) | more), flush=True)
-    elif args.show == 1:
+    written = None if args.out is None else write_pictures(Path(args.out), result)
+    if args.json:
+        return 0
+    if args.show == 1:
         print(written or result.text, flush=True)
     else:
         print("\n\n".join(each.told for each in responses(result, args.show)), flush=True)
-    if not args.json:
-        show_result(console, result, target.beta)
+    show_result(console, result, target.beta)
     return 0
 
 
 def write_pictures(folder: Path, result: Result) -> Path:
     """Write the chosen picture, and a sheet of the different drafts from the heaviest down; return the file of the first."""
-    folder.mkdir(parents=True, exist_ok=True)
     answer = folder / "answer.png"
-    answer.write_bytes(result.draft._repr_png_() or b"")
     weights: dict[Draft, float] = {}
     for draft, weight in zip(result.population.drafts, result.population.weights.tolist(), strict=True):
         weights[draft] = weights.get(draft, 0.0) + weight
     shown = [pixels(draft.output) for draft in sorted(weights, key=lambda draft: -weights[draft])[:MOST_SHOWN]]
     drawn = [image for image in shown if image is not None]
-    (folder / "drafts.png").write_bytes(png(sheet([enlarged(image) for image in drawn])))
+    with writing("--out", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        answer.write_bytes(result.draft._repr_png_() or b"")
+        (folder / "drafts.png").write_bytes(png(sheet([enlarged(image) for image in drawn])))
     return answer
 
 
@@ -91,6 +94,8 @@ def _check_output(args: argparse.Namespace, pictures: bool) -> None:
         raise UsageError(f"{args.model} draws pictures: say where they go with --out FOLDER, or --json.")
     if pictures and args.show > 1:
         raise UsageError(f"--show {args.show} prints texts, and {args.model} draws pictures: --out has a sheet of all of them.")
+    if args.out is not None:
+        check_folder("--out", Path(args.out), new=True)
 
 
 def _prompt(args: argparse.Namespace) -> Prompt:

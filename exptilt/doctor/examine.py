@@ -21,9 +21,11 @@ from exptilt.evaluation.compare import Comparison, curve, head
 from exptilt.evaluation.tasks.task import Task
 from exptilt.keys import Floats, Key
 from exptilt.populations.population import Population
+from exptilt.populations.select import draw
 from exptilt.rating import reward_name
 from exptilt.rewards.columns import filled
 from exptilt.running.example import Example
+from exptilt.running.request import Request, number_jobs
 from exptilt.running.result import Failure, Result
 from exptilt.running.run import Progress, run
 from exptilt.usage import Budget
@@ -62,21 +64,15 @@ def examine(
     reward that has no fixed target.
     """
     target = Target(engine, reward, beta=1.0)
-    if not target.fixed:
-        raise TargetError(
-            f"{reward_name(reward)} changes while it is used, so no π exists that a β could belong to: use a frozen one"
-        )
-    each = None if tokens is None else max(1, tokens // len(prompts))
-    pilot = Pilot(draws, None if each is None else max(2, min(_BATCH, each // engine.max_tokens)))
-    budget = None if each is None else Budget(tokens=each)
+    request = check_pilot(target, prompts, draws=draws, seed=seed, tokens=tokens, reward_timeout=reward_timeout)
     began = time.monotonic()
     outcomes = run(
         target,
         prompts,
-        pilot,
+        request.sampler,
         seed=seed,
         concurrency=concurrency,
-        budget=budget,
+        budget=request.budget,
         reward_timeout=reward_timeout,
         progress=progress or False,  # whoever asks shows what is going on
     )
@@ -92,6 +88,27 @@ def examine(
     if task is not None:
         examination = _solve(examination, results, task, goal)
     return replace(examination, warnings=tuple(warn(examination, goal, engine, failures, results)))
+
+
+def check_pilot(
+    target: Target,
+    prompts: Sequence[Prompt | Example],
+    *,
+    draws: int,
+    seed: int = 0,
+    tokens: int | None = None,
+    reward_timeout: float | None = None,
+) -> Request:
+    """What is drawn of each prompt, as `examine` has it; all that it refuses before anything is drawn is refused here."""
+    if not target.fixed:
+        raise TargetError(
+            f"{reward_name(target.reward)} changes while it is used, so no π exists that a β could belong to: use a frozen one"
+        )
+    each = None if tokens is None else max(1, tokens // len(prompts))
+    pilot = Pilot(draws, None if each is None else max(2, min(_BATCH, each // target.engine.max_tokens)))
+    request = Request(target, pilot, draw, seed, None if each is None else Budget(tokens=each), reward_timeout)
+    request.check_columns(number_jobs(prompts))
+    return request
 
 
 def _speed(results: Sequence[Result], seconds: float) -> Speed:

@@ -114,6 +114,22 @@ def test_json_and_out(run: Run) -> None:
     assert plan["run"]["tokens"] == pytest.approx(20 * plan["tokens"])
 
 
+def test_a_column_that_is_not_there_is_refused_before_the_cost_is_told(run: Run) -> None:
+    Path("columns.py").write_text("def right(text, answer):\n    return float(text == answer)\n")
+    code, out, err = run("--prompts", "prompts.txt", reward="columns.py:right")
+    assert (code, out) == (2, "")
+    assert "reads the column 'answer'" in " ".join(err.split())
+    assert "pilot:" not in err
+
+
+def test_what_was_found_is_shown_where_its_file_cannot_be_written(run: Run) -> None:
+    """A disk that filled up meanwhile ended in a traceback, and the examination was lost."""
+    Path("found.json").symlink_to("/dev/full")
+    code, out, err = run("--prompts", "prompts.txt", "--beta", "1.5", "--json", "--draws", "8", "--out", "found.json")
+    assert (code, json.loads(out)["problems"]) == (1, 20)
+    assert "error  --out found.json cannot be written: No space left on device. Free space, or" in " ".join(err.split(" "))
+
+
 def test_without_a_plan_there_is_no_command(run: Run) -> None:
     code, out, _ = run("--prompts", "prompts.txt", reward="heads.py:same")
     assert code == 0
@@ -140,10 +156,12 @@ def test_the_budget_is_announced_and_kept(run: Run) -> None:
         (("why?", "--draws", "1"), "one draw shows no spread"),
         (("why?", "--concurrency", "0"), "--concurrency 0 must be at least 1"),
         (("--prompts", "none.txt"), "none.txt cannot be read"),
+        (("why?", "--out", "none/found.json"), "--out none cannot be written to: No such file or directory"),
     ],
 )
 def test_requests_that_are_refused(more: tuple[str, ...], words: str, run: Run) -> None:
     code, out, err = run(*more)
+    assert "pilot:" not in err, "what it will cost was said of pilots that were then refused"
     assert (code, out) == (2, "")
     assert words in " ".join(err.split())
     assert "Traceback" not in err

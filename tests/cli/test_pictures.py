@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,24 @@ def test_what_makes_no_sense_for_pictures_is_refused(draws: Any, line: str, mess
     assert status != 0
     assert out == ""
     assert message in error
+
+
+def test_pictures_that_cannot_be_written_are_told(draws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk or a folder of somebody else ended in a traceback, after everything was drawn. What can be seen before is."""
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/in/it"):
+        status, out, error = draws(f"{SAMPLE} --sampler independent --n 5 --out {folder}")
+        assert (status, out) == (2, "")
+        assert error == f"error --out {folder} cannot be written to: Not a directory. Give a folder that can."
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    status, out, error = draws(f"{SAMPLE} --sampler independent --n 5 --out new --json")
+    assert status == 1
+    assert json.loads(out)["usage"], "what was drawn is not lost"
+    assert error.endswith("error --out new cannot be written: No space left on device. Free space, or give another path.")
 
 
 def test_out_is_for_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
