@@ -5,7 +5,8 @@ known to everything that the call does in its thread (`current`); the scheduler 
 call, so that they leave the batch after the step under way, and the call raises `Cancelled`.
 
 Ctrl-C raises KeyboardInterrupt wherever the main thread is, also just after it took a lock and before it knew so; the lock is
-then held forever, and threads that need it never end. A loop that waits for threads has Ctrl-C told to it (`told_interrupts`).
+then held forever, and threads that need it never end. A loop that waits for threads has Ctrl-C told to it (`told_interrupts`),
+and so has the main thread while it computes one prompt (`interruptible`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from exptilt.errors import Cancelled
 
 
 @runtime_checkable
@@ -92,3 +95,20 @@ def told_interrupts(tell: Callable[[], object]) -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is handle:
             signal.signal(signal.SIGINT, _RAISES)
+
+
+@contextmanager
+def interruptible() -> Iterator[Flag]:
+    """Within this block Ctrl-C sets the flag, and KeyboardInterrupt is raised at its end, which a cancelled run comes to soon.
+
+    Another Ctrl-C interrupts at once, as where a reward takes long.
+    """
+    pressed = threading.Event()
+    with told_interrupts(pressed.set):
+        try:
+            yield pressed
+        except Cancelled:
+            if not pressed.is_set():
+                raise
+    if pressed.is_set():
+        raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from exptilt.cancelling import Flag
+from exptilt.cancelling import AnyOf, Flag, interruptible
 from exptilt.core import Sampler, Target
 from exptilt.draft import Prompt
 from exptilt.errors import TargetError
@@ -66,23 +66,25 @@ def sample(
     reward_timeout: seconds that one call of the reward may take; None for any. A call that takes longer is left behind in
         a thread that nothing waits for: only `rewards.Isolated` can end it, or survive a crash of the interpreter.
     cancel: a `threading.Event`. Once another thread sets it, the engine call under way ends within a step, and the run with
-        it, with `Cancelled`.
+        it, with `Cancelled`. Ctrl-C ends it in the same way, with KeyboardInterrupt; a second one interrupts at once.
 
     Raises CapabilityError or TargetError before any work where the parts do not fit, PromptError for an empty or
     overlong prompt, RewardError for a reward that raises, takes too long or returns no proper numbers, AllWeightsZero
     where the reward excludes everything drawn, BudgetSpent where the budget ends before the first population.
     """
-    return stream(
-        target,
-        prompt,
-        sampler,
-        select=select,
-        until=until,
-        seed=seed,
-        budget=budget,
-        reward_timeout=reward_timeout,
-        cancel=cancel,
-    ).result()
+    with interruptible() as pressed:
+        begun = stream(
+            target,
+            prompt,
+            sampler,
+            select=select,
+            until=until,
+            seed=seed,
+            budget=budget,
+            reward_timeout=reward_timeout,
+            cancel=pressed if cancel is None else AnyOf((_checked(cancel), pressed)),
+        )
+        return begun.result()
 
 
 async def asample(
@@ -129,9 +131,13 @@ def stream(
     example = as_example(prompt)
     job = Job(example.prompt, occurrence, id=example.id, columns=example.columns)
     request.check_columns([job])
-    if cancel is not None and not isinstance(cancel, Flag):
+    return Stream(lambda flag: request.partials(job, flag), None if cancel is None else _checked(cancel))
+
+
+def _checked(cancel: Flag) -> Flag:
+    if not isinstance(cancel, Flag):
         raise TargetError(f"cancel={cancel!r} cannot be set by another thread: give a threading.Event")
-    return Stream(lambda flag: request.partials(job, flag), cancel)
+    return cancel
 
 
 def run(

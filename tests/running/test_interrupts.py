@@ -67,6 +67,79 @@ print(sum(ended), len(ended))
 """
 
 
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_in_a_reward_ends_the_sample_after_the_call_and_twice_at_once(presses: int) -> None:
+    """The first one is told to the run, which ends before its next call; a reward that takes long is ended by the second."""
+    calls: list[str] = []
+
+    def reward(prompt: object, drafts: list[Draft]) -> list[float]:
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+        calls.append("returned")
+        return [0.0] * len(drafts)
+
+    target = xt.Target(TableEngine(random_table(1, 3), 3, 2), reward, 1.0)
+    with pytest.raises(KeyboardInterrupt):
+        xt.sample(target, "A", xt.SMC(4, block=1))
+    assert calls == (["returned"] if presses == 1 else [])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+ONE = """
+import signal, sys, threading
+import exptilt as xt
+
+FILES = ("engines/scheduler.py", "engines/admission.py", "/cancelling.py", "running/stream.py", "/threading.py")
+
+engine = xt.load("tiny-small", max_tokens=6)
+target = xt.Target(engine, xt.rewards.Zero(), 1.0)
+
+def interrupted(moment):
+    "Sample with Ctrl-C at the line, or the end of a function, of that number; whether it raised, and how many there are."
+    seen = 0
+
+    def trace(frame, event, argument):
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith(FILES):
+            return None
+        if event in ("line", "return"):
+            seen += 1
+            if seen == moment:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        xt.sample(target, "A", xt.Independent(2))
+        ended = False
+    except KeyboardInterrupt:
+        ended = True
+    finally:
+        sys.settrace(None)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert ended or seen < moment or moment < 0, moment
+    return ended, seen
+
+total = interrupted(-1)[1]
+ended = [interrupted(moment)[0] for moment in range(1, total, max(1, total // 40))]
+assert xt.sample(target, "A", xt.Independent(2)).text is not None
+print(sum(ended), len(ended))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it raises a signal")
+def test_ctrl_c_at_any_line_ends_a_sample_and_leaves_its_engine_usable() -> None:
+    """Where it came while a lock of the engine's scheduler was held, the engine's thread waited for that lock forever, and so
+    did the end of `exptilt sample`."""
+    pytest.importorskip("transformers")
+    program = subprocess.run([sys.executable, "-c", ONE], capture_output=True, text=True, timeout=GUARD, check=False)
+    assert program.returncode == 0, program.stderr
+    ended, tried = map(int, program.stdout.split())
+    assert tried >= 40
+    assert ended > tried / 4, "a later sample has fewer lines than the first"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="it raises a signal")
 def test_ctrl_c_at_any_line_ends_the_run_and_its_threads() -> None:
     """Once in some hundred runs on a busy machine the program never ended: the interrupt came between the acquisition of a
