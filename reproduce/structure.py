@@ -44,7 +44,7 @@ def write(page: Path) -> None:
     """Bring the page's layers, tree and last column of numbers up to date."""
     text = page.read_text()
     text = _between(text, "From the bottom up:\n\n", "\n\n## Glossary", floors())
-    text = _between(text, "```\nexptilt/", "\n```\n\nOutside the package", tree().removeprefix("exptilt/"))
+    text = _between(text, "```text\nexptilt/", "\n```\n\nOutside the package", tree().removeprefix("exptilt/"))
     for name, value in numbers(HERE).items():
         text = re.sub(rf"^(\| {re.escape(name)} \| [^|]* \|)[^|]*\|$", rf"\1 {value} |", text, flags=re.MULTILINE)
     page.write_text(text)

@@ -30,6 +30,6 @@ def test_links_lead_somewhere(target: str) -> None:
 
 def test_the_first_example_prints_what_stands_below_it(capsys: pytest.CaptureFixture[str]) -> None:
     """It is there to show the tilt: the wrong answer leads under p, the right one under π."""
-    code, printed = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)\n```", README, flags=re.DOTALL)[0]
+    code, printed = re.findall(r"```python\n(.*?)```\n\n```output\n(.*?)\n```", README, flags=re.DOTALL)[0]
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == printed

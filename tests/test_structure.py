@@ -35,7 +35,7 @@ def test_the_check_sees_a_circle_and_an_arrow_upwards() -> None:
 def test_the_annotated_tree_is_that_of_the_files() -> None:
     """It is copied from the modules' docstrings: run `python reproduce/structure.py --write` after a change."""
     page = (ROOT / "docs" / "architecture.md").read_text()
-    assert f"```\n{tree()}\n```" in page
+    assert f"```text\n{tree()}\n```" in page
     assert floors() in page
 
 
