@@ -100,11 +100,14 @@ def main() -> None:
     args.folder = args.folder.absolute()
     args.folder.mkdir(parents=True, exist_ok=True)
     base = args.folder / "base" / "bin" / "python"
-    if not base.exists():
+    whole = args.folder / "base" / ".installed"
+    if not whole.exists():
+        shutil.rmtree(args.folder / "base", ignore_errors=True)
         base = environment(args.folder / "base", args.python, system=args.system)
         if args.torch:
             installed(base, args.torch)
         installed(base, f"{ROOT}[hf,cli]")
+        whole.touch()
     pages = [page.absolute() for page in args.pages] or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     rows = []
     for page in pages:
