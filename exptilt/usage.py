@@ -104,6 +104,8 @@ class Budget:
 
     def spent(self, usage: Usage, more: int = 0) -> str | None:
         """The limit that `usage` has reached, or `more` tokens could exceed, in words; None while there is room."""
+        if self.tokens is None and self.seconds is None and self.reward_calls is None:
+            return None
         for name, value in (("tokens", usage.tokens), ("seconds", usage.seconds), ("reward_calls", usage.reward_calls)):
             limit = getattr(self, name)
             if limit is not None and value >= limit:

@@ -10,13 +10,12 @@ A sampler knows nothing of budgets or counters. The target that a `Session` give
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from exptilt.rating import bounds, rate, reward_name, told_maximum
 from exptilt.running.foresight import longest, unscored
 from exptilt.usage import Usage, Work
 
+Told = TypeVar("Told")
 _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
 
 
@@ -88,32 +88,34 @@ class MeteredEngine:
     def extend(self, drafts: Sequence[Draft], keys: Sequence[Key], tokens: BlockSize | None = None) -> list[Draft]:
         if all(draft.finish is not None for draft in drafts):
             return list(drafts)  # nothing to decide, so nothing to refuse: what is finished may still be rated
-        with self._counted(lambda: self._most(drafts, tokens)) as engine:
-            extended = engine.extend(drafts, keys, tokens)
+        extended = self._call(lambda: self._most(drafts, tokens), lambda engine: engine.extend(drafts, keys, tokens))
         check_drawn(self.name, extended, [draft.decided for draft in drafts])
         return extended
 
     def score(self, drafts: Sequence[Draft], starts: Sequence[int] | None = None) -> list[Floats]:
         if not drafts:
             return []
-        with self._counted(lambda: sum(unscored(drafts, starts))) as engine:
-            scores = engine.score(drafts, starts)
+        scores = self._call(lambda: sum(unscored(drafts, starts)), lambda engine: engine.score(drafts, starts))
         check_scored(self.name, scores)
         return scores
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:
-        with self._counted(lambda: sum(draft.decided for draft in drafts)) as engine:
+        def measure(engine: Engine) -> list[Certainty]:
             if "certainty" not in engine.can or not isinstance(engine, CertainEngine):
                 raise CapabilityError(f'{self.name} cannot measure certainty: use an engine with "certainty" in its `can`')
-            certainties = engine.certainty(drafts)
+            return engine.certainty(drafts)
+
+        certainties = self._call(lambda: sum(draft.decided for draft in drafts), measure)
         check_certain(self.name, certainties)
         return certainties
 
     def evidence(self, drafts: Sequence[Draft], key: Key, levels: int, noises: int) -> Floats:
-        with self._counted(lambda: 0) as engine:
+        def ask(engine: Engine) -> Floats:
             if "evidence" not in engine.can or not isinstance(engine, EvidentEngine):
                 raise CapabilityError(f'{self.name} tells no evidence of its drafts: use an engine with "evidence" in its `can`')
             return engine.evidence(drafts, key, levels, noises)
+
+        return self._call(lambda: 0, ask)
 
     def _most(self, drafts: Sequence[Draft], tokens: BlockSize | None) -> int:
         """The tokens that a call of `extend` may take."""
@@ -121,13 +123,13 @@ class MeteredEngine:
         drawn = sum(longest(draft, cap, tokens) for draft in drafts)
         return 2 * drawn if self.scored else drawn
 
-    @contextmanager
-    def _counted(self, most: Callable[[], int]) -> Iterator[Engine]:
+    def _call(self, most: Callable[[], int], verb: Callable[[Engine], Told]) -> Told:
+        """What the engine tells, where the budget lets it be asked; its work is counted, whatever comes of it."""
         self.check(most)
         work = Work()
         try:
             with cancelled_by(self.cancel):
-                yield self.engine.metered(work)
+                return verb(self.engine.metered(work))
         finally:
             for total in self.works:
                 total.add(**vars(work))
