@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from exptilt import frames
-from exptilt.draft import Draft, prompt_json
+from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, TargetError, WeightsError
 from exptilt.keys import Floats, Key
 from exptilt.populations.certificate import certified
@@ -28,9 +28,8 @@ from exptilt.populations.diagnostics import log_parts, log_shares, log_sum, pare
 from exptilt.populations.distinct import distinct_rows, log_distinct
 from exptilt.populations.growth import growth
 from exptilt.populations.notebook import drawn, facts, framed, heaviest, number
-
-ROW = ("prompt", "completion", "finish", "reward", "weight", "log_w", "logq", "tokens")
-"""The fields of a draft's row in a table."""
+from exptilt.populations.resampling import systematic
+from exptilt.populations.rows import rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,16 +250,13 @@ class Population:
         return self.beta
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each draft, with the fields `ROW`.
+        """One row for each draft, with the fields `exptilt.populations.rows.ROW`.
 
         prompt: a text, or a list of messages.
         weight: they sum to one.
         logq: log-probability of the whole response in nats; None where it is not known.
         """
-        told = [(prompt_json(draft.prompt), draft.text, draft.finish) for draft in self.drafts]
-        weighed = zip(self.rewards.tolist(), self.weights.tolist(), self.log_w.tolist(), strict=True)
-        rest = [(_sum(draft.logq), [*draft.tokens]) for draft in self.drafts]
-        return [dict(zip(ROW, (*one, *two, *three), strict=True)) for one, two, three in zip(told, weighed, rest, strict=True)]
+        return rows_of(self.drafts, self.rewards, self.weights, self.log_w)
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` of `rows`. Raises UsageError without pandas."""
@@ -312,27 +308,8 @@ class Population:
         )
 
 
-def _sum(values: Sequence[float] | None) -> float | None:
-    return None if values is None else math.fsum(values)
-
-
 def _inverse(beta: float) -> float:
     """1/β. Raises ValueError where that is not a positive finite number."""
     if not (0 < beta < math.inf and 1.0 / beta < math.inf):
         raise ValueError(f"beta={beta} must be a positive finite number, and 1/beta too")
     return 1.0 / beta
-
-
-def systematic(weights: Floats, size: int, key: Key) -> list[int]:
-    """Systematic resampling: `size` row numbers, row i expected size·w_i times and never off by one or more.
-
-    One uniform offset u in [0, 1) decides everything: the k-th draw is the row whose share of the cumulative weights
-    holds (k + u)/size. The outcome changes only where u crosses a fractional part of the scaled cumulative weights,
-    so u is drawn as a choice among those intervals: the distribution is the same, and can be enumerated.
-    """
-    scaled = np.cumsum(weights) * size / np.sum(weights)
-    scaled[scaled >= scaled[-1]] = size  # rounding must not leave an interval for rows of weight zero at the end
-    edges = np.unique(np.concatenate([[0.0], scaled % 1.0, [1.0]]))
-    interval = key.choose(np.diff(edges))
-    offset = (edges[interval] + edges[interval + 1]) / 2
-    return [int(row) for row in np.searchsorted(scaled, np.arange(size) + offset, side="right")]

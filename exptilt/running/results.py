@@ -9,7 +9,7 @@ from typing import Any, final
 
 from exptilt import frames
 from exptilt.draft import Prompt, prompt_digest
-from exptilt.populations.population import ROW
+from exptilt.populations.rows import ROW
 from exptilt.running.described import StoredSampler
 from exptilt.running.flat import aligned, as_csv, check_rows, column_fields, flat_row
 from exptilt.running.lines import from_line, to_line

@@ -39,7 +39,8 @@ from exptilt.core import Target, rate
 from exptilt.describe import LATER
 from exptilt.draft import Draft, Prompt
 from exptilt.keys import Floats, Key
-from exptilt.populations.population import Population, systematic
+from exptilt.populations.population import Population
+from exptilt.populations.resampling import systematic
 from exptilt.samplers.command import Command
 from exptilt.samplers.common import Value, at_least_one, log_ratio, look_ahead, metropolis
 from exptilt.samplers.particles import Particles

@@ -13,7 +13,8 @@ import exptilt as xt
 from exptilt.draft import Draft
 from exptilt.errors import AllWeightsZero, RewardError, TargetError, WeightsError
 from exptilt.keys import Key
-from exptilt.populations.population import Population, systematic
+from exptilt.populations.population import Population
+from exptilt.populations.resampling import systematic
 from exptilt.testing.enumeration import distance, final, paths
 from exptilt.testing.toys import autoregressive, constrained
 
