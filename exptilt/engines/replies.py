@@ -55,12 +55,14 @@ class Trouble:
     """One attempt that failed for a passing reason. pause: seconds that the server asks to wait.
 
     unreachable: no connection came about.
+    broken: a connection ended before the reply was whole, which a kept one may do on its own.
     unreadable: what came back with a success is not a JSON object.
     """
 
     what: str
     pause: float = 0.0
     unreachable: bool = False
+    broken: bool = False
     unreadable: bool = False
 
 

@@ -42,6 +42,7 @@ ENDPOINTS = ("/chat/completions", "/completions")
 URL_CURE = "Check the URL; one of OpenAI's protocol goes up to and with /v1."
 
 _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
+_KNOCK = 10.0  # seconds in which a server that listens takes a connection
 
 
 class Transport:
@@ -126,7 +127,7 @@ class Transport:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, key: Key, url: str | None) -> Any | None:
         """url: the server to look at; None to ask any, and for longer."""
         troubles: list[str] = []
-        trouble = Trouble("")
+        trouble, asked = Trouble(""), ""
         for attempt in range(self._attempts):
             _check(current())
             with self._server(url) as base:
@@ -138,7 +139,8 @@ class Transport:
                     return trouble
                 if trouble.unreachable and len(self.urls) > 1:
                     self._rest(base, trouble.what)
-            troubles.append(f"{base} {trouble.what}")
+            asked = base
+            troubles.append(f"{asked} {trouble.what}")
             if url is not None and trouble.unreadable:
                 raise AnswerError(f"{troubles[-1]}: it does not speak the protocol there. {URL_CURE}")
             if trouble.pause > LONGEST_RETRY_AFTER:
@@ -148,7 +150,9 @@ class Transport:
                 )
             if attempt + 1 < self._attempts:
                 self._wait(max(trouble.pause, self._pause(attempt, key)))
-        error = ModelError if trouble.unreachable else AnswerError
+        gone = trouble.unreachable or (trouble.broken and self._refuses(asked))
+        troubles += [f"{asked} cannot be reached"] if gone and not trouble.unreachable else []
+        error = ModelError if gone else AnswerError
         raise error(
             f"no answer after {self._attempts} attempts: {'; '.join(dict.fromkeys(troubles))}. "
             "Check that the server runs and base_url is right; a busy server needs a lower concurrency, a slow one a longer "
@@ -171,7 +175,18 @@ class Transport:
             why = self.scrub(f"{type(error).__name__}: {error}")
             if isinstance(error, httpx2.ConnectError):
                 return Trouble(f"cannot be reached ({why})", unreachable=True)
-            return Trouble(f"broke off ({why})")  # a healthy server may have closed a connection that was kept open
+            return Trouble(f"broke off ({why})", broken=True)  # a healthy server may have closed a connection that was kept open
+
+    def _refuses(self, base: str) -> bool:
+        """Whether a server takes no new connection: all attempts may have been made on connections kept from before."""
+        try:
+            with httpx2.Client(timeout=min(self._timeout, _KNOCK)) as fresh:
+                fresh.get(base)
+        except httpx2.ConnectError:
+            return True
+        except httpx2.RequestError:
+            return False
+        return False
 
     def _body(self, response: httpx2.Response) -> bytes:
         """The whole body: the client's time-out is for each piece of it, and a server may send them one by one forever."""

@@ -206,6 +206,18 @@ def test_a_server_that_is_gone_ends_the_run(tmp_path: Path) -> None:
     assert "error" not in (tmp_path / "a.jsonl").read_text()
 
 
+def test_kept_connections_that_broke_off_do_not_hide_that_the_server_is_gone(tmp_path: Path) -> None:
+    """Where every attempt was made on a connection kept from before, its prompt failed alone, as if the server were well."""
+    with ExitStack() as stack:
+        url = stack.enter_context(serving(Fake(table(), make="other")))
+        target = Target(load_from(url, attempts=1), lambda _, drafts: [0.0] * len(drafts), 1.0)
+        xt.run(target, PROMPTS[:2], xt.Independent(2), store=tmp_path / "a.jsonl")
+        stack.close()
+        with pytest.raises(ModelError, match=r"broke off .*cannot be reached"):
+            xt.run(target, PROMPTS, xt.Independent(2), store=tmp_path / "a.jsonl", concurrency=1)
+    assert "error" not in (tmp_path / "a.jsonl").read_text()
+
+
 def test_a_server_whose_answers_are_all_odd_ends_the_run_early() -> None:
     fake = Fake(table(), make="other")
     with serving(fake) as url:
