@@ -87,6 +87,7 @@ def plans(bench: Bench) -> Iterator[Plan]:
     for level in (0.9, 0.95):
         yield Plan("stopped vote", f"sure {level:g}", most, plain, until=xt.until.sure(answered, level))
     yield Plan("stopped vote", "Beta rule 0.95", most, plain, until=published.beta(answered, 0.95))
+    yield Plan("stopped vote", "Dirichlet rule 0.95", most, plain, until=published.dirichlet(answered, 0.95))
 
 
 # -------------------------------------------------------------------------------------------------------------- draws
@@ -121,8 +122,8 @@ _PAGE = """\
 # Fewer tokens on a real small model
 
 This page is written by `reproduce/fewer_tokens_real.py`: Qwen2.5-Coder-0.5B-Instruct in 4 bits (Q4_K_M) in llama.cpp,
-temperature 0.7, {draws} draws of each problem, one seed; {machine}. All methods choose among the same draws, so differences are
-paired by problem; intervals are 95 % (bootstrap over problems). Tokens are those generated for a problem; the last column
+temperature 0.7, {draws} draws of each problem, one seed; {machine}. All methods choose among the same
+draws, so differences are paired by problem; intervals are 95 % (bootstrap over problems). Tokens are those generated for a problem; the last column
 compares them with those of all {draws} draws. What the methods are: [docs/stopping.md](stopping.md); the same on 900 problems of
 a model made for it: [docs/fewer_tokens.md](fewer_tokens.md).
 """
