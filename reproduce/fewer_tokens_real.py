@@ -123,9 +123,9 @@ _PAGE = """\
 
 This page is written by `reproduce/fewer_tokens_real.py`: Qwen2.5-Coder-0.5B-Instruct in 4 bits (Q4_K_M) in llama.cpp,
 temperature 0.7, {draws} draws of each problem, one seed; {machine}. All methods choose among the same
-draws, so differences are paired by problem; intervals are 95 % (bootstrap over problems). Tokens are those generated for a problem; the last column
-compares them with those of all {draws} draws. What the methods are: [docs/stopping.md](stopping.md); the same on 900 problems of
-a model made for it: [docs/fewer_tokens.md](fewer_tokens.md).
+draws, so differences are paired by problem; intervals are 95 % (bootstrap over problems). Tokens are those generated for a
+problem; the last column compares them with those of all {draws} draws. What the methods are: [docs/stopping.md](stopping.md);
+the same on 900 problems of a model made for it: [docs/fewer_tokens.md](fewer_tokens.md).
 """
 
 
