@@ -153,4 +153,4 @@ class Chaos:
 
 def size(row: Any) -> int:
     """Tokens that a row of the hf engine holds at most."""
-    return len(row.context.tokens) + len(row.uniforms)
+    return len(row.context.tokens) + row.room

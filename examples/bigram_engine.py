@@ -69,7 +69,7 @@ class Bigrams:
     def draw(self, rows: Sequence[Row]) -> None:
         for row in rows:
             while not row.done:
-                [token], [logq] = draw(self.logits[[row.last]], [row.sampling], [row.uniforms[len(row.tokens)]])
+                [token], [logq] = draw(self.logits[[row.last]], [row.sampling], [row.uniform])
                 row.take(token, logq, self.text)
 
     def rate(self, rows: Sequence[Rated]) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from exptilt.cli import groups
 from exptilt.cli.examination import show_examination
-from exptilt.cli.files import check_folder, writing
+from exptilt.cli.files import check_file, writing
 from exptilt.cli.sampling import add_sampling, words_of
 from exptilt.cli.terminal import counted, describe_sampler, progress_bar, show_note, stdout
 from exptilt.cli.values import real, whole
@@ -93,7 +93,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     """Run the command; what was found goes to standard output."""
     groups.at_least_one(args, "concurrency", "pilot_prompts", "pilot_tokens", "problems")
     if args.out:
-        check_folder("--out", Path(args.out).parent)
+        check_file("--out", Path(args.out))
     with groups.checked(args):
         goal = Goal(args.ess, args.accuracy, args.beta, args.kl, args.ess_share)
         if args.accuracy is not None and args.task is None:

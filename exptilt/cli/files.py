@@ -26,6 +26,13 @@ def check_folder(flag: str, folder: Path, *, new: bool = False) -> None:
         raise UsageError(f"{flag} {folder} cannot be written to: {error.strerror}. Give a folder that can.") from error
 
 
+def check_file(flag: str, path: Path) -> None:
+    """Refuse the path of a file that cannot be written, as far as that can be known before."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{flag} {path} cannot be written: there is no folder {path.parent}")
+    check_folder(flag, path.parent)
+
+
 @contextmanager
 def writing(flag: str, path: Path) -> Iterator[None]:
     """Say in plain words that a file could not be written, as on a full disk."""

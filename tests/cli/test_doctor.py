@@ -156,7 +156,7 @@ def test_the_budget_is_announced_and_kept(run: Run) -> None:
         (("why?", "--draws", "1"), "one draw shows no spread"),
         (("why?", "--concurrency", "0"), "--concurrency 0 must be at least 1"),
         (("--prompts", "none.txt"), "none.txt cannot be read"),
-        (("why?", "--out", "none/found.json"), "--out none cannot be written to: No such file or directory"),
+        (("why?", "--out", "none/found.json"), "--out none/found.json cannot be written: there is no folder none"),
     ],
 )
 def test_requests_that_are_refused(more: tuple[str, ...], words: str, run: Run) -> None:

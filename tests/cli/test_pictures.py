@@ -78,10 +78,13 @@ def test_what_makes_no_sense_for_pictures_is_refused(draws: Any, line: str, mess
 def test_pictures_that_cannot_be_written_are_told(draws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk or a folder of somebody else ended in a traceback, after everything was drawn. What can be seen before is."""
     (tmp_path / "file").write_text("")
-    for folder in ("file", "file/in/it"):
+    for folder, why in {
+        "file": "is a file, and pictures go into a folder: give another name.",
+        "file/in/it": "cannot be written to: Not a directory. Give a folder that can.",
+    }.items():
         status, out, error = draws(f"{SAMPLE} --sampler independent --n 5 --out {folder}")
         assert (status, out) == (2, "")
-        assert error == f"error --out {folder} cannot be written to: Not a directory. Give a folder that can."
+        assert error == f"error --out {folder} {why}"
 
     def full(path: Path, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")

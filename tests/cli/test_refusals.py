@@ -99,7 +99,7 @@ CASES = {
     "sample toy why? --beta 1 --reward classifier:some/model?devise=cpu": "has no option devise: it has batch_tokens, device,",
     # options of models
     "sample toy?temperature=hot why? --reward none": "has a value of the wrong type, temperature='hot': give a number where",
-    "sample tiny?max_rows=abc why? --reward none": "has a value of the wrong type, max_rows='abc': give a number where",
+    "sample tiny?max_rows=abc why? --reward none": "max_rows='abc' must be a whole number of 1 or more; see exptilt sample",
     "sample toy?top_q=1 why? --reward none": "'toy' has no option top_q: it has frequency_penalty, logit_bias, max_tokens,",
     "sample toy?max_tokens why? --reward none": "'max_tokens' in 'toy?max_tokens' is not an option: write MODEL?NAME=VALUE",
     "sample toy why? --beta 1 --reward judge:toy?votess=4": "read, rubric, seed, tries, votes. Did you mean votes?",

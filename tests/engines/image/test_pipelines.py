@@ -302,7 +302,7 @@ def test_what_cannot_be_drawn_is_refused(folder: Path, tmp_path: Path, engine: A
         engine.start("seven")
     with pytest.raises(ValueError, match=r"null=4 is not a class: give a number from 0 to 3"):
         xt.load(f"image:{folder}", steps=4, null=4)
-    with pytest.raises(ValueError, match=r"null='none' is not a class"):
+    with pytest.raises(ValueError, match=r"null='none' must be a whole number of 0 or more"):
         xt.load(f"image:{folder}", steps=4, null="none")
     with pytest.raises(ValueError, match=r"labels='x' must name classes with their numbers"):
         xt.load(f"image:{folder}", steps=4, labels="x")
