@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_models_of_texts_are_fitted(tmp_path: Path, kind: Any, form: Any, monkey
         fit = PictureFit(form=form, draws=4, steps=3, batch=4)
         fitted = fit_pictures(target, ["a cat", "a dog"], tmp_path / "out", fit)
         with torch.enable_grad():
-            told = engine.model.prompts.arguments(["a fish"], "cpu", torch.float32)
+            told = cast(Any, engine).model.prompts.arguments(["a fish"], "cpu", torch.float32)
         assert not told["encoder_hidden_states"].requires_grad
     with xt.load(fitted.model, steps=3, scheduler="ddim") as trained:
         assert trained.settings["weights"] != engine.settings["weights"]
