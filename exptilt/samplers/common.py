@@ -59,9 +59,7 @@ def look_ahead(target: Target, prompt: Prompt, drafts: Sequence[Draft], rollouts
         keys += [key.child(number, copy) for copy in range(copies)]
     finished = target.law.extend([drafts[number] for number in owner], keys)
     rewards = target.rate(prompt, finished)
-    log_h = target.tilt(rewards)
-    if target.proposal is not None:
-        log_h = log_h + log_ratio(target, finished, [drafts[number].decided for number in owner])
+    log_h = target.tilt(rewards) + log_ratio(target, finished, [drafts[number].decided for number in owner])
     owners = np.array(owner, dtype=np.intp)
     return LookAhead(finished, owners, rewards, log_h, -np.log(np.bincount(owners, minlength=len(drafts))[owners]))
 

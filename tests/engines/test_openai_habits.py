@@ -195,26 +195,18 @@ def test_what_concerns_every_prompt_ends_the_run(status: int, said: str, tmp_pat
     assert all(isinstance(outcome, xt.Result) for outcome in outcomes), "no prompt is blamed"
 
 
-def test_a_server_that_is_gone_ends_the_run(tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        url = stack.enter_context(serving(Fake(table(), make="other")))
-        target = Target(load_from(url, attempts=2), lambda _, drafts: [0.0] * len(drafts), 1.0)
-        xt.run(target, PROMPTS[:2], xt.Independent(2), store=tmp_path / "a.jsonl")
-        stack.close()
-        with pytest.raises(ModelError, match="cannot be reached"):
-            xt.run(target, PROMPTS, xt.Independent(2), store=tmp_path / "a.jsonl")
-    assert "error" not in (tmp_path / "a.jsonl").read_text()
-
-
-def test_kept_connections_that_broke_off_do_not_hide_that_the_server_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("attempts", "concurrency", "said"), [(2, 32, "cannot be reached"), (1, 1, r"broke off .*cannot be reached")]
+)
+def test_a_server_that_is_gone_ends_the_run(attempts: int, concurrency: int, said: str, tmp_path: Path) -> None:
     """Where every attempt was made on a connection kept from before, its prompt failed alone, as if the server were well."""
     with ExitStack() as stack:
         url = stack.enter_context(serving(Fake(table(), make="other")))
-        target = Target(load_from(url, attempts=1), lambda _, drafts: [0.0] * len(drafts), 1.0)
+        target = Target(load_from(url, attempts=attempts), lambda _, drafts: [0.0] * len(drafts), 1.0)
         xt.run(target, PROMPTS[:2], xt.Independent(2), store=tmp_path / "a.jsonl")
         stack.close()
-        with pytest.raises(ModelError, match=r"broke off .*cannot be reached"):
-            xt.run(target, PROMPTS, xt.Independent(2), store=tmp_path / "a.jsonl", concurrency=1)
+        with pytest.raises(ModelError, match=said):
+            xt.run(target, PROMPTS, xt.Independent(2), store=tmp_path / "a.jsonl", concurrency=concurrency)
     assert "error" not in (tmp_path / "a.jsonl").read_text()
 
 

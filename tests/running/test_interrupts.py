@@ -17,22 +17,12 @@ from exptilt.testing.toys import random_table
 
 GUARD = 300.0  # seconds after which the program is taken to hang
 
-SCRIPT = """
+INTERRUPT = """
 import signal, sys, threading, time
 import exptilt as xt
-from exptilt.engines.table import TableEngine
-from exptilt.testing.toys import random_table
 
-FILES = ("running/places.py", "running/ledger.py", "/cancelling.py", "futures/_base.py", "futures/thread.py", "/threading.py")
-
-def reward(prompt, drafts):
-    time.sleep(0.002)
-    return [0.0] * len(drafts)
-
-target = xt.Target(TableEngine(random_table(1, 3), 3, 2), reward, 1.0)
-
-def interrupted(moment):
-    "Run with Ctrl-C at the line, or the end of a function, of that number; whether there were so many, and it ended the run."
+def interrupt(moment, work):
+    "Work with Ctrl-C at the line, or the end of a function, of that number in FILES; whether it raised, and how many there are."
     seen = 0
 
     def trace(frame, event, argument):
@@ -48,13 +38,30 @@ def interrupted(moment):
 
     sys.settrace(trace)
     try:
-        xt.run(target, ["A", "B", "C"], xt.Independent(2), concurrency=2)
+        work()
         ended = False
     except KeyboardInterrupt:
         ended = True
     finally:
         sys.settrace(None)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return ended, seen
+"""
+
+SCRIPT = """
+from exptilt.engines.table import TableEngine
+from exptilt.testing.toys import random_table
+
+FILES = ("running/places.py", "running/ledger.py", "/cancelling.py", "futures/_base.py", "futures/thread.py", "/threading.py")
+
+def reward(prompt, drafts):
+    time.sleep(0.002)
+    return [0.0] * len(drafts)
+
+target = xt.Target(TableEngine(random_table(1, 3), 3, 2), reward, 1.0)
+
+def interrupted(moment):
+    ended, seen = interrupt(moment, lambda: xt.run(target, ["A", "B", "C"], xt.Independent(2), concurrency=2))
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
             thread.join(20)
@@ -86,38 +93,13 @@ def test_ctrl_c_in_a_reward_ends_the_sample_after_the_call_and_twice_at_once(pre
 
 
 ONE = """
-import signal, sys, threading
-import exptilt as xt
-
 FILES = ("engines/scheduler.py", "engines/admission.py", "/cancelling.py", "running/stream.py", "/threading.py")
 
 engine = xt.load("tiny-small", max_tokens=6)
 target = xt.Target(engine, xt.rewards.Zero(), 1.0)
 
 def interrupted(moment):
-    "Sample with Ctrl-C at the line, or the end of a function, of that number; whether it raised, and how many there are."
-    seen = 0
-
-    def trace(frame, event, argument):
-        nonlocal seen
-        if not frame.f_code.co_filename.endswith(FILES):
-            return None
-        if event in ("line", "return"):
-            seen += 1
-            if seen == moment:
-                sys.settrace(None)
-                signal.raise_signal(signal.SIGINT)
-        return trace
-
-    sys.settrace(trace)
-    try:
-        xt.sample(target, "A", xt.Independent(2))
-        ended = False
-    except KeyboardInterrupt:
-        ended = True
-    finally:
-        sys.settrace(None)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ended, seen = interrupt(moment, lambda: xt.sample(target, "A", xt.Independent(2)))
     assert ended or seen < moment or moment < 0, moment
     return ended, seen
 
@@ -133,7 +115,7 @@ def test_ctrl_c_at_any_line_ends_a_sample_and_leaves_its_engine_usable() -> None
     """Where it came while a lock of the engine's scheduler was held, the engine's thread waited for that lock forever, and so
     did the end of `exptilt sample`."""
     pytest.importorskip("transformers")
-    program = subprocess.run([sys.executable, "-c", ONE], capture_output=True, text=True, timeout=GUARD, check=False)
+    program = subprocess.run([sys.executable, "-c", INTERRUPT + ONE], capture_output=True, text=True, timeout=GUARD, check=False)
     assert program.returncode == 0, program.stderr
     ended, tried = map(int, program.stdout.split())
     assert tried >= 40
@@ -144,7 +126,9 @@ def test_ctrl_c_at_any_line_ends_a_sample_and_leaves_its_engine_usable() -> None
 def test_ctrl_c_at_any_line_ends_the_run_and_its_threads() -> None:
     """Once in some hundred runs on a busy machine the program never ended: the interrupt came between the acquisition of a
     future's lock and the statement that releases it, and a worker waited for that lock forever."""
-    program = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=GUARD, check=False)
+    program = subprocess.run(
+        [sys.executable, "-c", INTERRUPT + SCRIPT], capture_output=True, text=True, timeout=GUARD, check=False
+    )
     assert program.returncode == 0, program.stderr
     ended, tried = map(int, program.stdout.split())
     assert tried >= 100
