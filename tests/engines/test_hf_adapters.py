@@ -194,6 +194,51 @@ def test_adapters_that_do_not_fit(model_folder: Path, tmp_path: Path):
         load(f"hf:{folder}")
 
 
+@pytest.fixture
+def enlarged(model_folder: Path, tokenizer: Any, tmp_path: Path) -> tuple[Any, Path]:
+    """A model that was fine-tuned with three more tokens, one of which is drawn often, and its folder."""
+    torch.manual_seed(1)
+    tokenizer.add_tokens(["<plan>", "<check>", "<done>"])
+    plan, _, last = tokenizer.convert_tokens_to_ids(["<plan>", "<check>", "<done>"])
+    whole = base(model_folder)
+    whole.resize_token_embeddings(last + 1, mean_resizing=False)
+    model = peft.get_peft_model(whole, peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).eval()
+    with torch.no_grad():
+        asked = model(torch.tensor([tokenizer("one").input_ids]), output_hidden_states=True).hidden_states[-1][0, -1]
+        whole.get_output_embeddings().weight[plan] = 8 * asked / asked.dot(asked)  # its first token has the logit 8
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    return model, saved(model, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("merge", [None, True, False])
+def test_an_adapter_with_tokens_of_its_own(merge: bool | None, enlarged: Any, model_folder: Path, tokenizer: Any):
+    """The base has no rows for them: peft ended in a traceback about sizes."""
+    model, folder = enlarged
+    engine: Any = load(f"hf:{folder}", merge=merge, max_tokens=CAP)
+    assert off(engine, model) < 1e-5
+    assert any(tokenizer.convert_tokens_to_ids("<plan>") in draft.tokens for draft in drawn(engine)), "it should be drawn"
+    assert off(load(f"hf:{model_folder}", adapter=folder, tokenizer=str(folder), merge=merge, max_tokens=CAP), model) < 1e-5
+
+
+def test_tokens_of_an_adapter_never_go_into_a_model_in_memory(enlarged: Any, model_folder: Path, tokenizer: Any):
+    (model, folder), mine = enlarged, base(model_folder)
+    rows = mine.get_input_embeddings().weight.shape[0]
+    with pytest.raises(ModelError, match=rf"{rows + 3} tokens, and the model in memory has {rows}.*give merge=True"):
+        load(mine, tokenizer=tokenizer, adapter=str(folder), max_tokens=CAP)
+    assert off(load(mine, tokenizer=tokenizer, adapter=str(folder), merge=True, max_tokens=CAP), model) < 1e-5
+    assert mine.get_input_embeddings().weight.shape[0] == mine.config.vocab_size == rows
+
+
+def test_new_tokens_without_an_output_layer_are_refused(enlarged: Any, model_folder: Path, tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    _, folder = enlarged
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: weight for name, weight in weights.items() if "lm_head" not in name}, folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"no output layer for them: save it with save_embedding_layers=True"):
+        load(f"hf:{folder}")
+
+
 def test_a_base_that_is_gone_is_named(model_folder: Path, tmp_path: Path):
     here = shutil.copytree(model_folder, tmp_path / "base")
     folder = saved(adapt(here), tmp_path / "adapter")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,16 +61,18 @@ def base_of(source: str | Path, name: str, files: Repository) -> tuple[str | Pat
     return (folder if folder.is_dir() else base), replace(files, revision=config.revision, subfolder=None)
 
 
-def adapted(model: Any, source: str | Path, name: str, files: Repository, merge: bool | None) -> Any:
+def adapted(model: Any, source: str | Path, name: str, files: Repository, merge: bool | None, *, own: bool) -> Any:
     """A model with the adapter of a folder or a hub's repository. model: changed in place.
 
     merge: whether it becomes part of the weights; None where that is possible and they are float32, which loses nothing.
+    own: whether the model's weights are nobody else's, so that they may get rows for tokens that the adapter adds.
     Raises ModelError where the adapter cannot be read, does not fit the model, or lacks weights.
     """
     config = _config(source, name, files)
     import peft
 
     with reading(name, "a model that the adapter was trained on"):
+        _make_room(model, peft.load_peft_weights(str(source), device="cpu", **_hub(files)), name, own)
         config.inference_mode = True
         found = peft.get_peft_model(model, config)
         report = found.load_adapter(str(source), "default", **_hub(files))
@@ -82,6 +84,32 @@ def adapted(model: Any, source: str | Path, name: str, files: Repository, merge:
     if merge or (merge is None and _can_merge(found) and model.dtype in (torch.float32, torch.float64)):
         return merged(found, name)
     return found
+
+
+def _make_room(model: Any, weights: Mapping[str, torch.Tensor], name: str, own: bool) -> None:
+    """Give a model as many rows of embeddings as an adapter that was trained with other tokens has; it fills them."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    there, rows = embeddings.weight.shape[0], _rows(weights, model, embeddings)
+    if rows is None or rows == there:
+        return
+    if not own:
+        raise ModelError(
+            f"the adapter of {name} is for a vocabulary of {rows} tokens, and the model in memory has {there}, which stay as "
+            f"they are: give merge=True, which works on a copy, or call model.resize_token_embeddings({rows}) first"
+        )
+    if head is not None and head.weight is not embeddings.weight and _rows(weights, model, head) != rows:
+        raise ModelError(
+            f"the adapter of {name} has embeddings of {rows} tokens for a model of {there}, but no output layer for them: save "
+            "it with save_embedding_layers=True"
+        )
+    model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def _rows(weights: Mapping[str, torch.Tensor], model: Any, layer: Any) -> int | None:
+    """How many rows an adapter's file has for a layer of the model; None where it leaves it alone."""
+    place = next(place for place, module in model.named_modules() if module is layer)
+    found = [weights.get(f"base_model.model.{place}{part}.weight") for part in ("", ".base_layer")]
+    return next((weight.shape[0] for weight in found if weight is not None), None)
 
 
 def merged(model: Any, name: str) -> Any:

@@ -64,9 +64,10 @@ def read_weights(source: str | Path, *, name: str, **options: Any) -> Weights:
         tokenizer = _tokenizer(base if given is None else given, own if given is None else files)
     model = read_whole(transformers.AutoModelForCausalLM, base, name, CAUSAL, form=form, files=own)
     if adapter is not None:
-        model = adapted(model, adapter, name, files, parts.merge)
+        model = adapted(model, adapter, name, files, parts.merge, own=True)
     elif parts.adapter is not None:
-        model = adapted(model, find_source(str(parts.adapter), name), name, Repository(token=files.token), parts.merge)
+        above = find_source(str(parts.adapter), name)
+        model = adapted(model, above, name, Repository(token=files.token), parts.merge, own=True)
     return Weights(model, tokenizer, name=name, **options, ours=True)
 
 
@@ -86,7 +87,8 @@ def held_weights(model: Any, *, name: str, **options: Any) -> Weights:
     if parts.adapter is not None:
         source = find_source(str(parts.adapter), name)
         model = copy.deepcopy(model) if parts.merge else own_tree(model, name)
-        model, ours = adapted(model, source, name, Repository(), bool(parts.merge)), bool(parts.merge)
+        ours = bool(parts.merge)
+        model = adapted(model, source, name, Repository(), ours, own=ours)
     elif parts.merge:
         model, ours = merged_copy(model, name), True
     return Weights(model, tokenizer, name=name, **options, ours=ours)
