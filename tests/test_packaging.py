@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -42,6 +44,27 @@ def test_versions_of_python_are_told_alike() -> None:
     told = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"]))
     assert told == ["3.11", "3.12", "3.13", "3.14"]
     assert PROJECT["project"]["requires-python"] == f">={told[0]}"
+
+
+def test_the_packaged_readme_has_no_links_by_path(tmp_path: Path) -> None:
+    """An index shows it where there are no files beside it: its picture was broken, and all its links."""
+    pytest.importorskip("hatchling", reason="hatchling builds the metadata: pip install hatchling")
+    told = subprocess.run([sys.executable, "-m", "hatchling", "metadata"], cwd=ROOT, check=True, capture_output=True, text=True)
+    text = json.loads(told.stdout)["readme"]["text"]
+    assert "Draw from the policy" in text
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
+
+
+def test_links_of_the_packaged_readme_lead_to_the_tag_of_the_release() -> None:
+    pytest.importorskip("hatchling", reason="hatch_build.py is a plugin of it: pip install hatchling")
+    names = runpy.run_path(str(ROOT / "hatch_build.py"))
+    text = "# A\n\n![what](docs/a.png)\n\nSee [docs](docs/b.md#here), [site](https://s.org), [below](#more)."
+    assert names["packaged"](text, None, "0.1.0") == "# A\n\nSee docs, [site](https://s.org), [below](#more)."
+    at = "https://h.org/o/r"
+    assert names["packaged"](text, at + "/", "0.1.0") == (
+        f"# A\n\n![what]({at}/raw/v0.1.0/docs/a.png)\n\nSee [docs]({at}/blob/v0.1.0/docs/b.md#here), "
+        "[site](https://s.org), [below](#more)."
+    )
 
 
 def test_the_source_archive_holds_what_tests_read(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_ports_mounts_key_and_grace_agree(name: str) -> None:
 
 def test_the_image_copies_what_the_build_needs_and_has_extras_that_exist() -> None:
     copied = {source for rest in rest_of("COPY") for source in rest.split()[:-1]}
-    assert copied == {"pyproject.toml", PROJECT["readme"], *PROJECT["license-files"], "exptilt"}
+    assert copied == {"pyproject.toml", "hatch_build.py", "README.md", *PROJECT["license-files"], "exptilt"}
     assert all((ROOT / source).exists() for source in copied)
     kept = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
     assert kept == copied
