@@ -43,6 +43,12 @@ class AnyOf:
         return False
 
 
+def any_of(*flags: Flag | None) -> Flag:
+    """The flags as one, those that are None left out; one alone is asked without a detour."""
+    given = tuple(flag for flag in flags if flag is not None)
+    return given[0] if len(given) == 1 else AnyOf(given)
+
+
 @dataclass(frozen=True)
 class Deadline:
     """A flag that is set by the time. end: in seconds of `time.monotonic`."""

@@ -93,8 +93,12 @@ class Admission(Generic[Row]):
         return {*self.queue, *self.begun}
 
     def cancelled(self) -> list[Call[Row]]:
-        """The calls whose runs were cancelled; asked at every step, so it looks at calls, which are few, and not at rows."""
-        return [call for call in self.calls() if call.cancel is not None and call.cancel.is_set()]
+        """The calls whose runs were cancelled; asked at every step, so it looks at calls, which are few, and not at rows.
+
+        One of which some rows have joined and others wait may be there twice.
+        """
+        alive = (self.queue, self.begun)
+        return [call for calls in alive for call in calls if call.cancel is not None and call.cancel.is_set()]
 
     def admit(self) -> list[Row]:
         """Move waiting rows into the batch while there is room, up to TURN from each call in turn."""

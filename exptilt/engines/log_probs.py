@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 import numpy as np
 
@@ -25,12 +24,11 @@ def check_drawn(name: str, drafts: Sequence[Draft], starts: Sequence[int]) -> No
 
     name: of the engine that drew them.
     """
-    new = [(draft.logq or ())[start:] for draft, start in zip(drafts, starts, strict=True)]
-    values = np.fromiter(chain.from_iterable(new), dtype=np.float64)
-    if ((values > -math.inf) & (values <= ROUNDING)).all():
-        return
-    for draft, start, some in zip(drafts, starts, new, strict=True):
-        values = np.asarray(some, dtype=np.float64)
+    for draft, start in zip(drafts, starts, strict=True):
+        new = (draft.logq or ())[start:]
+        if not new or (math.isfinite(sum(new)) and max(new) <= ROUNDING):  # NaN and infinities stay in a sum
+            continue
+        values = np.asarray(new, dtype=np.float64)
         bad = np.flatnonzero(~((values > -math.inf) & (values <= ROUNDING)))  # this refuses NaN too
         if bad.size:
             raise ModelError(

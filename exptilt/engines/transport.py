@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from exptilt.cancelling import AnyOf, Flag, cancelled_by, current
+from exptilt.cancelling import Flag, any_of, cancelled_by, current
 from exptilt.engines.daemons import Daemons
 from exptilt.engines.replies import ABSENT, Reader, Reply, Trouble
 from exptilt.errors import AnswerError, Cancelled, ModelError, PromptError
@@ -82,7 +82,7 @@ class Transport:
         anything, requests under way are left to their ends, pauses end at once, and nothing is sent again.
         """
         flag, over = current(), threading.Event()
-        with cancelled_by(over if flag is None else AnyOf((flag, over))):
+        with cancelled_by(any_of(flag, over)):
             futures = [self._pool.submit(partial(copy_context().run, job)) for job in jobs]
         waiting = set(futures)
         try:

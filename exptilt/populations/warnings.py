@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
 
 from exptilt.populations.diagnostics import k_limit
 from exptilt.populations.population import Population
@@ -13,40 +12,20 @@ def warnings(population: Population, beta: float, *, has_reward: bool = True) ->
     """Reasons not to trust this population at this β, one sentence each with its cure; empty if there are none.
 
     All: every draft with the same reward; more than half of the drafts with weight zero; scores that were all alike at
-    more than half of the steps, where the trace tells (`Guided`). Weighted populations: ESS below 10 and below half of the
+    more than half of the steps, whose share a trace may tell as `alike`. Weighted populations: ESS below 10 and below half of the
     drafts; one draft with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied
     weights, as of a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as
-    found in the population's `stats`. A search without a target, which its trace tells (`Untargeted`). A population of one
-    draft has nothing to judge by. Without a reward (`rewards.Zero`) equal rewards are as they should be.
+    found in the population's `stats`. A search, whose drafts stand for no distribution: its trace tells why as `no_target`. A
+    population of one draft has nothing to judge by. Without a reward (`rewards.Zero`) equal rewards are as they should be.
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
     weighted = population.proper or not population.even  # a stop rule leaves weights that are no longer proper
     found = [*(_weight_warnings(population, beta) if weighted else ()), *_chain_warnings(population, beta)]
     flat = _flat_warning(population) if has_reward else None
-    if population.trace is not None and isinstance(population.trace, Untargeted):
-        found.append(population.trace.no_target)
-    return [each for each in (flat, _excluded_warning(population), None if flat else _alike_warning(population), *found) if each]
-
-
-@runtime_checkable
-class Guided(Protocol):
-    """A trace of steps at which something was chosen by scores."""
-
-    @property
-    def alike(self) -> float | None:
-        """The share of these steps at which all scores were the same, so that the choice was random; None without a step."""
-        ...
-
-
-@runtime_checkable
-class Untargeted(Protocol):
-    """A trace of a search, whose drafts stand for no distribution."""
-
-    @property
-    def no_target(self) -> str:
-        """Why nothing that is said of a distribution holds for its drafts, in one sentence or two."""
-        ...
+    no_target: str | None = getattr(population.trace, "no_target", None)
+    alike = None if flat else _alike_warning(population)
+    return [each for each in (flat, _excluded_warning(population), alike, *found, no_target) if each]
 
 
 def _excluded_warning(population: Population) -> str | None:
@@ -59,7 +38,7 @@ def _excluded_warning(population: Population) -> str | None:
 
 
 def _alike_warning(population: Population) -> str | None:
-    share = population.trace.alike if population.trace is not None and isinstance(population.trace, Guided) else None
+    share: float | None = getattr(population.trace, "alike", None)
     if share is None or share <= 0.5:
         return None
     return (
@@ -97,7 +76,8 @@ def _weight_warnings(population: Population, beta: float) -> list[str | None]:
 
 
 def _chain_warnings(population: Population, beta: float) -> list[str | None]:
-    acceptance, mixing = population.stats.get("acceptance"), population.stats.get("r_hat")
+    stats = population.stats
+    acceptance, mixing = stats.get("acceptance"), stats.get("r_hat")
     return [
         f"The chain accepted {acceptance:.1%} of its moves and hardly left its start: take more steps or raise beta={beta:g}."
         if acceptance is not None and acceptance < 0.05

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from exptilt.cancelling import AnyOf, Flag, interruptible
+from exptilt.cancelling import Flag, any_of, interruptible
 from exptilt.core import Sampler, Target
 from exptilt.draft import Prompt
 from exptilt.errors import TargetError
@@ -82,7 +82,7 @@ def sample(
             seed=seed,
             budget=budget,
             reward_timeout=reward_timeout,
-            cancel=pressed if cancel is None else AnyOf((_checked(cancel), pressed)),
+            cancel=any_of(None if cancel is None else _checked(cancel), pressed),
         )
         return begun.result()
 

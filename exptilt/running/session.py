@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from exptilt.cancelling import AnyOf, Deadline, Flag, current
+from exptilt.cancelling import Deadline, Flag, any_of, current
 from exptilt.core import Reward, Sampler, Target
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, SelectError, TargetError, raised_at
@@ -68,7 +68,7 @@ class Session:
         self.limit: str | None = None
         self._budget = budget or Budget()
         self._reward_budget = replace(self._budget, tokens=None)
-        self._cancel = AnyOf(tuple(flag for flag in (cancel, current()) if flag is not None))
+        self._cancel = any_of(cancel, current())
         self._began = time.monotonic()
         self._deadline = Deadline(self._began + (self._budget.seconds or math.inf))
         self._given = target
@@ -77,7 +77,7 @@ class Session:
         for engine in (target.engine, target.proposal):
             if engine is not None:
                 engine.start(prompt)  # this says at once what is wrong with a prompt
-        halt = self._cancel if self._budget.seconds is None else AnyOf((*self._cancel.flags, self._deadline))
+        halt = any_of(cancel, current(), None if self._budget.seconds is None else self._deadline)
         engines = {
             "engine": MeteredEngine(target.engine, (self.usage.reference,), self._check, halt),
             "proposal": target.proposal

@@ -16,7 +16,7 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import TypeVar
 
-from exptilt.cancelling import AnyOf, Flag
+from exptilt.cancelling import Flag, any_of
 from exptilt.errors import Cancelled
 from exptilt.running.result import Partial, Result
 
@@ -34,7 +34,7 @@ class Stream:
 
     def __init__(self, begin: Begin, cancel: Flag | None = None) -> None:
         self._closed = Event()
-        self._partials = begin(self._closed if cancel is None else AnyOf((self._closed, cancel)))
+        self._partials = begin(any_of(self._closed, cancel))
         self._result: Result | None = None
         self._turn = Lock()
 
