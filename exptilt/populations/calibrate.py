@@ -149,10 +149,16 @@ def best_of_n_of_beta(rewards: Pilot, beta: float) -> float:
 
 
 def dominant(rewards: Pilot) -> Gaussian:
-    """The part of a two-Gaussian fit that governs the far upper tail: the wider one, or of equally wide ones the higher.
+    """The part of `mixture` that governs the far upper tail: the wider one, or of equally wide ones the higher."""
+    parts = mixture(rewards)
+    alike = math.isclose(parts[0].sd, parts[-1].sd, rel_tol=1e-2)
+    return max(parts, key=lambda one: one.mean if alike else one.sd)
 
-    One Gaussian with share 1 is returned where a second gains less likelihood than its three parameters cost (BIC).
-    Rewards of -inf count only by lowering the share. Raises ValueError for fewer than 10 finite rewards or fewer
+
+def mixture(rewards: Pilot) -> tuple[Gaussian, ...]:
+    """Two Gaussians fitted to rewards by maximum likelihood; one where a second gains less than its three parameters cost (BIC).
+
+    Rewards of -inf count only by lowering the shares. Raises ValueError for fewer than 10 finite rewards or fewer
     than 5 distinct ones, which no Gaussian describes.
     """
     values = _rewards(rewards)
@@ -169,11 +175,36 @@ def dominant(rewards: Pilot) -> Gaussian:
     log_like, parts = max(fits, key=lambda fit: fit[0])
     single = -0.5 * finite.size * (1.0 + math.log(2.0 * math.pi))
     if log_like - single <= 1.5 * math.log(finite.size):
-        return Gaussian(kept, mean, sd)
-    first, second = parts
-    alike = math.isclose(first.sd, second.sd, rel_tol=1e-2)
-    part = max(parts, key=lambda one: one.mean if alike else one.sd)
-    return Gaussian(kept * part.share, mean + sd * part.mean, sd * part.sd)
+        return (Gaussian(kept, mean, sd),)
+    return tuple(Gaussian(kept * part.share, mean + sd * part.mean, sd * part.sd) for part in parts)
+
+
+@dataclass(frozen=True)
+class Tilted:
+    """What π is where p's rewards are a mixture. parts: of its rewards. mean: E_π[r]. log_z, kl: log Z and KL(π‖p) in nats."""
+
+    parts: tuple[Gaussian, ...]
+    mean: float
+    log_z: float
+    kl: float
+
+
+def tilted(rewards: Pilot, beta: float) -> Tilted:
+    """π at β from the `mixture` of a pilot's rewards, in closed form (QAlign, appendix E).
+
+    The factor exp(r/β) moves a part's mean by σ²/β, leaves its σ, and multiplies its share by exp(μ/β + σ²/(2β²)); so the part
+    that leads under p need not lead under π. A fit sees beyond the highest draw, as the weighted pilot of `tilt_kl` cannot, and
+    is as good as the rewards are Gaussian there. Raises ValueError as `mixture` does.
+    """
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta={beta} must be a positive finite number")
+    parts = mixture(rewards)
+    log_shares = np.array([math.log(part.share) + part.mean / beta + 0.5 * (part.sd / beta) ** 2 for part in parts])
+    log_z = log_sum(log_shares)
+    shares = np.exp(log_shares - log_z).tolist()
+    moved = tuple(Gaussian(share, part.mean + part.sd**2 / beta, part.sd) for share, part in zip(shares, parts, strict=True))
+    mean = sum(part.share * part.mean for part in moved)
+    return Tilted(moved, mean, log_z, mean / beta - log_z)
 
 
 def _starts(values: Floats) -> list[Floats]:

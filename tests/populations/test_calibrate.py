@@ -17,9 +17,11 @@ from exptilt.populations.calibrate import (
     beta_of_best_of_n,
     choose_beta,
     dominant,
+    mixture,
     tilt_acceptance,
     tilt_ess,
     tilt_kl,
+    tilted,
 )
 from exptilt.populations.population import Population
 from exptilt.samplers.ets import ETS
@@ -166,6 +168,36 @@ def test_the_fit_follows_shift_and_scale_and_excluded_draws():
     assert moved.sd == pytest.approx(5.0 * part.sd, rel=1e-6)
     halved = dominant(np.concatenate([rewards, np.full(1000, -math.inf)]))
     assert halved.share == pytest.approx(part.share / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 4.0])
+def test_the_tilt_of_a_mixture_in_closed_form(beta):
+    """0.7·N(0, 1) + 0.3·N(3, 2²), against the integral over a grid of rewards."""
+    rewards = np.concatenate([gaussian(0.0, 1.0, 7000), gaussian(3.0, 2.0, 3000)])
+    found, parts = tilted(rewards, beta), mixture(rewards)
+    grid = np.linspace(-20, 60, 200_001)
+    density = sum(part.share * np.exp(-0.5 * ((grid - part.mean) / part.sd) ** 2) / part.sd for part in parts)
+    log_w = grid / beta
+    shares = density * np.exp(log_w - log_w.max())
+    shares /= shares.sum()
+    mean = float(shares @ grid)
+    held = density > 0
+    kl = float(np.sum(shares[held] * np.log(np.maximum(shares[held] / (density[held] / density.sum()), 1e-300))))
+    assert found.mean == pytest.approx(mean, rel=1e-6)
+    assert found.kl == pytest.approx(kl, rel=1e-5)
+    assert sum(part.share for part in found.parts) == pytest.approx(1.0)
+    assert found.mean / beta - found.log_z == pytest.approx(found.kl)
+
+
+def test_the_tilt_of_one_gaussian_and_of_excluded_draws():
+    rewards = gaussian(1.0, 2.0)
+    found = tilted(rewards, 4.0)
+    assert (found.mean, found.kl) == pytest.approx((1.0 + 4.0 / 4.0, 4.0 / 32.0), rel=0.01)
+    excluded = tilted(np.concatenate([rewards, np.full(5000, -math.inf)]), 4.0)
+    assert excluded.mean == pytest.approx(found.mean)
+    assert excluded.kl == pytest.approx(found.kl + math.log(2.0))
+    with pytest.raises(ValueError, match="beta=0"):
+        tilted(rewards, 0)
 
 
 def test_beta_and_n_are_inverse():
