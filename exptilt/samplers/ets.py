@@ -160,10 +160,11 @@ class ETS:
 
     def _log_picks(self, candidates: list[Draft], log_l: Floats, log_e: Floats) -> Floats | None:
         """log P of picking each candidate; None where all are lost. Scores are tempered only where they are positive."""
-        unfinished = np.array([draft.finish is None for draft in candidates]) & (log_l > -math.inf)
-        scored = (log_l + log_e > -math.inf) | (unfinished & (self.temper == 0))
-        log_s = np.full(self.candidates, -math.inf)
-        log_s[scored] = self.temper * (log_l + log_e)[scored] if self.temper else 0.0
+        unfinished, log_s = np.array([draft.finish is None for draft in candidates]) & (log_l > -math.inf), log_l + log_e
+        if self.temper == 0:
+            log_s = np.where((log_s > -math.inf) | unfinished, 0.0, -math.inf)
+        elif self.temper != 1:
+            log_s = self.temper * log_s
         return log_picks(log_s, unfinished, self.floor)
 
     def _candidates(self, target: Target, chain: Draft, block: BlockSize | None, key: Key) -> tuple[list[Draft], Floats]:

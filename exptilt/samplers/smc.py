@@ -174,13 +174,12 @@ class SMC:
         """log V and the reward of each particle (0 while unfinished); particles finished before keep theirs."""
         log_v, rewards = log_v.copy(), rewards.copy()
         moved = [row for row, draft in enumerate(drafts) if draft.decided > lengths[row]]
-        rated = [row for row in moved if self.value is None or drafts[row].finish is not None]
-        guessed = [row for row in moved if row not in rated]
+        rated = moved if self.value is None else [row for row in moved if drafts[row].finish is not None]
         ahead = look_ahead(target, prompt, [drafts[row] for row in rated], self.rollouts, key.child("rollout"))
         log_v[rated] = ahead.log_energies(len(rated))
-        for place, row in enumerate(rated):
-            if drafts[row].finish is not None:
-                rewards[row] = ahead.rewards[ahead.owner == place][0]
-        if self.value is not None and guessed:
+        own = {place: row for place, row in enumerate(rated) if drafts[row].finish is not None}  # each is its only rollout
+        rewards[[*own.values()]] = ahead.rewards[np.searchsorted(ahead.owner, [*own])]
+        if self.value is not None:
+            guessed = [row for row in moved if drafts[row].finish is None]
             log_v[guessed] = target.tilt(rate(self.value, prompt, [drafts[row] for row in guessed]))
         return log_v, rewards
