@@ -111,8 +111,9 @@ def test_requests_wait_for_memory_and_go_on_once_there_is_some(slow: SlowEngine)
     """Each holds three rows of six tokens: two of them fit into 37 tokens, and not three."""
     config = Config(name="table", port=0, limits=LIMITS)
     with live(catalogue(slow, usual=recipe("independent", n=3)), config, room=Room(tokens=37)) as server:
-        connections = [connected(server) for _ in range(3)]
+        connections = [connected(server) for _ in range(2)]
         wait_for(lambda: server.desk.admission.running == 2)
+        connections.append(connected(server))  # not before: on a busy machine the first one might be the one that waits
         wait_for(lambda: server.desk.admission.waiting == 1)
         assert server.desk.admission.tokens == 36
         connections[0].close()
