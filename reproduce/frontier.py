@@ -187,32 +187,34 @@ def common(folder: Path) -> dict[str, Any]:
 
 def grpo(folder: Path, name: str, beta: float, steps: int) -> Row:
     import datasets
-    import trl
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     counts = {"drawn": 0, "read": 0}
 
-    def score(prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Any], **_: Any) -> list[float]:
+    def score(prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Any], **_: Any) -> list[float | None]:
         counts["drawn"] += sum(map(len, completion_ids))
         counts["read"] += sum(map(len, completion_ids)) + sum(length(prompt) for prompt in prompts)
-        return REWARD("", [xt.Draft("", text=each[0]["content"], finish="stop") for each in completions])
+        return [*REWARD("", [xt.Draft("", text=each[0]["content"], finish="stop") for each in completions])]
 
     def length(turns: Any) -> int:
         return len(tokenizer.apply_chat_template(turns)["input_ids"])
 
     model, tokenizer = student()
-    config = trl.GRPOConfig(
+    config = GRPOConfig(
         **common(folder / name), beta=beta, loss_type="dr_grpo", scale_rewards="none", num_generations=8, temperature=1.0,
         per_device_train_batch_size=64, max_completion_length=CAP, max_steps=steps, learning_rate=1e-4,
     )  # fmt: skip
     rows = datasets.Dataset.from_list([{"prompt": asked(question)} for question in TRAIN])
-    trainer = trl.GRPOTrainer(model, score, config, train_dataset=rows, processing_class=tokenizer)
+    trainer = GRPOTrainer(model, score, config, train_dataset=rows, processing_class=tokenizer)
     trainer.train()
     return saved(trainer, tokenizer, folder / name) | counts
 
 
 def dpo(folder: Path, name: str, epochs: int) -> Row:
     import datasets
-    import trl
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     store, rng = drawn(folder), np.random.default_rng(0)
     pairs = []
@@ -223,9 +225,9 @@ def dpo(folder: Path, name: str, epochs: int) -> Row:
                 continue
             first = rng.random() < 1 / (1 + math.exp(-(rewards[one] - rewards[two]) / BETA))
             better, worse = (one, two) if first else (two, one)
-            pairs.append({"prompt": asked(result.prompt), "chosen": said(drafts[better]), "rejected": said(drafts[worse])})
+            pairs.append({"prompt": asked(str(result.prompt)), "chosen": said(drafts[better]), "rejected": said(drafts[worse])})
     model, tokenizer = student()
-    config = trl.DPOConfig(
+    config = DPOConfig(
         **common(folder / name),
         beta=1.0,
         per_device_train_batch_size=32,
@@ -233,7 +235,7 @@ def dpo(folder: Path, name: str, epochs: int) -> Row:
         learning_rate=1e-4,
         max_length=None,
     )
-    trainer = trl.DPOTrainer(model, args=config, train_dataset=datasets.Dataset.from_list(pairs), processing_class=tokenizer)
+    trainer = DPOTrainer(model, args=config, train_dataset=datasets.Dataset.from_list(pairs), processing_class=tokenizer)
     trainer.train()
     texts = [[*pair["prompt"], *pair[key]] for pair in pairs for key in ("chosen", "rejected")]
     read = epochs * sum(len(tokenizer.apply_chat_template(turns)["input_ids"]) for turns in texts)

@@ -176,7 +176,7 @@ def test_the_tilt_of_a_mixture_in_closed_form(beta):
     rewards = np.concatenate([gaussian(0.0, 1.0, 7000), gaussian(3.0, 2.0, 3000)])
     found, parts = tilted(rewards, beta), mixture(rewards)
     grid = np.linspace(-20, 60, 200_001)
-    density = sum(part.share * np.exp(-0.5 * ((grid - part.mean) / part.sd) ** 2) / part.sd for part in parts)
+    density = np.sum([part.share * np.exp(-0.5 * ((grid - part.mean) / part.sd) ** 2) / part.sd for part in parts], axis=0)
     log_w = grid / beta
     shares = density * np.exp(log_w - log_w.max())
     shares /= shares.sum()
