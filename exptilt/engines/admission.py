@@ -93,12 +93,16 @@ class Admission(Generic[Row]):
         return {*self.queue, *self.begun}
 
     def cancelled(self) -> list[Call[Row]]:
-        """The calls whose runs were cancelled; asked at every step, so it looks at calls, which are few, and not at rows.
-
-        One of which some rows have joined and others wait may be there twice.
-        """
-        alive = (self.queue, self.begun)
-        return [call for calls in alive for call in calls if call.cancel is not None and call.cancel.is_set()]
+        """The calls whose runs were cancelled; asked at every step, so flags that several calls have in turn are asked once."""
+        asked: Flag | None = None
+        for calls in (self.queue, self.begun):
+            for call in calls:
+                if call.cancel is asked:
+                    continue
+                asked = call.cancel
+                if asked is not None and asked.is_set():
+                    return [each for each in self.calls() if each.cancel is not None and each.cancel.is_set()]
+        return []
 
     def admit(self) -> list[Row]:
         """Move waiting rows into the batch while there is room, up to TURN from each call in turn."""

@@ -40,13 +40,19 @@ class LookAhead:
 
     def log_energies(self, count: int) -> Floats:
         """log Ê of each of the `count` drafts: the log mean of exp(log_h) over its rows."""
-        if not count:
-            return np.zeros(0)
-        values, first = self.log_h + self.log_share, np.searchsorted(self.owner, np.arange(count))
-        top = np.maximum.reduceat(values, first)
-        top[top == -math.inf] = 0.0
-        with np.errstate(divide="ignore"):  # all rows excluded: log 0
-            return top + np.log(np.add.reduceat(np.exp(values - top[self.owner]), first))
+        values = self.log_h + self.log_share
+        if len(values) == count:
+            return values  # one row each
+        rows: list[list[float]] = [[] for _ in range(count)]
+        for owner, value in zip(self.owner.tolist(), values.tolist(), strict=True):
+            rows[owner].append(value)
+        return np.array([_log_sum(some) for some in rows])
+
+
+def _log_sum(values: list[float]) -> float:
+    """log Σ exp(values) of a few values: an array of them would take longer."""
+    top = max(values)
+    return top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in values))
 
 
 def look_ahead(target: Target, prompt: Prompt, drafts: Sequence[Draft], rollouts: int, key: Key) -> LookAhead:
