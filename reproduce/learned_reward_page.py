@@ -44,7 +44,7 @@ def section(found: Mapping[str, Any], problems: int) -> str:
     text += [
         "",
         f"On the {found['varied']} problems whose responses have five rewards or more, the limit of Gumbel by a fit of two "
-        f"Gaussians is within {off:.2f} of the mean reward of best-of-{limit['n'][0]} to {limit['n'][-1]}, in units of the reward; "
+        f"Gaussians is within {off:.2f} of the mean of best-of-{limit['n'][0]} to {limit['n'][-1]}, in units of the reward; "
         f"E_π[r] by the fit to 64 draws (`calibrate.tilted`) within {far:.2f} of 512 weighted draws.",
     ]
     return "\n".join(text)
