@@ -31,6 +31,7 @@ import exptilt as xt  # noqa: E402
 from exptilt.answers import number  # noqa: E402
 from exptilt.engines.files import shipped  # noqa: E402
 from exptilt.evaluation.tasks.word_problems import word_problems  # noqa: E402
+from exptilt.populations.diagnostics import log_shares  # noqa: E402
 from exptilt.rewards import Arithmetic  # noqa: E402
 from exptilt.train import Fit  # noqa: E402
 from exptilt.train.align import align  # noqa: E402
@@ -78,11 +79,7 @@ def weighted(found: xt.Results, shares: Callable[[np.ndarray], np.ndarray]) -> R
 
 
 def tilted(beta: float) -> Callable[[np.ndarray], np.ndarray]:
-    def shares(rewards: np.ndarray) -> np.ndarray:
-        w = np.exp((rewards - rewards.max()) / beta)
-        return w / w.sum()
-
-    return shares
+    return lambda rewards: np.exp(log_shares(rewards / beta))
 
 
 def soft_best_of(n: int, beta: float) -> Callable[[np.ndarray], np.ndarray]:

@@ -31,6 +31,7 @@ import exptilt as xt  # noqa: E402
 from exptilt.answers import number  # noqa: E402
 from exptilt.evaluation.tasks.word_problems import word_problems  # noqa: E402
 from exptilt.populations.calibrate import choose_beta, dominant, tilt_kl, tilted  # noqa: E402
+from exptilt.populations.diagnostics import log_shares  # noqa: E402
 from exptilt.populations.utilities import rouge1  # noqa: E402
 from exptilt.train import Fit  # noqa: E402
 from exptilt.train.reward import fit_reward  # noqa: E402
@@ -226,8 +227,8 @@ def tilt(pools: Sequence[list[float]]) -> dict[str, list[float]]:
         rows["fit kl"].append(float(np.mean([fit.kl for fit in fits])))
         for name, count in (("pilot", 64), ("pool", POOL)):
             some = [np.array(rewards[:count]) for rewards in pools]
-            weights = [np.exp((r - r.max()) / beta) for r in some]
-            rows[name].append(float(np.mean([w @ r / w.sum() for w, r in zip(weights, some, strict=True)])))
+            weights = [np.exp(log_shares(r / beta)) for r in some]
+            rows[name].append(float(np.mean([w @ r for w, r in zip(weights, some, strict=True)])))
             rows[f"{name} kl"].append(float(np.mean([tilt_kl(r, beta) for r in some])))
     return rows
 

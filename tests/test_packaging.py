@@ -46,7 +46,7 @@ def test_versions_of_python_are_told_alike() -> None:
     assert PROJECT["project"]["requires-python"] == f">={told[0]}"
 
 
-def test_the_packaged_readme_has_no_links_by_path(tmp_path: Path) -> None:
+def test_the_packaged_readme_has_no_links_by_path() -> None:
     """An index shows it where there are no files beside it: its picture was broken, and all its links."""
     pytest.importorskip("hatchling", reason="hatchling builds the metadata: pip install hatchling")
     told = subprocess.run([sys.executable, "-m", "hatchling", "metadata"], cwd=ROOT, check=True, capture_output=True, text=True)
