@@ -100,6 +100,9 @@ class ReaderPool:
         reader = self._take()
         try:
             yield reader
+        except BaseException:  # given up: what it still says would be taken for the answer to the next question
+            self._drop(reader)
+            raise
         finally:
             with self._changed:
                 if reader in self._all:
@@ -126,7 +129,7 @@ class ReaderPool:
 
     def _drop(self, reader: Reader) -> None:
         with self._changed:
-            self._all.remove(reader)
+            self._all = [each for each in self._all if each is not reader]
         reader.close()
 
     def close(self) -> None:

@@ -22,19 +22,17 @@ class Daemons:
     def __init__(self, count: int, name: str) -> None:
         self._name = name
         self._jobs: _Jobs = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._count = count
+        self._left = count  # threads that may yet begin
         self._lock = threading.Lock()
-        self.close = weakref.finalize(self, _end, self._jobs, self._threads)
+        self.close = weakref.finalize(self, self._jobs.put, None)
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Have a thread do the work. A future that is cancelled before its work begins never begins it."""
         future: Future[T] = Future()
         with self._lock:
-            if len(self._threads) < self._count:
-                thread = threading.Thread(target=_serve, args=(self._jobs,), name=self._name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            if self._left:
+                threading.Thread(target=_serve, args=(self._jobs,), name=self._name, daemon=True).start()
+                self._left -= 1  # not before: where Ctrl-C keeps a thread from its start, another takes its place
         self._jobs.put((future, work))
         return future
 
@@ -48,8 +46,4 @@ def _serve(jobs: _Jobs) -> None:
             except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
                 future.set_exception(error)
         del job, future, work  # a thread that waits for its next job holds nothing of the last
-
-
-def _end(jobs: _Jobs, threads: list[threading.Thread]) -> None:
-    for _ in threads:
-        jobs.put(None)
+    jobs.put(None)  # for the others

@@ -165,7 +165,7 @@ class Scheduler(Generic[Row]):
             raise ModelError(f"{self.name} {self._closed}: load the engine again")
         if self._worker is None:
             worker = threading.Thread(target=self._work, name=f"exptilt {self.name}", daemon=True)
-            worker.start()
+            worker.start()  # where Ctrl-C comes in here, a thread may run that is not the worker: it ends at once
             self._worker = worker
         self._changed.notify_all()
 
@@ -189,6 +189,8 @@ class Scheduler(Generic[Row]):
         finished: rows that have left the batch in the last step.
         """
         with self._lock:
+            if self._worker is not threading.current_thread():
+                return None
             self.admission.finish(finished)
             while self._idle():
                 if self._closed or (not self._changed.wait(self.linger) and self._idle()):

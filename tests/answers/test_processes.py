@@ -64,6 +64,22 @@ def test_forked_children_read_with_processes_of_their_own() -> None:
     assert _root_of(3) == f"≈{math.sqrt(3):.12g}"  # the parent's own still serves it
 
 
+def test_a_reading_that_is_interrupted_leaves_no_answer_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C the next formula got the answer of the one that was given up, and each one after it that of the one before."""
+    pool, right = ReaderPool(1), reader_pool.Reader._line
+    forms = [pool.read("\\sqrt{2}"), pool.read("\\sqrt{3}")]
+
+    def interrupted(reader: reader_pool.Reader) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reader_pool.Reader, "_line", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.read("\\sqrt{5}")
+    monkeypatch.setattr(reader_pool.Reader, "_line", right)
+    assert [pool.read("\\sqrt{2}"), pool.read("\\sqrt{3}")] == forms
+    pool.close()
+
+
 def test_latex_without_math_verify_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Formulas must not be compared in a weaker way without a word; what is plainly a number needs no package."""
     monkeypatch.setattr("exptilt.answers.maths.POOL", ReaderPool())

@@ -299,6 +299,31 @@ def workers(name: str) -> int:
     return sum(name in thread.name for thread in threading.enumerate())
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_caller_interrupted_while_the_worker_starts_leaves_one_worker_at_most(
+    begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C came after the thread had begun and before it was noted: the next call began another, and both drove the batch."""
+    drivers: set[int] = set()
+    batch = CountingBatch(before=lambda: drivers.add(threading.get_ident()))
+    scheduler, right = Scheduler(batch, max_rows=8), threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if begun:
+            right(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.run([Countdown(3)])
+    monkeypatch.setattr(threading.Thread, "start", right)
+    for _ in range(3):
+        scheduler.run([Countdown(200) for _ in range(4)])
+    assert len(drivers) == 1
+    assert len(batch.finished) == 12
+    scheduler.close()
+
+
 def test_an_idle_worker_takes_no_steps_and_goes_home():
     """Without rows the worker waits instead of stepping, and ends after `linger` seconds; a new call starts another."""
     batch = CountingBatch()

@@ -1,0 +1,48 @@
+"""The pool of daemon threads: a caller that is interrupted costs it no thread, and `close` ends all of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from exptilt.engines.daemons import Daemons
+
+
+def alive(name: str) -> int:
+    return sum(thread.name == name for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_caller_interrupted_while_a_thread_starts(begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread was counted before it began: a pool of one whose only thread never did waited for ever."""
+    pool, right = Daemons(1, f"pool {begun}"), threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if begun:
+            right(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit(lambda: 1)
+    monkeypatch.setattr(threading.Thread, "start", right)
+    assert pool.submit(lambda: 2).result(timeout=60) == 2
+    pool.close()
+    end = time.monotonic() + 60
+    while alive(f"pool {begun}"):
+        assert time.monotonic() < end, "threads are left"
+        time.sleep(0.001)
+
+
+def test_close_ends_every_thread() -> None:
+    pool, together = Daemons(3, "pool of three"), threading.Barrier(3)
+    futures = [pool.submit(together.wait) for _ in range(3)]
+    assert sorted(future.result(timeout=60) for future in futures) == [0, 1, 2]
+    assert alive("pool of three") == 3
+    pool.close()
+    end = time.monotonic() + 60
+    while alive("pool of three"):
+        assert time.monotonic() < end, "threads are left"
+        time.sleep(0.001)
