@@ -143,7 +143,7 @@ class Crew:
     def check(self, jobs: Sequence[Job]) -> None:
         """Nothing: the reward is known to the workers alone, and each checks the jobs that it is handed."""
 
-    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
+    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[list[tuple[Job, Outcome]]]:
         """Jobs with their outcomes, each once, as they finish. Raises what goes wrong with more than one prompt.
 
         stop: end with the first failure; what is under way on the workers then is given up.
@@ -153,7 +153,7 @@ class Crew:
             self._hand_out(waiting)
             done = self._hear(waiting)
             if done is not None:
-                yield done
+                yield [done]
                 left = 0 if stop and isinstance(done[1], Failure) else left - 1
 
     def close(self) -> None:

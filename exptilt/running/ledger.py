@@ -11,7 +11,7 @@ from exptilt.core import Sampler
 from exptilt.draft import prompt_text
 from exptilt.errors import StoreError, error_named
 from exptilt.running.lines import changed_columns, from_line, to_line
-from exptilt.running.places import Place
+from exptilt.running.places import Finished, Place
 from exptilt.running.request import Job
 from exptilt.running.result import Failure, Outcome, Result
 from exptilt.running.store import Store
@@ -44,14 +44,15 @@ class Outcomes:
     file: Store | None
     population: bool
 
-    def add(self, job: Job, outcome: Outcome) -> None:
-        self.known[job.name] = outcome
+    def add(self, finished: Finished) -> None:
+        """Write the lines of jobs that finished together, with one wait for the disk."""
+        self.known.update((job.name, outcome) for job, outcome in finished)
         if self.file is not None:
-            self.file.append(to_line(job.name, outcome, population=self.population))
+            self.file.append(*(to_line(job.name, outcome, population=self.population) for job, outcome in finished))
 
 
 def finish(jobs: Sequence[Job], place: Place, ledger: Outcomes, *, stop: bool) -> Generator[tuple[int, Outcome]]:
-    """Do the jobs whose outcome is not known yet; the outcomes as they come, each with how many are known by then.
+    """Do the jobs whose outcome is not known yet; the outcomes, each with how many are known by then, once they are written.
 
     stop: raise the error of a failure, one that is known already or the first that comes.
     """
@@ -59,11 +60,14 @@ def finish(jobs: Sequence[Job], place: Place, ledger: Outcomes, *, stop: bool) -
     if stop:
         raise_failure(ledger)
     beginning = _Beginning(over=any(isinstance(outcome, Result) for outcome in ledger.known.values()))
-    with closing(place.finish(missing, stop=stop)) as finished:
-        for count, (job, outcome) in enumerate(finished, len(jobs) - len(missing) + 1):
-            ledger.add(job, outcome)
-            yield count, outcome
-            beginning.check(outcome)
+    count = len(jobs) - len(missing)
+    with closing(place.finish(missing, stop=stop)) as batches:
+        for finished in batches:
+            ledger.add(finished)
+            for _, outcome in finished:
+                count += 1
+                yield count, outcome
+                beginning.check(outcome)
     if stop:
         raise_failure(ledger)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Semaphore, Thread
 from typing import Any, Protocol, TypeVar
 
 from exptilt.cancelling import GLANCE, told_interrupts
@@ -19,6 +19,9 @@ from exptilt.running.result import Failure, Outcome
 Word = TypeVar("Word")
 Build = Callable[[], Target]
 """Makes the target on the machine that needs it: models themselves are not sent."""
+Finished = list[tuple[Job, Outcome]]
+"""The jobs that finished since one last asked, with their outcomes."""
+_UNTAKEN = 64  # so many outcomes may wait to be taken: threads of cheap prompts would not let anybody write them down
 
 
 class Place(Protocol):
@@ -33,8 +36,9 @@ class Place(Protocol):
         """Raise TargetError for a job that cannot be done, as far as that is known here."""
         ...
 
-    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
-        """Jobs with their outcomes, each once, as they finish; with `stop` no more than those that end with the first failure."""
+    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[Finished]:
+        """Jobs with their outcomes, each once, as they finish: all that are there at a time. With `stop` none are begun after
+        the first failure."""
         ...
 
 
@@ -65,16 +69,18 @@ class Threads:
     def check(self, jobs: Sequence[Job]) -> None:
         self.request.check_columns(jobs)
 
-    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
+    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[Finished]:
         """Outcomes as they come. If one raises, or the caller closes this, the others end within a step; so they do at a
         failure that is to stop the run, and those that are finished nevertheless still come."""
         cancel, waiting = Event(), iter([*jobs])  # an iterator of a list gives each job to one thread
         said: SimpleQueue[tuple[Job, Outcome] | BaseException | None] = SimpleQueue()  # None: a thread has ended
+        room = Semaphore(_UNTAKEN)
 
         def work() -> None:
             try:
                 for job in waiting:
                     if (outcome := self._finish(job, cancel, stop)) is not None:
+                        room.acquire()
                         said.put((job, outcome))
             except BaseException as error:  # noqa: BLE001 - raised again in the thread that hears of it
                 said.put(error)
@@ -90,14 +96,17 @@ class Threads:
                     threads.append(thread)
                 under_way = len(threads)
                 while under_way:
-                    if isinstance(heard := _next(said), BaseException):
-                        raise heard
-                    if heard is None:
-                        under_way -= 1
-                    else:
-                        yield heard
+                    heard = _all_said(said)
+                    if finished := [each for each in heard if isinstance(each, tuple)]:
+                        yield finished
+                        room.release(len(finished))
+                    for each in heard:
+                        if isinstance(each, BaseException):
+                            raise each
+                    under_way -= sum(each is None for each in heard)
             finally:
                 cancel.set()
+                room.release(self.concurrency)
                 for thread in threads:
                     thread.join()
 
@@ -114,10 +123,11 @@ class Threads:
         return outcome
 
 
-def _next(said: SimpleQueue[Word]) -> Word:
-    """Wait for the next word, looking up now and then: else Ctrl-C could go unheard until a silent server answers."""
+def _all_said(said: SimpleQueue[Word]) -> list[Word]:
+    """Wait for a word, and take those that are there by then, but none that come meanwhile. It looks up now and then: else Ctrl-C
+    could go unheard until a silent server answers."""
     while True:
         try:
-            return said.get(timeout=GLANCE)
+            return [said.get(timeout=GLANCE), *(said.get() for _ in range(said.qsize()))]
         except Empty:
             continue

@@ -25,7 +25,7 @@ from exptilt.errors import AllWeightsZero
 from exptilt.populations.population import Population
 from exptilt.running.allocation import SHARES, Allocation, Candidate, Value, choose, of_accuracy, of_log_z
 from exptilt.running.ledger import Outcomes, finish, read_back
-from exptilt.running.places import Place, Threads
+from exptilt.running.places import Finished, Place, Threads
 from exptilt.running.request import Job, Request
 from exptilt.running.result import Failure, Outcome, Result
 from exptilt.running.store import Store
@@ -86,9 +86,9 @@ class Pooled:
     def check(self, jobs: Sequence[Job]) -> None:
         self.request.check_columns(jobs)
 
-    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
+    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[Finished]:
         for job in jobs:
-            yield job, pooled(self.request, self.parts[job.name])
+            yield [(job, pooled(self.request, self.parts[job.name]))]
 
 
 def in_rounds(jobs: Sequence[Job], place: Threads, store: str | Path | None, *, stop: bool) -> Pooled:

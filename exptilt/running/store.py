@@ -4,11 +4,12 @@
     {"id": "<digest of the prompt>-<occurrence>", "prompt": ..., "text": ..., "log_z": ..., ...}
     {"id": ..., "prompt": ..., "error": "RewardError", "message": ...}
 
-A line is on the disk before the next one is begun, so a run that is killed loses only the prompts under way. What the
-kill may leave behind is one incomplete line at the end: it is cut off, and its prompt runs again. A bad line anywhere else
-was not left by a kill, so the file is refused and not touched. Where an id occurs twice (a failed prompt that was
-tried again) the later line counts, but no failure replaces an answer. On POSIX systems the file is locked while a run
-writes to it. If the file's name is removed meanwhile, it is written again under that name: the run still holds it open.
+A line is on the disk before its prompt is reported as finished; lines of prompts that finish at about the same time wait for the
+disk together. So a run that is killed loses only what it had not reported. What the kill may leave behind is one incomplete line
+at the end: it is cut off, and its prompt runs again. A bad line anywhere else was not left by a kill, so the file is refused and
+not touched. Where an id occurs twice (a failed prompt that was tried again) the later line counts, but no failure replaces an
+answer. On POSIX systems the file is locked while a run writes to it. If the file's name is removed meanwhile, it is written again
+under that name: the run still holds it open.
 """
 
 from __future__ import annotations
@@ -75,20 +76,20 @@ class Store:
         finally:
             self._file.close()
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line, to the disk. Raises StoreError where that fails; what was written before stays."""
-        self._write(encode(line).encode() + b"\n")
+    def append(self, *lines: Mapping[str, Any]) -> None:
+        """Write lines, to the disk. Raises StoreError where that fails; what was written before stays, and so do whole lines."""
+        self._write(b"".join(encode(line).encode() + b"\n" for line in lines))
         self._keep_name()
 
     def _write(self, content: bytes) -> None:
-        whole = os.fstat(self._file.fileno()).st_size
+        before, done = os.fstat(self._file.fileno()).st_size, 0
         try:
-            while content:
-                content = content[self._file.write(content) :]
+            while done < len(content):
+                done += self._file.write(content[done:])
             os.fsync(self._file.fileno())
         except OSError as error:
             with suppress(OSError):  # an incomplete last line remains, which the next run cuts off
-                self._file.truncate(whole)
+                self._file.truncate(before + content.rfind(b"\n", 0, done) + 1)
             raise StoreError(
                 f"the results file {self.path} cannot be written: {error.strerror}. Everything finished before is in it: free "
                 "space or fix the permissions, then run again, and the run resumes from there."

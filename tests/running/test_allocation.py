@@ -20,8 +20,8 @@ from exptilt.populations.leading import leads
 from exptilt.running import rounds
 from exptilt.running.allocation import Allocation, Candidate, choose, expected_lead, of_accuracy, of_log_z
 from exptilt.running.ledger import Outcomes
+from exptilt.running.places import Finished
 from exptilt.running.request import Job, Request
-from exptilt.running.result import Outcome
 from exptilt.testing.enumeration import paths
 from exptilt.testing.toys import random_table
 
@@ -74,9 +74,9 @@ class Inline:
 
     def check(self, jobs: Sequence[Job]) -> None: ...
 
-    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[tuple[Job, Outcome]]:
+    def finish(self, jobs: Sequence[Job], *, stop: bool) -> Generator[Finished]:
         for job in jobs:
-            yield job, self.request.outcome(job)
+            yield [(job, self.request.outcome(job))]
 
 
 def expected(monkeypatch: pytest.MonkeyPatch, excluded: bool) -> list[float]:

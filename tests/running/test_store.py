@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -13,6 +14,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Semaphore
+from typing import Any
 
 import pytest
 
@@ -57,6 +60,7 @@ def kill_after(process: subprocess.Popen[bytes], store: Path, growth: int, delay
     while process.poll() is None and (store.stat().st_size if store.exists() else 0) < begin + growth:
         time.sleep(0.001)
     time.sleep(delay)
+    assert process.poll() is None, process.communicate()[1].decode()
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -65,7 +69,7 @@ def test_kill_nine_ten_times(tmp_path: Path) -> None:
     """Ten kills at random moments of one run: then every prompt is there exactly once, as if nothing had happened."""
     store, moments = tmp_path / "run.jsonl", random.Random(11)
     for _ in range(10):
-        kill_after(start(store, 0.02), store, moments.randrange(1, 15_000), moments.uniform(0, 0.03))
+        kill_after(start(store, 0.1), store, moments.randrange(1, 15_000), moments.uniform(0, 0.03))
     before = store.read_bytes().count(b"\n") - 1
     assert 10 <= before < 100
     last = start(store, 0.0)
@@ -189,18 +193,75 @@ def test_a_retry_that_succeeds_is_what_a_resumed_run_finds(tmp_path: Path) -> No
     assert [("error" in line) for _, line in sorted(kept.items(), key=lambda item: item[1]["prompt"])] == outcomes()
 
 
-def test_every_line_is_on_the_disk_before_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_every_line_is_on_the_disk_before_it_is_reported(
+    concurrency: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line that is only in the system's memory is lost with the machine, not with the process: kill -9 cannot show it."""
-    store, synced = tmp_path / "a.jsonl", []
+    store, synced, reported = tmp_path / "a.jsonl", [0], []
     right = os.fsync
 
     def fsync(number: int) -> None:
         right(number)
-        synced.append(store.read_bytes().count(b"\n"))
+        synced.append(store.read_bytes().count(b"\n") - 1)  # the first line is the header
+
+    def tell(count: int, of: int, outcome: object) -> None:
+        reported.append((count, synced[-1]))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    xt.run(TARGET, FEW, xt.Independent(3), store=store, concurrency=1)
-    assert synced == [1, 2, 3, 4, 5]
+    xt.run(TARGET, FEW, xt.Independent(3), store=store, concurrency=concurrency, progress=tell)
+    assert [count for count, _ in reported] == [1, 2, 3, 4]
+    assert all(written >= count for count, written in reported)
+
+
+def test_prompts_that_finish_together_wait_for_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk is busy with the first lines, all others finish: they are written as one, in whole lines."""
+    store, synced, right = tmp_path / "a.jsonl", [], os.fsync
+    prompts, rated = [f"prompt {number}" for number in range(24)], Semaphore(0)
+
+    def counted(prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        rated.release()
+        return reward(prompt, drafts)
+
+    def slow(number: int) -> None:
+        right(number)
+        synced.append(store.read_bytes().count(b"\n") - 1)
+        if synced[-1] and len(synced) == 2:
+            for _ in prompts:
+                assert rated.acquire(timeout=60)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    xt.run(replace(TARGET, reward=counted), prompts, xt.Independent(3), store=store, concurrency=8)
+    assert synced[-1] == len(prompts)
+    assert len(synced) < len(prompts) // 2  # the header, the first lines, and all others in one group or a few
+    assert sorted(line["prompt"] for line in read_store(store)[1].values()) == sorted(prompts)
+
+
+def test_a_disk_that_fills_up_within_a_group_keeps_its_whole_lines(tmp_path: Path) -> None:
+    class Full:
+        """A file on a disk with room for so many bytes more."""
+
+        def __init__(self, file: Any, room: int) -> None:
+            self.file, self.room = file, room
+
+        def write(self, content: bytes) -> int:
+            if self.room == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written = self.file.write(content[: self.room])
+            self.room -= written
+            return written
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    path = tmp_path / "a.jsonl"
+    lines = [{"id": f"{number}", "prompt": "x", "error": "RewardError", "message": "y"} for number in range(3)]
+    with Store(path, {}) as store:
+        store._file = Full(store._file, 2 * len(json.dumps(lines[0])) + 20)  # pyright: ignore[reportAttributeAccessIssue]
+        with pytest.raises(StoreError, match="No space left"):
+            store.append(*lines)
+    assert [json.loads(line).get("id") for line in path.read_text().splitlines()] == [None, "0", "1"]
 
 
 def test_without_populations_the_choice_is_kept(tmp_path: Path) -> None:

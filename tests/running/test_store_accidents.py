@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import exptilt as xt
 from exptilt.core import Target
 from exptilt.draft import Draft
 from exptilt.errors import StoreError
+from exptilt.running.request import Job, Request
 from exptilt.running.result import Outcome
 from exptilt.running.store import Store, read_store
 from exptilt.testing.toys import random_table
@@ -31,14 +33,22 @@ SAMPLER = xt.ETS(3, 2, 2)
 PROMPTS = [f"prompt {number}" for number in range(8)]
 
 
-def run(store: Path, accident: Callable[[], object] = lambda: None, **more: Any) -> list[Outcome]:
-    """A run with an accident after its third prompt."""
+def run(store: Path, accident: Callable[[], object] | None = None, **more: Any) -> list[Outcome]:
+    """A run, with an accident after its third prompt and before the others are done."""
+    happened, right = Event(), Request.outcome
+
+    def outcome(self: Request, job: Job, cancel: Event) -> Outcome:
+        assert accident is None or job.index < 3 or happened.wait(60)
+        return right(self, job, cancel)
 
     def progress(done: int, total: int, outcome: Outcome) -> None:
-        if done == 3:
+        if done == 3 and accident is not None:
             accident()
+            happened.set()
 
-    return xt.run(TARGET, PROMPTS, SAMPLER, store=store, concurrency=2, progress=progress, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Request, "outcome", outcome)
+        return xt.run(TARGET, PROMPTS, SAMPLER, store=store, concurrency=2, progress=progress, **more)
 
 
 def stored(store: Path) -> set[str]:
@@ -98,7 +108,7 @@ def test_a_full_disk_ends_the_run_in_words_and_loses_nothing(tmp_path: Path) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     content = store.read_bytes()
     assert content.endswith(b"}\n")
-    assert len(stored(store)) == 3
+    assert stored(store) == set(PROMPTS[:3])
     results = run(store)
     assert store.read_bytes().startswith(content)
     assert all(map(same, results, xt.run(TARGET, PROMPTS, SAMPLER)))
