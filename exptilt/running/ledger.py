@@ -63,11 +63,14 @@ def finish(jobs: Sequence[Job], place: Place, ledger: Outcomes, *, stop: bool) -
     count = len(jobs) - len(missing)
     with closing(place.finish(missing, stop=stop)) as batches:
         for finished in batches:
-            ledger.add(finished)
-            for _, outcome in finished:
-                count += 1
-                yield count, outcome
-                beginning.check(outcome)
+            while finished:
+                some = len(finished) if beginning.over else 1  # until it is over, each may be the last
+                written, finished = finished[:some], finished[some:]
+                ledger.add(written)
+                for _, outcome in written:
+                    count += 1
+                    yield count, outcome
+                    beginning.check(outcome)
     if stop:
         raise_failure(ledger)
 
