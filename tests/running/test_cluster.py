@@ -181,9 +181,10 @@ def test_the_command_line(
 ) -> None:
     """A real model on a worker, and a reward from a file that is named relative to the working directory."""
     monkeypatch.chdir(tmp_path)
-    Path("of_the_cluster.py").write_text("def eager(text):\n    return len(text) / 10\n")
+    Path("theirs.py").write_text("def eager(text):\n    return len(text) / 10\n")
     Path("prompts.txt").write_text("Tom has 3 pens and buys 4 more pens. How many pens does Tom have?\nWhat is 2 + 2?\n")
-    command = ["run", "tiny", "prompts.txt", "--reward", "of_the_cluster.py:eager", "--beta", "1", "--max-tokens", "6", "--candidates", "2"]
+    rated = ["--reward", "theirs.py:eager", "--beta", "1"]
+    command = ["run", "tiny", "prompts.txt", *rated, "--max-tokens", "6", "--candidates", "2"]
     assert main([*command, "--out", "there.jsonl", "--ray", "local", "--ray-workers", "1", "--json"]) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert said[-1] == {"prompts": 2, "failed": 0, "fresh": 2, "store": "there.jsonl"}
