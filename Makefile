@@ -10,11 +10,11 @@ NEWEST := .venv-newest
 GSM := --task gsm-symbolic --cap 256 --block 64 --rounds 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-images test test-servers test-newest lint types check format bench bench-file figures train clean help
+.PHONY: demo demo-images test test-servers test-newest lint types check format bench bench-file figures claims train clean help
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
-	@echo "also: demo-images, test-servers, test-newest, lint, types, check, format, bench, bench-file, figures, train, clean"
+	@echo "also: demo-images, test-servers, test-newest, lint, types, check, format, bench, bench-file, figures, claims, train, clean"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "exptilt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -81,6 +81,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/guidance.py --questions 32 --cap 256 --block 64 --label guidance-tiny-256
 	$(BIN)/python bench/guidance.py --questions 64 --plain-questions 8 --flight 32 --label guidance-tiny-32
 	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/many_prompts.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python -m bench.serve_load
 	$(BIN)/python -m bench.serve_chaos --described 30
@@ -99,6 +100,9 @@ figures: $(VENV)/.dev
 	$(BIN)/python reproduce/table_tiny.py
 	$(BIN)/python reproduce/fewer_tokens.py
 	$(BIN)/python reproduce/image_guidance.py
+
+claims: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python reproduce/claims/every.py
 
 train: $(VENV)/.dev
 	$(BIN)/python reproduce/train_tiny.py

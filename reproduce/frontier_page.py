@@ -74,11 +74,11 @@ def figure(rows: Mapping[str, Row], file: Path) -> None:
     plt.savefig(file, dpi=130)
 
 
-def section(rows: Mapping[str, Row], about: str) -> str:
+def section(rows: Mapping[str, Row], about: str, picture: str) -> str:
     return "\n".join([
         f"{about} ± is half of a 95 % interval over problems.",
         "",
-        "![reward and share of right answers against the divergence from p](frontier.png)",
+        f"![reward and share of right answers against the divergence from p]({picture})",
         "",
         table(rows),
     ])  # fmt: skip

@@ -1,0 +1,15 @@
+"""The claims of the papers, put to the test on models that fit a laptop: `make claims`, docs/claims.md.
+
+finding.py       one row of the page: a claim and its place, what it predicts, what was measured, the verdict
+cells.py         measurements that are kept, so that a script that was stopped goes on; answers of the tiny models
+
+convergence.py   ETS: energies against K, distance against M, K and steps, votes against N, an error estimate of each step
+budget.py        ETS: candidates before rollouts, steps, temperature, the cap; the vote beside it
+proposals.py     ETS-IS: rollouts of graded proposals, overlap, corrected energies, accuracy for its cost
+signals.py       ETS: rewards without a verifier, and answers that are read badly
+posteriors.py    of answers that are given 90 %, how many are right
+elsewhere.py     claims whose figures other scripts of reproduce/ have measured
+
+page.py          docs/claims.md and its figure
+every.py         all of it, with times
+"""

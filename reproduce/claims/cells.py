@@ -1,0 +1,85 @@
+"""Measurements by name that are kept in a folder, and the answers of the tiny models to word problems."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import exptilt as xt
+from exptilt.answers import number
+from exptilt.evaluation.tasks.word_problems import word_problems
+from reproduce.claims.finding import ROOT
+
+Cell = dict[str, Any]
+FOLDER = ROOT / "runs" / "claims"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a script has measured, one file each. folder: under runs/claims."""
+
+    folder: str
+
+    def __call__(self, name: str, make: Callable[[], Cell]) -> Cell:
+        """The cell of this name; made if it is not there."""
+        mark = hashlib.sha256(name.encode()).hexdigest()[:16]
+        path = FOLDER / self.folder / f"{mark}.json"
+        if path.exists():
+            return json.loads(path.read_text())["cell"]
+        cell = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"name": name, "cell": cell}))
+        print(f"{self.folder}: {name}", flush=True)
+        return cell
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Held-out word problems of the tiny models, answered and marked."""
+
+    count: int
+    seed: int
+
+    @property
+    def answers(self) -> dict[str, str]:
+        return {each.question: each.answer for each in word_problems("test", self.count, seed=self.seed)}
+
+    def answered(self, target: xt.Target, sampler: Any, select: Any = None) -> Cell:
+        """Of each problem whether the answer is right, and the tokens that it took. select: a weighted vote by default."""
+        right, tokens = [], []
+        select = select or xt.vote(number)
+        for outcome in xt.run(target, [*self.answers], sampler, select=select, seed=self.seed, progress=False):
+            held = isinstance(outcome, xt.Result)
+            right.append(float(held and number(outcome.text) == self.answers[str(outcome.prompt)]))
+            tokens.append(outcome.usage.tokens if outcome.usage else 0)
+        return {"right": right, "tokens": tokens}
+
+
+def percent(cell: Cell) -> str:
+    """The share of right answers with half of its 95 % interval, and the mean tokens of an answer."""
+    mean, half = interval(np.array(cell["right"]))
+    return f"{mean:.1%} ± {half:.1%} ({np.mean(cell['tokens']):,.0f} tokens)"
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """A mean and half of its 95 % interval."""
+    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def difference(one: Cell, two: Cell) -> tuple[float, float]:
+    """By how much more answers of the first are right, paired by problem, and half of the 95 % interval."""
+    return interval(np.array(one["right"]) - np.array(two["right"]))
+
+
+def points(gap: tuple[float, float]) -> str:
+    return f"{100 * gap[0]:+.1f} ± {100 * gap[1]:.1f} points"
+
+
+def sure(gap: tuple[float, float]) -> int:
+    """1 or -1 where the interval of a difference is on one side of zero, else 0."""
+    return int(np.sign(gap[0])) if abs(gap[0]) > gap[1] else 0

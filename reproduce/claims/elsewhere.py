@@ -1,0 +1,216 @@
+"""Claims that other scripts of reproduce/ have measured: their committed results, read again and judged."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from exptilt.evaluation.evaluate import paired_difference  # noqa: E402
+from reproduce.claims.cells import interval, points, sure  # noqa: E402
+from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
+from reproduce.frontier_page import excess  # noqa: E402
+from reproduce.frontier_page import interval as over_problems  # noqa: E402
+from reproduce.learned_reward_page import verdict  # noqa: E402
+from reproduce.methods import Results  # noqa: E402
+from reproduce.table_tiny import RESULTS as TABLE  # noqa: E402
+from reproduce.table_tiny import scores_of  # noqa: E402
+
+
+def read(name: str) -> Any:
+    return json.loads((ROOT / "reproduce" / "results" / f"{name}.json").read_text())
+
+
+# --------------------------------------------------------------------------------------------------- equal tokens
+
+
+def at_equal_tokens() -> list[Finding]:
+    results, found = Results(TABLE), []
+    for reward, why in (
+        ("true reward", ""),
+        ("agreement reward", "half of its tokens go to a pilot, whose majority is all that it knows"),
+    ):
+        gaps = {}
+        for samples in (4, 8, 16, 32):
+            scores = scores_of(results, reward, samples)
+            ets, vote = scores["ETS, all rollouts vote"], scores["majority vote"]
+            gaps[samples] = (ets.accuracy, vote.accuracy, *paired_difference(ets, vote))
+        told = "; ".join(
+            f"{n} samples: {e:.1%} against {v:.1%}, {100 * gap:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+            for n, (e, v, gap, low, high) in gaps.items()
+        )
+        ahead = [n for n, (*_, low, _) in gaps.items() if low > 0]
+        found.append(
+            Finding(
+                f"ETS is above the vote at equal tokens, with {reward}",
+                "ETS, Table 1",
+                "tiny, 900 held-out word problems, 3 seeds",
+                "above it at every budget",
+                told,
+                figure="methods.md",
+                **judged(len(ahead) == len(gaps), why, bool(ahead)),
+            )
+        )
+    return found
+
+
+def of_masked() -> Finding:
+    cells = read("diffusion")["compare"]
+    ets, vote = (
+        np.array([right for part in cells[name].values() for right in part["right"][by]])
+        for name, by in (("ETS", "voted"), ("draws", "majority"))
+    )
+    ahead = interval(ets - vote)
+    return Finding(
+        "ETS improves masked diffusion models", "ETS, Table 1 (LLaDA)",
+        f"tiny-mdlm, {len(ets)} held-out word problems, checked steps",
+        "above the vote at equal forwards", f"{ets.mean():.1%} against {vote.mean():.1%}: {points(ahead)}",
+        figure="diffusion_results.md", **judged(sure(ahead) > 0, "no gain at equal forwards", part=False),
+    )  # fmt: skip
+
+
+def of_weights() -> Finding:
+    rows = [row for row in read("exactness")["rows"] if row["method"] == "ETS chain"]
+    told = "; ".join(f"{row['target']}, M = {row['size']}: {row['raw']:.3f} raw, {row['weighted']:.3f} weighted" for row in rows)
+    nearer = all(row["weighted"] + 2 * row["weighted_error"] < row["raw"] - 2 * row["raw_error"] for row in rows)
+    return Finding(
+        "Weights make ETS exact at every size", "ours", "two enumerable targets, 5,000 runs a size, K = 1",
+        "weighted runs are nearer to π", told, figure="exactness.md",
+        **judged(nearer, "too few runs to tell at the largest size"),
+    )  # fmt: skip
+
+
+def of_votes() -> Finding:
+    methods = read("fewer_tokens")["methods"]
+
+    def right(name: str) -> np.ndarray:
+        return np.array([int(each) for each in methods[f"vote: {name}"]["right"]], float)
+
+    gaps = {n: interval(right(f"distinct, {n} draws") - right(f"majority of {n}")) for n in (4, 8, 16)}
+    return Finding(
+        "Distinct weights make a vote of few draws as good as one of many", "ours", "tiny, 900 held-out word problems, paired",
+        "above the majority of as many draws", "; ".join(f"{n} draws {points(gap)}" for n, gap in gaps.items()),
+        figure="fewer_tokens.md",
+        **judged(all(sure(gap) > 0 for gap in gaps.values()), "with 16 draws the majority has caught up", sure(gaps[4]) > 0),
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+
+def without_training() -> list[Finding]:
+    rows = read("frontier")
+    trained = [name for name in rows if name.startswith(("align", "GRPO", "DPO"))]
+    everything = len(rows["GRPO"]["reward"])
+
+    def wasted(name: str) -> tuple[float, float]:
+        return over_problems(lambda chosen: excess(rows, name, chosen), everything)
+
+    told = "; ".join(f"{name} {wasted(name)[0]:.2f} ± {wasted(name)[1]:.2f}" for name in (*trained, "soft best-of-8"))
+    best = max(trained, key=lambda name: np.mean(rows[name]["right"]))
+    sampled = interval(np.array(rows["soft best-of-8"]["right"]) - np.array(rows[best]["right"]))
+    return [
+        Finding(
+            "Sampling from π matches RL without training", "ETS, title and Table 1",
+            "tiny-small, 100 held-out word problems, checked arithmetic; 300,000 drawn tokens for each training",
+            "as much reward at the same divergence from p as GRPO",
+            f"nats wasted against π's own curve: {told}; soft best-of-8 over {best} {points(sampled)}",
+            figure="frontier.png",
+            **judged(wasted("soft best-of-8")[0] < wasted("GRPO")[0], "training is nearer to π", part=False),
+        ),
+        Finding(
+            "RL-free alignment reaches π by weighted likelihood", "anthology, eq. 19-22", "the same",
+            "within 0.01 nats of π's curve",
+            "; ".join(f"{name} {wasted(name)[0]:.2f} ± {wasted(name)[1]:.2f} nats" for name in trained if "align" in name),
+            figure="train.md",
+            **judged(wasted("align, β = 0.5")[0] < 0.01, "the model cannot learn to slip less; what it can hold, it learns"),
+        ),
+    ]  # fmt: skip
+
+
+def of_theory() -> list[Finding]:
+    return [
+        Finding(each["claim"].replace("\\|", "|"), "anthology, section 2", "ten random models, by enumeration",
+                each["prediction"].replace("\\|", "|"), each["measured"], "holds", figure="train.md")
+        for each in read("train_claims")
+    ]  # fmt: skip
+
+
+def of_qalign() -> list[Finding]:
+    found = read("learned_reward")
+    rows, found_limit = found["rows"], found["limit"]
+    falls = {name: verdict(some) for name, some in rows.items()}
+    told = "; ".join(f"{name} {np.mean(some[0][1]):.0%} to {np.mean(some[-1][1]):.0%}" for name, some in rows.items())
+    setting = "tiny-small, 100 held-out word problems, a Bradley-Terry model of 355 pairs"
+    chain, vote = rows["QAlign, vote"], rows["majority"]
+    near = min(vote, key=lambda point: abs(point[0] - chain[-1][0]))
+    gap = interval(np.array(chain[-1][1]) - np.array(near[1]))
+    states = 256
+    ratio = chain[-1][0] / (states * rows["best-of-n"][0][0])
+    off = max(abs(a - b) for a, b in zip(found_limit["measured"], found_limit["predicted"], strict=True))
+    return [
+        Finding(
+            "Best-of-n over-optimises an imperfect reward", "QAlign, figures 1 and 2", setting, "accuracy falls as n grows",
+            f"{told}; best-of-n {falls['best-of-n']}", figure="learned_reward.png",
+            **judged("falls" in falls["best-of-n"] and "not" not in falls["best-of-n"], "no fall is seen", part=False),
+        ),
+        Finding(
+            "QAlign improves with compute where best-of-n falls", "QAlign, figures 1 and 2", setting,
+            "no fall, and above the majority",
+            f"QAlign {falls['QAlign, vote']}; at its most tokens less the majority's: {points(gap)}", figure="learned_reward.png",
+            **judged("not" in falls["QAlign, vote"] and sure(gap) > 0,
+                     "it settles at π's vote, and π is only as good as the reward",
+                     np.mean(chain[-1][1]) > np.mean(rows["best-of-n"][-1][1]) + 0.1),
+        ),
+        Finding(
+            "QAlign takes half the tokens of as many draws", "QAlign, appendix D", setting, "a ratio of one half",
+            f"{chain[-1][0]:,.0f} tokens for {states} states, {ratio:.2f} of as many draws", figure="learned_reward.png",
+            **judged(abs(ratio - 0.5) < 0.05, "suffixes are not half of a response in the mean", part=False),
+        ),
+        Finding(
+            "The maximum of rewards has the limit of Gumbel", "QAlign, appendix A, figure 3", setting,
+            "the mean of best-of-n by a two-Gaussian fit",
+            f"within {off:.2f} for n = {found_limit['n'][0]} to {found_limit['n'][-1]}, in units of the reward",
+            figure="learned_reward.png", **judged(off < 0.2, "rewards of few different responses are not Gaussian"),
+        ),
+    ]  # fmt: skip
+
+
+def of_pictures() -> Finding:
+    gaps = []
+    for name, each in read("digits").items():
+        if isinstance(each, dict):
+            rows = each["rows"]
+            ets, best = (rows[row]["reward"] for row in ("ETS(4, block=7)", "soft best-of-8"))
+            gaps.append((name, ets[0] - best[0], (ets[1] ** 2 + best[1] ** 2) ** 0.5))
+    told = "; ".join(f"{name} {gap:+.3f} ± {half:.3f}" for name, gap, half in gaps)
+    return Finding(
+        "Guidance over steps improves diffusion models of pictures", "anthology, diffusion guidance",
+        "digits, three rewards, 160 passes a picture",
+        "above soft best-of-n at equal passes", f"ETS less soft best-of-8, in units of the reward: {told}", figure="images.md",
+        **judged(all(gap > half for _, gap, half in gaps), "level: eight pictures hold what these rewards ask for", part=False),
+    )  # fmt: skip
+
+
+def main() -> None:
+    found = [
+        *at_equal_tokens(),
+        of_masked(),
+        of_weights(),
+        of_votes(),
+        *without_training(),
+        *of_theory(),
+        *of_qalign(),
+        of_pictures(),
+    ]
+    keep("elsewhere", found)
+
+
+if __name__ == "__main__":
+    main()
