@@ -203,8 +203,10 @@ def told(row: Row, chosen: np.ndarray | None = None) -> tuple[float, float, floa
 
 
 def needed(rows: Mapping[int, Row], which: int, wanted: float, chosen: np.ndarray | None = None) -> float:
-    """Tokens of an answer at which a quantity comes to what is wanted, between two numbers of draws: those of the first where that
-    is enough, infinite beyond the last."""
+    """Tokens of an answer at which a quantity comes to what is wanted, between two numbers of draws.
+
+    Those of the first where that is enough; infinite beyond the last.
+    """
     points = [(math.log(each[2]), each[which]) for each in (told(row, chosen) for row in rows.values())]
     if (points[0][1] >= wanted) == (which == 0):
         return math.exp(points[0][0])
