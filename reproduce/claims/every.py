@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    for name in ("elsewhere", "convergence", "posteriors", "budget", "proposals", "signals", "page"):
+    for name in ("elsewhere", "convergence", "posteriors", "budget", "proposals", "signals", "shift", "page"):
         begun = time.monotonic()
         subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
         print(f"{name}: {time.monotonic() - begun:,.0f} s", flush=True)

@@ -13,6 +13,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import exptilt as xt  # noqa: E402
 from exptilt.answers import number  # noqa: E402
 from exptilt.populations.calibrate import tilt_kl  # noqa: E402
 from exptilt.populations.select import draw  # noqa: E402
+from exptilt.populations.utilities import rouge1  # noqa: E402
 from exptilt.rewards import Agreement, LogProb, NegativeEntropy, RunningMajority, SelfCertainty, Sum  # noqa: E402
 from reproduce.claims.cells import Cell, Cells, Problems, difference, percent, points, sure  # noqa: E402
 from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
@@ -43,10 +45,32 @@ def verifier() -> Any:
     return right
 
 
+@dataclass(frozen=True)
+class SoftAgreement:
+    """How much a response has in common with those of a frozen pilot: the mean of a utility. It reads no answers."""
+
+    pilot: int = 16
+    fixed = True
+
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def bind(self, engine: Any, prompt: Any, key: xt.Key) -> Callable[[Any, Any], list[float]]:
+        keys = [key.child("pilot", place) for place in range(self.pilot)]
+        texts = [draft.text for draft in engine.extend([engine.start(prompt)] * self.pilot, keys)]
+
+        def common(prompt: Any, drafts: Any) -> list[float]:
+            both = rouge1.matrix([*(draft.text for draft in drafts), *texts])
+            return both[: len(drafts), len(drafts) :].mean(1).tolist()
+
+        return common
+
+
 REWARDS: dict[str, Callable[[], Any]] = {
     "verifier": verifier,
     "agreement, frozen pilot": lambda: Agreement(number, 16),
     "agreement, running majority": lambda: RunningMajority(number),
+    "soft agreement (ROUGE-1)": SoftAgreement,
     "log-probability": LogProb,
     "log-probability, reversed": lambda: Sum([(-1.0, LogProb())]),
     "negative entropy": NegativeEntropy,
@@ -122,14 +146,22 @@ def of_rewards() -> list[Finding]:
         rows.append(f"{name} {percent(cell)}, {points(gaps[name])}{halves}")
     setting = f"tiny, {PROBLEMS.count} held-out word problems, ETS(8, 2); a plain draw is right for {percent(base)}"
     known = {name: gap for name, gap in gaps.items() if name != "verifier" and "reversed" not in name and name != "entropy"}
-    best = max((name for name in known if not name.startswith("agreement")), key=lambda name: known[name][0])
+    best = max((name for name in known if "agreement" not in name), key=lambda name: known[name][0])
     ahead = difference(cells["agreement, frozen pilot"], cells[best])
+    soft = difference(cells["soft agreement (ROUGE-1)"], base)
+    behind = difference(cells["soft agreement (ROUGE-1)"], cells["agreement, frozen pilot"])
     frozen = difference(cells["agreement, frozen pilot"], cells["agreement, running majority"])
     return [
         Finding(
             "Agreement is the best reward that knows no answers", "ETS, ablation of rewards", setting,
             "above log-probability, entropy and self-certainty", "; ".join(rows),
             **judged(sure(ahead) > 0, f"{best} is level or ahead ({points(ahead)} for agreement)", sure(ahead) == 0),
+        ),
+        Finding(
+            "Open question 2: agreement without answers", "ETS, open question 2", setting,
+            "the utility to a frozen pilot, which reads no answers, gains on plain draws; right answers are the judge",
+            f"{points(soft)}; less agreement of answers: {points(behind)}",
+            **judged(sure(soft) > 0, "responses that share words with the pilot are not right more often", part=False),
         ),
         Finding(
             "A running majority does as well as a frozen pilot", "ETS, its reward", setting, "no difference",
