@@ -72,23 +72,20 @@ def main() -> None:
     lost = {method: np.array(usual[method]["right"]) - np.array(shifted[method]["right"]) for method in usual}
     setting = f"tiny, {COUNT} held-out word problems, checked arithmetic, β = {BETA}"
     told = "; ".join(f"{method} {percent(usual[method])}, {percent(shifted[method])} shifted" for method in usual)
-    keep(
-        "shift",
-        [
-            Finding(
-                "A redundant clause takes accuracy away", "QAlign, section 4 (GSM-Symbolic); GSM-NoOp", setting, "less for every method",
-                "; ".join(f"{method} loses {points(interval(gap))}" for method, gap in lost.items()),
-                **judged(all(sure(interval(gap)) > 0 for gap in lost.values()), "not every method loses",
-                         any(sure(interval(gap)) > 0 for gap in lost.values())),
-            ),
-            Finding(
-                "QAlign keeps its gain over the majority under shift", "QAlign, figure 2", setting, "above the majority on both",
-                f"{told}; QAlign over the majority {points(gains['usual'])}, shifted {points(gains['shifted'])}",
-                **judged(all(sure(gap) > 0 for gap in gains.values()), "the reward sees lines, not whether a clause was to be counted",
-                         any(sure(gap) > 0 for gap in gains.values())),
-            ),
-        ],
-    )  # fmt: skip
+    fallen = [interval(gap) for gap in lost.values()]
+    keep("shift", [
+        Finding(
+            "A redundant clause takes accuracy away", "QAlign, section 4 (GSM-Symbolic); GSM-NoOp", setting,
+            "less for every method", "; ".join(f"{method} loses {points(interval(gap))}" for method, gap in lost.items()),
+            **judged(all(sure(gap) > 0 for gap in fallen), "not every method loses", any(sure(gap) > 0 for gap in fallen)),
+        ),
+        Finding(
+            "QAlign keeps its gain over the majority under shift", "QAlign, figure 2", setting, "above the majority on both",
+            f"{told}; QAlign over the majority {points(gains['usual'])}, shifted {points(gains['shifted'])}",
+            **judged(all(sure(gap) > 0 for gap in gains.values()), "the reward sees lines, not what was to be counted",
+                     any(sure(gap) > 0 for gap in gains.values())),
+        ),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
