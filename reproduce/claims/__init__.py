@@ -7,6 +7,7 @@ convergence.py   ETS: energies against K, distance against M, K and steps, votes
 budget.py        ETS: candidates before rollouts, steps, temperature, the cap; the vote beside it
 proposals.py     ETS-IS: rollouts of graded proposals, overlap, corrected energies, accuracy for its cost
 signals.py       ETS: rewards without a verifier, and answers that are read badly
+shift.py         QAlign: problems with a redundant clause
 posteriors.py    of answers that are given 90 %, how many are right
 elsewhere.py     claims whose figures other scripts of reproduce/ have measured
 

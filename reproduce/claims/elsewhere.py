@@ -148,7 +148,8 @@ def evidence() -> Finding:
     told = "; ".join(f"{each} {gap[0]:.3f} ± {gap[1]:.3f}" for each, gap in gaps.items())
     return Finding(
         "β·log Z bounds the objective of any policy", "QAlign, appendix B",
-        f"tiny-small, 100 held-out word problems, {len(gaps)} policies", "no policy above π", f"β = {beta:.3g}, β·log Z less the objective: {told}", figure="frontier.png",
+        f"tiny-small, 100 held-out word problems, {len(gaps)} policies", "no policy above π",
+        f"β = {beta:.3g}, β·log Z less the objective: {told}", figure="frontier.png",
         **judged(all(gap[0] > -gap[1] for gap in gaps.values()), "a policy is above π: an error of the estimates", part=False),
     )  # fmt: skip
 
