@@ -71,7 +71,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
             names.stop_rule(args.until)
         build = groups.target_of(args)
         with status(console, f"loading {args.model}"):
-            offered = catalogue(build(), usual, config)
+            offered = catalogue(build, usual, config)
     serve(offered, config)
     return 0
 

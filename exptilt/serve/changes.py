@@ -6,7 +6,7 @@ name of code or of a file is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, get_args, get_origin
 
@@ -26,7 +26,7 @@ WORDS = ("sampler", "inner", "select", "answer", "utility", "reward", "beta", "u
 _HUGE = 1e300  # whole numbers in JSON may be beyond the range of floats
 
 
-def changed(recipe: Recipe, given: Mapping[str, Any], rewards: Mapping[str, Any], limits: Limits) -> Recipe:
+def changed(recipe: Recipe, given: Mapping[str, Any], rewards: Collection[str], limits: Limits) -> Recipe:
     """The recipe with what a request's object `exptilt` changes. Raises Refusal that names the field."""
     words = {name: value for name, value in given.items() if name in WORDS and value is not None}
     settings = {name: value for name, value in given.items() if name not in WORDS}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from exptilt import names
@@ -16,20 +15,23 @@ from exptilt.serve.recipes import Catalogue, Recipe
 from exptilt.serve.refusals import Refusal
 
 
-def catalogue(target: Target, usual: Recipe, config: Config) -> Catalogue:
+def catalogue(build: Callable[[], Target], usual: Recipe, config: Config) -> Catalogue:
     """What the server offers: its model under the usual recipe, and those of its configuration.
 
-    target: its engines, and the reward that the usual recipe names.
+    build: makes its engines, and the reward that the usual recipe names; called once all else has been checked, for a model
+        takes long to load.
     Raises UsageError for rewards and models that mean nothing.
     """
-    rewards: dict[str, Reward | PromptReward] = {"none": Zero(), usual.reward: target.reward}
+    given, rewards = ("none", usual.reward), dict[str, Reward | PromptReward]()
     for name, spec in config.rewards.items():
-        if name in rewards:
+        if name in given:
             raise UsageError(f"the reward {name!r} is named twice, by the flags too: give it another name in [rewards]")
         rewards[name] = names.find_reward(spec, usual.answer)
-    name = config.name or model_name(target.engine)
-    made = Catalogue(name, target.engine, target.proposal, rewards, usual)
-    return replace(made, more={each: _ready(made, each, table, config) for each, table in config.models.items()})
+    known = tuple(dict.fromkeys((*given, *rewards)))
+    more = {name: _ready(usual, known, name, table, config) for name, table in config.models.items()}
+    target = build()
+    rewards = {"none": Zero(), usual.reward: target.reward} | rewards
+    return Catalogue(config.name or model_name(target.engine), target.engine, target.proposal, rewards, usual, more)
 
 
 def model_name(engine: Engine) -> str:
@@ -37,7 +39,7 @@ def model_name(engine: Engine) -> str:
     return engine.name.partition("?")[0].rpartition(":")[2].rstrip("/").rpartition("/")[2] or "model"
 
 
-def _ready(catalogue: Catalogue, name: str, table: Any, config: Config) -> Recipe:
+def _ready(usual: Recipe, rewards: Collection[str], name: str, table: Any, config: Config) -> Recipe:
     """The recipe of a ready-made model of the configuration."""
     if not isinstance(table, Mapping):
         raise UsageError(f'the model {name} must be a table: write [models."{name}"]')
@@ -47,7 +49,7 @@ def _ready(catalogue: Catalogue, name: str, table: Any, config: Config) -> Recip
     if isinstance(table.get("beta", 1), bool) or not isinstance(table.get("beta", 1), int | float):
         raise UsageError(f"the model {name} has beta = {table['beta']!r}: give a number")
     try:
-        return changed(catalogue.usual, table, catalogue.rewards, config.limits)
+        return changed(usual, table, rewards, config.limits)
     except Refusal as error:
         said = error.message.replace("exptilt.", "").removeprefix("exptilt ")
         raise UsageError(f"the model {name} of the configuration: {said}") from error

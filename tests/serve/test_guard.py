@@ -117,12 +117,12 @@ def test_a_configuration_names_rewards_and_models(tmp_path: Path) -> None:
     target, usual = Target(TABLE, heads, 0.5), recipe("independent", n=2)
     rewards = {"tests": config.rewards["heads"]}  # the other name is taken by the flags' reward
     table = {**config.models["small@careful"], "reward": "tests"}
-    made = offered(target, usual, replace(config, rewards=rewards, models={"small@careful": table}))
+    made = offered(lambda: target, usual, replace(config, rewards=rewards, models={"small@careful": table}))
     assert set(made.rewards) == {"none", "heads", "tests"}
     careful = made.recipe("small@careful")
     assert (careful.settings["candidates"], careful.reward, careful.beta) == (6, "tests", 0.1)
     with pytest.raises(UsageError, match="named twice"):
-        offered(target, usual, config)
+        offered(unreachable, usual, config)
 
 
 @pytest.mark.parametrize(
@@ -160,4 +160,8 @@ def test_a_configuration_that_means_nothing_is_refused(tmp_path: Path, text: str
 )
 def test_a_model_that_means_nothing_is_refused_at_the_start(table: object) -> None:
     with pytest.raises(UsageError, match="the model mine"):
-        offered(Target(TABLE, heads, 0.5), recipe(), Config(name="table", models={"mine": table}))  # pyright: ignore
+        offered(unreachable, recipe(), Config(name="table", models={"mine": table}))  # pyright: ignore
+
+
+def unreachable() -> Target:
+    raise AssertionError("the model was loaded before the configuration was checked")
