@@ -16,7 +16,8 @@ def warnings(population: Population, beta: float, *, has_reward: bool = True) ->
     drafts; one draft with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied
     weights, as of a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as
     found in the population's `stats`. A search, whose drafts stand for no distribution: its trace tells why as `no_target`. A
-    population of one draft has nothing to judge by. Without a reward (`rewards.Zero`) equal rewards are as they should be.
+    population of one draft has its trace alone to judge by: less than two effective candidates at a step of a guided chain
+    (`effective`). Without a reward (`rewards.Zero`) equal rewards are as they should be.
     """
     if not 0 < beta < math.inf:
         raise ValueError(f"beta={beta} must be a positive finite number")
@@ -25,7 +26,11 @@ def warnings(population: Population, beta: float, *, has_reward: bool = True) ->
     flat = _flat_warning(population) if has_reward else None
     no_target: str | None = getattr(population.trace, "no_target", None)
     alike = None if flat else _alike_warning(population)
-    return [each for each in (flat, _excluded_warning(population), alike, *found, no_target) if each]
+    return [
+        each
+        for each in (flat, _excluded_warning(population), alike, *found, _narrow_warning(population, beta), no_target)
+        if each
+    ]
 
 
 def _excluded_warning(population: Population) -> str | None:
@@ -44,6 +49,16 @@ def _alike_warning(population: Population) -> str | None:
     return (
         f"At {share:.0%} of the steps all energies were equal, so guidance chose at random: take more rollouts or longer blocks, "
         "or a reward that distinguishes better from worse before the end."
+    )
+
+
+def _narrow_warning(population: Population, beta: float) -> str | None:
+    effective: float | None = getattr(population.trace, "effective", None)
+    if len(population) > 1 or effective is None or effective >= 2:
+        return None
+    return (
+        f"At one step only {effective:.1f} candidates counted, so this draft alone is far from a draw from π: take more "
+        f"candidates, raise beta={beta:g}, or let the rollouts and their weights answer."
     )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from exptilt.draft import Draft
 from exptilt.keys import Floats
+from exptilt.populations.diagnostics import log_shares
 
 _TIE = 1e-9  # nats; equal energies of unequal sums of rollouts differ by rounding
 
@@ -63,6 +64,16 @@ class Tree:
     def alike(self) -> float | None:
         """The share of the steps at which all candidates had the same energy: there the pick was random."""
         return _share_alike([step.log_energies for step in self.steps])
+
+    @property
+    def effective(self) -> float | None:
+        """The least effective number of candidates at a step, (Σ Ê)²/Σ Ê²; None where no step has two with an energy above 0.
+
+        The distance of the chain without its weight to π goes about as its inverse, over targets, temperatures and sizes
+        (docs/claims.md, open question 1 of the paper).
+        """
+        shares = [np.exp(log_shares(np.array(step.log_energies))) for step in self.steps if _several(step.log_energies)]
+        return min((float(1.0 / (each @ each)) for each in shares), default=None)
 
     def grown(
         self, candidates: Sequence[Draft], log_e: Floats, pick: int, log_w: float, owner: np.ndarray, first: int | None
@@ -170,6 +181,11 @@ class Chain:
     burn_in: int = 0
     runs: bool = False
     recycled: bool = False
+
+
+def _several(scores: Sequence[float]) -> bool:
+    """Whether there are two scores or more, and one at least is not excluded."""
+    return len(scores) > 1 and max(scores) > -math.inf
 
 
 def _sizes(generations: Sequence[Generation], noun: str) -> str:

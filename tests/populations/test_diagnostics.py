@@ -187,6 +187,23 @@ def test_energies_that_are_all_alike_are_told():
     assert [sentence.split(" ")[0] for sentence in warnings(same, 1.0)] == ["All"]  # said once
 
 
+def test_few_effective_candidates_are_told_where_one_draft_answers():
+    """The least of the steps decides: (Σ Ê)²/Σ Ê² of energies 1, 1, 2 is 16/6, and of 1 and 3 it is 1.6."""
+    wide, narrow = tuple(np.log([1.0, 1.0, 2.0])), (math.log(1.0), math.log(3.0), -math.inf)
+
+    def tree(*energies):
+        return Tree(tuple(Step(("a",) * len(each), each, 0, 0.0) for each in energies))
+
+    assert tree(wide).effective == pytest.approx(16 / 6)
+    assert tree(wide, narrow).effective == pytest.approx(1.6)
+    assert tree((5.0,), (-math.inf,) * 2).effective is None
+    one, two = [Draft("x", (0,))], [Draft("x", (0,)), Draft("x", (1,))]
+    assert warnings(Population(one, np.zeros(1), np.zeros(1), trace=tree(wide)), 1.0) == []
+    told = warnings(Population(one, np.zeros(1), np.zeros(1), trace=tree(wide, narrow)), 0.5)
+    assert told[0].startswith("At one step only 1.6 candidates counted")
+    assert not any("counted" in each for each in warnings(Population(two, np.zeros(2), np.arange(2.0), trace=tree(narrow)), 1.0))
+
+
 def test_chain_warnings():
     stuck = Population.unweighted([Draft("x")] * 2, [0.0, 1.0], {"acceptance": 0.01, "r_hat": 1.3})
     found = warnings(stuck, 0.5)
