@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from exptilt.errors import ModelError
+
 T = TypeVar("T")
 _Jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
@@ -24,16 +26,26 @@ class Daemons:
         self._jobs: _Jobs = SimpleQueue()
         self._left = count  # threads that may yet begin
         self._lock = threading.Lock()
-        self.close = weakref.finalize(self, self._jobs.put, None)
+        self._end = weakref.finalize(self, self._jobs.put, None)
+
+    def close(self) -> None:
+        """Take no more work. What was submitted is done."""
+        with self._lock:
+            self._end()
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Have a thread do the work. A future that is cancelled before its work begins never begins it."""
+        """Have a thread do the work. A future that is cancelled before its work begins never begins it.
+
+        Raises ModelError where the pool is closed: nobody would ever begin it.
+        """
         future: Future[T] = Future()
         with self._lock:
+            if not self._end.alive:
+                raise ModelError("the engine is closed: load it again")
             if self._left:
                 threading.Thread(target=_serve, args=(self._jobs,), name=self._name, daemon=True).start()
                 self._left -= 1  # not before: where Ctrl-C keeps a thread from its start, another takes its place
-        self._jobs.put((future, work))
+            self._jobs.put((future, work))
         return future
 
 
