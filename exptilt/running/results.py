@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -25,15 +25,26 @@ _OF_DRAFTS = ("line", "id", "index", *ROW)
 class Results(list[Outcome]):
     """One Result or Failure for each prompt, in the order of the input: a list like any other.
 
-    header: the first line of its results file, or what it would be: "settings", and "made" (versions, device and date).
+    header: the first line of its results file, or what it would be: "settings", and "made" (versions, device and date). Also a
+        function that makes it.
     """
 
     def __init__(
-        self, outcomes: Iterable[Outcome] = (), header: Mapping[str, Any] | None = None, names: Sequence[str] | None = None
+        self,
+        outcomes: Iterable[Outcome] = (),
+        header: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         list.__init__(self, outcomes)
-        self.header: Mapping[str, Any] = header or {}
+        self._header = header or {}
         self._names = names
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The first line of its results file, or what it would be: made when somebody asks, where there is no file."""
+        if callable(self._header):
+            self._header = self._header()
+        return self._header
 
     def __repr__(self) -> str:
         count = f"{len(self)} prompt{'s' * (len(self) != 1)}"

@@ -210,7 +210,7 @@ def run(
         place.check(jobs)
         origin = made(place.request.target.engine if isinstance(place, Threads) else None)
         file = None if store is None else stack.enter_context(Store(store, place.settings, origin))
-        header = new_header(place.settings, origin) if file is None else file.header
+        header = partial(new_header, place.settings, origin) if file is None else file.header
         read = {} if file is None else known_lines(file, jobs, retry)
         known = {job.name: read_back(read[job.name], job, sampler, seed) for job in jobs if job.name in read}
         ledger = Outcomes(known, file, store_population)
