@@ -1,4 +1,4 @@
-"""The mutants of `reproduce/mutants.txt` are of the code as it is: where a text has changed, nothing breaks and nothing is proved."""
+"""The mutants of `reproduce/mutants.txt` are of the code as it is: where a text has changed, nothing is proved."""
 
 from __future__ import annotations
 
