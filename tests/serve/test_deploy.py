@@ -76,7 +76,7 @@ def test_commands_are_those_of_the_program(command: list[str]) -> None:
 def test_the_configuration_makes_models() -> None:
     config = read_config(DEPLOY / "server.toml")
     usual = Recipe(names.choose_sampler("ets"), reward="arithmetic", beta=0.2)
-    assert "model@careful" in catalogue(Target(TABLE, heads, 0.2), usual, config).models
+    assert "model@careful" in catalogue(lambda: Target(TABLE, heads, 0.2), usual, config).models
 
 
 @pytest.mark.parametrize("name", COMPOSES)

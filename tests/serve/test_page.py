@@ -45,7 +45,7 @@ def test_the_page_is_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (tmp_path / "server.toml").write_text(toml)
         config = read_config(tmp_path / "server.toml")
         assert config.api_key == "abc"
-        small = offered(xt.Target(engine, Arithmetic(), 0.2), usual, config)
+        small = offered(lambda: xt.Target(engine, Arithmetic(), 0.2), usual, config)
         assert "small@careful" in small.models
 
 
