@@ -11,8 +11,8 @@ chosen among n; for a trained model log π_θ - log p of its own draws is averag
 Training sees other problems. GRPO and DPO have the settings that aim at the same π: GRPO with `beta` = β, rewards not scaled and
 the loss of "Dr. GRPO"; DPO at `beta` = 1 with pairs of p's draws of which one is preferred with probability σ((r₁ - r₂)/β).
 
-The study "arithmetic" has a reward that asks for skill; that of "even" is a matter of taste, and
-trained models get twice the draws, which they read once.
+The study "arithmetic" has a reward that asks for skill; that of "even" is a matter of taste: it
+has `align` alone, with twice the draws, which it reads once.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ HEADINGS = {"arithmetic": "Reward against divergence", "even": "Reward against d
 def methods(study: Study, untrained: Untrained) -> dict[str, Callable[[], Row]]:
     rows: dict[str, Callable[[], Row]] = {f"π, β = {beta:.3g}": lambda beta=beta: untrained.tilted(beta) for beta in BETAS}
     rows |= {f"soft best-of-{n}": lambda n=n: untrained.soft_best_of(n, 0.05) for n in (2, 4, 8, 16, 32)}
-    rows |= {f"QAlign, {steps} steps": lambda steps=steps: untrained.chain(steps) for steps in (8, 64)}
     rows |= {f"align, β = {beta:g}": lambda beta=beta: aligned(study, beta) for beta in (0.5, BETA, 0.1)}
-    return rows | {
-        "align, three rounds": lambda: in_rounds(study, 3),
-        "GRPO": lambda: grpo(study, "grpo", BETA),
-        "GRPO without KL": lambda: grpo(study, "grpo-free", 0.0),
-        "DPO": lambda: dpo(study, "dpo"),
-    }
+    if study.rivals:
+        rows |= {f"QAlign, {steps} steps": lambda steps=steps: untrained.chain(steps) for steps in (8, 64)}
+        rows["align, three rounds"] = lambda: in_rounds(study, 3)
+        rows["GRPO"] = lambda: grpo(study, "grpo", BETA)
+        rows["GRPO without KL"] = lambda: grpo(study, "grpo-free", 0.0)
+        rows["DPO"] = lambda: dpo(study, "dpo")
+    return rows
 
 
 def measure(study: Study) -> dict[str, Row]:

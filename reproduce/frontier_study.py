@@ -31,7 +31,10 @@ def even(prompt: Any, drafts: Sequence[xt.Draft]) -> list[float]:
 
 @dataclass(frozen=True)
 class Study:
-    """draws: of each training problem, that methods learn from. folder: where what is done is kept."""
+    """draws: of each training problem, that methods learn from. folder: where what is done is kept.
+
+    rivals: whether chains, rounds and TRL's trainings are compared too.
+    """
 
     model: str
     reward: Any
@@ -39,6 +42,7 @@ class Study:
     draws: int
     fit: Fit
     folder: Path
+    rivals: bool = True
 
     def target(self, engine: Any, beta: float = BETA) -> xt.Target:
         return xt.Target(engine, self.reward, beta)
@@ -77,7 +81,7 @@ def studies(folder: Path) -> dict[str, Study]:
     taste = "the reward is 1 for a response that ends in an even digit, else 0"
     return {
         "arithmetic": Study("tiny-small", Arithmetic(), skill, 16, Fit(epochs=2, batch=32, learning_rate=2e-4), folder),
-        "even": Study("tiny-small", even, taste, 32, Fit(epochs=1, batch=32, learning_rate=2e-4), folder / "even"),
+        "even": Study("tiny-small", even, taste, 32, Fit(epochs=1, batch=32, learning_rate=2e-4), folder / "even", rivals=False),
     }
 
 
