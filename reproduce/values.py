@@ -83,12 +83,15 @@ def log_chance(engine: Any, prompt: str, solution: str, prefix: int = 0) -> floa
 
 
 def of_word_problems(folder: Path) -> Setting:
-    """Problems of which 128 responses solve some, and less than 5 %; the chance of those to answer is that of 2,048 others."""
+    """Problems of which 16 responses solve one at most, and 128 others some but less than 5 %; 2,048 others tell their chance.
+
+    To learn from there are those of the other split of which 16 responses solve one at most.
+    """
     answers: dict[str, str] = {}
 
-    def solved(split: Split, name: str, problems: Sequence[str], draws: int, seed: int) -> dict[str, float]:
+    def solved(name: str, problems: Sequence[str], draws: int, seed: int) -> dict[str, float]:
         with xt.load("tiny", max_tokens=96) as engine:
-            target, store = xt.Target(engine, xt.rewards.Zero(), 1.0), folder / f"{name}-{split}.jsonl"
+            target, store = xt.Target(engine, xt.rewards.Zero(), 1.0), folder / f"{name}.jsonl"
             found = xt.run(target, problems, xt.Independent(draws, weights="draws"), seed=seed, store=store)
         return {
             str(result.prompt): float(np.mean([number(d.text) == answers[str(result.prompt)] for d in result.population.drafts]))
@@ -98,10 +101,11 @@ def of_word_problems(folder: Path) -> Setting:
     def hard(split: Split, count: int) -> list[str]:
         problems = {each.question: each.answer for each in word_problems(split, count, seed=77)}
         answers.update(problems)
-        return [each for each, share in solved(split, "pilot", [*problems], 128, seed=0).items() if 0 < share < 0.05]
+        return [each for each, share in solved(f"{split}, 16", [*problems], 16, seed=0).items() if share < 0.1]
 
-    train, test = hard("train", 400), hard("test", 250)[:40]
-    chance = solved("test", "chance", test, 2048, seed=1)
+    train, candidates = hard("train", 1000), hard("test", 1500)
+    test = [each for each, share in solved("test, 128", candidates, 128, seed=1).items() if 0 < share < 0.05]
+    chance = solved("test, 2048", test, 2048, seed=2)
 
     def right(prompt: Any, drafts: Sequence[xt.Draft]) -> list[float]:
         return [float(number(draft.text) == answers[str(prompt)]) for draft in drafts]
