@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from reproduce.claims.finding import VERDICTS, Finding, kept  # noqa: E402
+from reproduce.claims.finding import RESULTS, VERDICTS, Finding, kept  # noqa: E402
 
 PARTS = {
     "budget": "ETS: what its tokens buy",
@@ -54,7 +54,9 @@ def page(parts: dict[str, list[Finding]]) -> str:
     for name, findings in parts.items():
         lines += [f"## {PARTS[name]}", "", "| claim | setting | prediction | measured | verdict |", "|---|---|---|---|---|"]
         lines += [*map(row, findings), ""]
-    lines += ["## Not run", "", "| claim | reason |", "|---|---|", *(f"| {claim} | {why} |" for claim, why in NOT_RUN.items())]
+    left = {f"{title}, by `reproduce/claims/{name}.py`": "not run yet" for name, title in PARTS.items() if name not in parts}
+    lines += ["## Not run", "", "| claim | reason |", "|---|---|"]
+    lines += [f"| {claim} | {why} |" for claim, why in (NOT_RUN | left).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -84,7 +86,7 @@ def figure(parts: dict[str, list[Finding]]) -> None:
 
 
 def main() -> None:
-    parts = {name: kept(name) for name in PARTS}
+    parts = {name: kept(name) for name in PARTS if (RESULTS / f"{name}.json").exists()}
     (ROOT / "docs" / "claims.md").write_text(page(parts))
     figure(parts)
     print("wrote docs/claims.md and docs/claims.png")
