@@ -49,7 +49,8 @@ def row(each: Finding) -> str:
 
 def page(parts: dict[str, list[Finding]]) -> str:
     counts = Counter(each.verdict for findings in parts.values() for each in findings)
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    several = dict(zip(VERDICTS, ("hold", "hold in part", "do not hold here", "cannot be seen here"), strict=True))
+    told = ", ".join(f"{counts[verdict]} {words}" for verdict, words in several.items() if counts[verdict])
     lines = [_ABOUT.format(counts=f"Of {sum(counts.values())} claims: {told}.")]
     for name, findings in parts.items():
         lines += [f"## {PARTS[name]}", "", "| claim | setting | prediction | measured | verdict |", "|---|---|---|---|---|"]
