@@ -53,8 +53,10 @@ def _alike_warning(population: Population) -> str | None:
 
 
 def _narrow_warning(population: Population, beta: float) -> str | None:
+    if len(population) > 1:
+        return None
     effective: float | None = getattr(population.trace, "effective", None)
-    if len(population) > 1 or effective is None or effective >= 2:
+    if effective is None or effective >= 2:
         return None
     return (
         f"At one step only {effective:.1f} candidates counted, so this draft alone is far from a draw from π: take more "
