@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Problems:
     count: int
     seed: int
 
-    @property
+    @cached_property
     def answers(self) -> dict[str, str]:
         return {each.question: each.answer for each in word_problems("test", self.count, seed=self.seed)}
 

@@ -13,7 +13,7 @@ import math
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +26,17 @@ from exptilt.samplers.trace import Tree  # noqa: E402
 from exptilt.testing import Toy, autoregressive  # noqa: E402
 from reproduce.claims.cells import Cell, Cells  # noqa: E402
 from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
+from reproduce.exactness import noise_floor  # noqa: E402
 from reproduce.pool import Pool  # noqa: E402
 
 CELLS = Cells("convergence")
 CAP, RUNS = 4, 3000
 FIGURE = "claims_convergence.png"
 POOL = ROOT / "reproduce" / "results" / "fewer_tokens.npz"
+
+
+USUAL = {"M": 8, "K": 4, "block": 2}
+SIZES = {"M": [2, 4, 8, 16, 32], "K": [1, 2, 4, 8, 16], "block": [4, 2, 1]}
 
 
 def toy(seed: int = 101, beta: float = 0.5) -> Toy:
@@ -63,6 +68,16 @@ def chains(target: Toy, m: int, k: int, block: int, runs: int) -> Cell:
     return {"ends": ends, "energies": energies} | {name: float(np.mean(values)) for name, values in told.items()}
 
 
+def over(what: str) -> dict[int, Cell]:
+    """The chain at every size of M, K or the block, where the others are as usual."""
+
+    def made(size: int) -> Cell:
+        sizes = USUAL | {what: size}
+        return chains(toy(), sizes["M"], sizes["K"], sizes["block"], RUNS)
+
+    return {size: CELLS(f"{what} = {size}", lambda size=size: made(size)) for size in SIZES[what]}
+
+
 def relative_spread(scores: np.ndarray) -> float:
     return float(scores.std(ddof=1) / scores.mean()) if len(scores) > 1 else 0.0
 
@@ -85,11 +100,9 @@ def between_halves(step: Any, log_w: np.ndarray) -> float:
 
 def distance(target: Toy, cell: Cell) -> tuple[float, float]:
     """Total variation to π, less that of as many exact draws in quadrature; and that noise floor."""
-    runs, truth = sum(cell["ends"].values()), texts(target, target.pi)
-    law = np.array([*truth.values()])
+    runs, floor = sum(cell["ends"].values()), noise_floor(target, sum(cell["ends"].values()))
+    truth = texts(target, target.pi)
     found = 0.5 * sum(abs(cell["ends"].get(text, 0) / runs - mass) for text, mass in truth.items())
-    exact = np.random.default_rng(0).multinomial(runs, law / law.sum(), size=200) / runs
-    floor = float((0.5 * np.abs(exact - law).sum(1)).mean())
     return math.sqrt(max(found**2 - floor**2, 0.0)), floor
 
 
@@ -108,8 +121,7 @@ def slope(sizes: list[int], values: list[float]) -> float:
 
 
 def of_energies() -> Finding:
-    target, ks = toy(), [1, 2, 4, 8, 16]
-    cells = {k: CELLS(f"K = {k}", lambda k=k: chains(target, 8, k, 2, RUNS)) for k in ks}
+    target, ks, cells = toy(), SIZES["K"], over("K")
     most = max(math.exp(np.log(mass) - log_p) for log_p, mass in zip(*_joined(target), strict=True))
     common = max(
         cells[1]["energies"], key=lambda text: np.std(cells[1]["energies"][text]) * len(cells[1]["energies"][text]) ** 0.5
@@ -137,12 +149,11 @@ def _joined(target: Toy) -> tuple[list[float], list[float]]:
 
 
 def of_sizes() -> list[Finding]:
-    target, sizes = toy(), [2, 4, 8, 16, 32]
-    by_m = {m: distance(target, CELLS(f"M = {m}", lambda m=m: chains(target, m, 4, 2, RUNS))) for m in sizes}
-    by_k = {k: distance(target, CELLS(f"K = {k}", lambda k=k: chains(target, 8, k, 2, RUNS))) for k in (1, 2, 4, 8, 16)}
-    by_i = {-(-CAP // b): distance(target, CELLS(f"block = {b}", lambda b=b: chains(target, 8, 4, b, RUNS))) for b in (4, 2, 1)}
+    target = toy()
+    by_m, by_k, by_block = ({size: distance(target, cell) for size, cell in over(what).items()} for what in SIZES)
+    by_i = {-(-CAP // block): found for block, found in by_block.items()}
     floor = by_m[2][1]
-    clear = [m for m in sizes if by_m[m][0] > floor]
+    clear = [m for m in by_m if by_m[m][0] > floor]
     fall = slope(clear, [by_m[m][0] for m in clear])
     setting = f"three symbols, up to {CAP} tokens, β = 0.5, the chain without weights, {RUNS:,} runs a cell"
 
@@ -237,15 +248,16 @@ def figure() -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    target, none = toy(), cast(Any, None)  # all cells are there
-    shown = {"candidates M": ("M", (2, 4, 8, 16, 32)), "rollouts K": ("K", (1, 2, 4, 8, 16)), "steps I": ("block", (4, 2, 1))}
+    target, shown = toy(), {"candidates M": "M", "rollouts K": "K", "steps I": "block"}
     _, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained", sharey=True)
-    for panel, (name, (letter, sizes)) in zip(panels, shown.items(), strict=True):
-        cells = [CELLS(f"{letter} = {size}", none) for size in sizes]
-        found = [distance(target, cell) for cell in cells]
-        x = [-(-CAP // size) for size in sizes] if letter == "block" else [*sizes]
+    for panel, (name, what) in zip(panels, shown.items(), strict=True):
+        cells = over(what)
+        found = [distance(target, cell) for cell in cells.values()]
+        x = [-(-CAP // size) for size in cells] if what == "block" else [*cells]
         panel.plot(x, [each[0] for each in found], "o-", label="distance to π")
-        panel.plot(x, [cell["narrow"] for cell in cells], "s--", color="tab:orange", label="one over the least ESS of a step")
+        panel.plot(
+            x, [cell["narrow"] for cell in cells.values()], "s--", color="tab:orange", label="one over the least ESS of a step"
+        )
         panel.axhline(found[0][1], ls=":", color="0.5", label="as many exact draws")
         panel.set(xscale="log", yscale="log", xlabel=name)
         panel.set_xticks(x, [str(each) for each in x], minor=False)

@@ -107,12 +107,9 @@ def of_votes() -> Finding:
 def without_training() -> list[Finding]:
     rows = read("frontier")
     trained = [name for name in rows if name.startswith(("align", "GRPO", "DPO"))]
-    everything = len(rows["GRPO"]["reward"])
-
-    def wasted(name: str) -> tuple[float, float]:
-        return over_problems(lambda chosen: excess(rows, name, chosen), everything)
-
-    told = "; ".join(f"{name} {wasted(name)[0]:.2f} ± {wasted(name)[1]:.2f}" for name in (*trained, "soft best-of-8"))
+    compared, problems = (*trained, "soft best-of-8"), len(rows["GRPO"]["reward"])
+    wasted = {name: over_problems(lambda chosen, name=name: excess(rows, name, chosen), problems) for name in compared}
+    nats = {name: f"{name} {mean:.2f} ± {half:.2f}" for name, (mean, half) in wasted.items()}
     best = max(trained, key=lambda name: np.mean(rows[name]["right"]))
     sampled = interval(np.array(rows["soft best-of-8"]["right"]) - np.array(rows[best]["right"]))
     return [
@@ -120,16 +117,16 @@ def without_training() -> list[Finding]:
             "Sampling from π matches RL without training", "ETS, title and Table 1",
             "tiny-small, 100 held-out word problems, checked arithmetic; 300,000 drawn tokens for each training",
             "as much reward at the same divergence from p as GRPO",
-            f"nats wasted against π's own curve: {told}; soft best-of-8 over {best} {points(sampled)}",
+            f"nats wasted against π's own curve: {'; '.join(nats.values())}; soft best-of-8 over {best} {points(sampled)}",
             figure="frontier.png",
-            **judged(wasted("soft best-of-8")[0] < wasted("GRPO")[0], "training is nearer to π", part=False),
+            **judged(wasted["soft best-of-8"][0] < wasted["GRPO"][0], "training is nearer to π", part=False),
         ),
         Finding(
             "RL-free alignment reaches π by weighted likelihood", "anthology, eq. 19-22", "the same",
             "within 0.01 nats of π's curve",
-            "; ".join(f"{name} {wasted(name)[0]:.2f} ± {wasted(name)[1]:.2f} nats" for name in trained if "align" in name),
+            "; ".join(f"{nats[name]} nats" for name in trained if "align" in name),
             figure="train.md",
-            **judged(wasted("align, β = 0.5")[0] < 0.01, "the model cannot learn to slip less; what it can hold, it learns"),
+            **judged(wasted["align, β = 0.5"][0] < 0.01, "the model cannot learn to slip less; what it can hold, it learns"),
         ),
     ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ CLAUSES = (
 class Clauses(Problems):
     """The same problems, each with a sentence before its question that changes nothing."""
 
-    @property
+    @cached_property
     def answers(self) -> dict[str, str]:
         found = {}
         for place, each in enumerate(word_problems("test", self.count, seed=self.seed)):

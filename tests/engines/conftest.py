@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,21 @@ from tests.engines.fake_server import Fake, serving
 from tests.engines.served import load_from
 
 os.environ.update(WAITING | os.environ)  # before torch is imported: tests share their cores
+
+
+def interrupt_start(begun: bool, call: Callable[[], object]) -> None:
+    """A call that Ctrl-C ends while it starts a thread, before or after that has begun."""
+    right = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if begun:
+            right(thread)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(KeyboardInterrupt):
+            call()
 
 
 def build(folder: Path, *, template: bool = False, hidden: int = 32, layers: int = 2, scale: float = 1.0) -> Path:

@@ -9,6 +9,7 @@ import pytest
 
 from exptilt.engines.daemons import Daemons
 from exptilt.errors import ModelError
+from tests.engines.conftest import interrupt_start
 
 
 def alive(name: str) -> int:
@@ -16,19 +17,10 @@ def alive(name: str) -> int:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_caller_interrupted_while_a_thread_starts(begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_interrupted_while_a_thread_starts(begun: bool) -> None:
     """A thread was counted before it began: a pool of one whose only thread never did waited for ever."""
-    pool, right = Daemons(1, f"pool {begun}"), threading.Thread.start
-
-    def start(thread: threading.Thread) -> None:
-        if begun:
-            right(thread)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(KeyboardInterrupt):
-        pool.submit(lambda: 1)
-    monkeypatch.setattr(threading.Thread, "start", right)
+    pool = Daemons(1, f"pool {begun}")
+    interrupt_start(begun, lambda: pool.submit(lambda: 1))
     assert pool.submit(lambda: 2).result(timeout=60) == 2
     pool.close()
     end = time.monotonic() + 60

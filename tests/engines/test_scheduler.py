@@ -18,6 +18,7 @@ import pytest
 from exptilt.engines.admission import TURN
 from exptilt.engines.scheduler import Scheduler
 from exptilt.errors import ModelError, PromptError
+from tests.engines.conftest import interrupt_start
 
 
 class Countdown:
@@ -300,23 +301,12 @@ def workers(name: str) -> int:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_caller_interrupted_while_the_worker_starts_leaves_one_worker_at_most(
-    begun: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_caller_interrupted_while_the_worker_starts_leaves_one_worker_at_most(begun: bool) -> None:
     """Ctrl-C came after the thread had begun and before it was noted: the next call began another, and both drove the batch."""
     drivers: set[int] = set()
     batch = CountingBatch(before=lambda: drivers.add(threading.get_ident()))
-    scheduler, right = Scheduler(batch, max_rows=8), threading.Thread.start
-
-    def start(thread: threading.Thread) -> None:
-        if begun:
-            right(thread)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(KeyboardInterrupt):
-        scheduler.run([Countdown(3)])
-    monkeypatch.setattr(threading.Thread, "start", right)
+    scheduler = Scheduler(batch, max_rows=8)
+    interrupt_start(begun, lambda: scheduler.run([Countdown(3)]))
     for _ in range(3):
         scheduler.run([Countdown(200) for _ in range(4)])
     assert len(drivers) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import httpx2
@@ -14,7 +14,7 @@ import pytest
 from exptilt.draft import Draft, Prompt
 from exptilt.serve.config import Config, Limits
 from exptilt.serve.room import Room
-from exptilt.serve.runs import Run
+from exptilt.serve.runs import Run, Work
 from tests.running.test_stream import SlowEngine
 from tests.serve.served import Live, catalogue, heads, live, recipe, wait_for
 
@@ -51,9 +51,9 @@ def rows(slow: SlowEngine) -> int:
     return len(slow.gate.rows)
 
 
-def give_up(server: Live, slow: SlowEngine) -> None:
-    """Let the step under way come to its end once the server knows that a client has vanished."""
-    wait_for(lambda: any(work.stop.is_set() for work in server.desk._works))
+def give_up(works: Collection[Work], slow: SlowEngine) -> None:
+    """Let the step under way come to its end once the server knows that the client of one of these has vanished."""
+    wait_for(lambda: any(work.stop.is_set() for work in works))
     slow.gate.allowed.release()
 
 
@@ -77,7 +77,7 @@ def test_a_reset_connection_is_a_client_that_vanished(server: Live, slow: SlowEn
     wait_for(lambda: rows(slow) == 3)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
-    give_up(server, slow)
+    give_up(server.desk._works, slow)
     wait_for(lambda: rows(slow) == 0)
 
 
@@ -98,7 +98,7 @@ def test_a_client_that_vanishes_while_it_waits_leaves_the_queue(slow: SlowEngine
         wait_for(lambda: server.desk.admission.waiting == 0)
         assert slow.gate.steps == 0
         first.close()
-        give_up(server, slow)
+        give_up(server.desk._works, slow)
         wait_for(lambda: server.desk.admission.running == 0)
         slow.gate.allowed.release(1_000_000)
         again = httpx2.post(
@@ -118,8 +118,7 @@ def test_requests_wait_for_memory_and_go_on_once_there_is_some(slow: SlowEngine)
         assert server.desk.admission.tokens == 36
         works = [*server.desk._works]  # one that has drawn nothing yet is gone from there as soon as it stops
         connections[0].close()
-        wait_for(lambda: any(work.stop.is_set() for work in works))
-        slow.gate.allowed.release()
+        give_up(works, slow)
         wait_for(lambda: server.desk.admission.waiting == 0)
         for connection in connections[1:]:
             connection.close()
