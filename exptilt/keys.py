@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -31,9 +32,10 @@ class Stream:
         total = float(cumulative[-1])
         if not 0.0 < total < math.inf:
             raise ValueError(f"cannot choose from weights that sum to {total}: give finite weights, one at least positive")
-        index = int(cumulative.searchsorted(self._generator.random() * total, side="right"))
+        # numpy's own search lets other threads in each time, and then waits for them longer than the search takes.
+        index = bisect_right(cumulative, self._generator.random() * total)
         # Rounding may carry the product up to the total itself: fall back on the last outcome that has mass.
-        return index if index < cumulative.size else int(cumulative.searchsorted(total))
+        return index if index < cumulative.size else bisect_left(cumulative, total)
 
 
 class _Digest(ISeedSequence):

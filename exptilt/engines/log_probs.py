@@ -24,11 +24,13 @@ def check_drawn(name: str, drafts: Sequence[Draft], starts: Sequence[int]) -> No
 
     name: of the engine that drew them.
     """
+    drawn: list[float] = []
     for draft, start in zip(drafts, starts, strict=True):
-        new = (draft.logq or ())[start:]
-        if not new or (math.isfinite(sum(new)) and max(new) <= ROUNDING):  # NaN and infinities stay in a sum
-            continue
-        values = np.asarray(new, dtype=np.float64)
+        drawn += (draft.logq or ())[start:]
+    if not drawn or (math.isfinite(sum(drawn)) and max(drawn) <= ROUNDING):  # NaN and infinities stay in a sum
+        return
+    for draft, start in zip(drafts, starts, strict=True):
+        values = np.asarray((draft.logq or ())[start:], dtype=np.float64)
         bad = np.flatnonzero(~((values > -math.inf) & (values <= ROUNDING)))  # this refuses NaN too
         if bad.size:
             raise ModelError(

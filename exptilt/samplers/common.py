@@ -58,16 +58,17 @@ def _log_sum(values: list[float]) -> float:
 def look_ahead(target: Target, prompt: Prompt, drafts: Sequence[Draft], rollouts: int, key: Key) -> LookAhead:
     """Finish each unfinished draft `rollouts` times, by the proposal if there is one; finished drafts are only rated."""
     owner: list[int] = []
+    log_share: list[float] = []
     keys: list[Key] = []
     for number, draft in enumerate(drafts):
         copies = rollouts if draft.finish is None else 1
         owner += [number] * copies
+        log_share += [-math.log(copies)] * copies
         keys += [key.child(number, copy) for copy in range(copies)]
     finished = target.law.extend([drafts[number] for number in owner], keys)
     rewards = target.rate(prompt, finished)
     log_h = target.tilt(rewards) + log_ratio(target, finished, [drafts[number].decided for number in owner])
-    owners = np.array(owner, dtype=np.intp)
-    return LookAhead(finished, owners, rewards, log_h, -np.log(np.bincount(owners, minlength=len(drafts))[owners]))
+    return LookAhead(finished, np.array(owner, dtype=np.intp), rewards, log_h, np.array(log_share, dtype=np.float64))
 
 
 def log_ratio(target: Target, drafts: Sequence[Draft], starts: Sequence[int]) -> Floats:

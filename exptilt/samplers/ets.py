@@ -196,9 +196,10 @@ class _Pool:
     """The rollouts of the steps so far, each step's weights times its α."""
 
     drafts: list[Draft] = field(default_factory=list)
-    log_w: list[float] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
+    log_w: list[Floats] = field(default_factory=list)
+    rewards: list[Floats] = field(default_factory=list)
     share: float = 0.0
+    alive: bool = False  # whether any draft so far has a positive weight
 
     def add(self, drafts: list[Draft], log_w: Floats, rewards: Floats, alpha: float) -> int | None:
         """Take drafts in; the row of the first of them, None where α is zero and they do not count."""
@@ -206,18 +207,15 @@ class _Pool:
             return None
         first = len(self.drafts)
         self.drafts += drafts
-        self.log_w += (log_w + math.log(alpha)).tolist()
-        self.rewards += rewards.tolist()
+        self.log_w.append(log_w + math.log(alpha))
+        self.rewards.append(rewards)
         self.share += alpha
+        self.alive = self.alive or log_w.max(initial=-math.inf) > -math.inf
         return first
-
-    @property
-    def alive(self) -> bool:
-        """Whether any draft so far has a positive weight."""
-        return max(self.log_w, default=-math.inf) > -math.inf
 
     def population(self, tree: Tree) -> Population:
         """The population of the steps so far: their α made to sum to one, which keeps it properly weighted."""
         if not self.drafts:
             raise AllWeightsZero("every candidate of an ETS step was excluded by the reward: draw more candidates or rollouts")
-        return Population(self.drafts, np.array(self.log_w) - math.log(self.share), np.array(self.rewards), trace=tree)
+        log_w = np.concatenate(self.log_w) - math.log(self.share)
+        return Population(self.drafts, log_w, np.concatenate(self.rewards), trace=tree)

@@ -80,8 +80,10 @@ class Tree:
     ) -> Tree:
         """This tree with one step more. owner: int [rollouts], the candidate that each rollout completes."""
         texts = tuple(draft.glimpse for draft in candidates)
-        rollouts = tuple(np.bincount(owner, minlength=len(texts)).tolist())
-        return Tree((*self.steps, Step(texts, tuple(log_e.tolist()), pick, float(log_w), rollouts, first)))
+        rollouts = [0] * len(texts)
+        for number in owner.tolist():
+            rollouts[number] += 1
+        return Tree((*self.steps, Step(texts, tuple(log_e.tolist()), pick, float(log_w), tuple(rollouts), first)))
 
 
 # --------------------------------------------------------------------------------------------------------- particles
