@@ -38,18 +38,24 @@ def draw(logits: Logits, laws: Sequence[TokenLaw], uniforms: Sequence[float]) ->
     logits: float32 [rows, vocabulary]; laws, and uniforms in [0, 1): one per row. Returns token ids and their
     log-probabilities (nats). Raises ModelError where logits are NaN.
     """
-    tokens, logq = [], []
-    for row, law, uniform in zip(logits, laws, uniforms, strict=True):
+    drawn = [each[0] for each in draw_several(logits, laws, [[uniform] for uniform in uniforms])]
+    return [token for token, _ in drawn], [logq for _, logq in drawn]
+
+
+def draw_several(logits: Logits, laws: Sequence[TokenLaw], uniforms: Sequence[Sequence[float]]) -> list[list[tuple[int, float]]]:
+    """As `draw`, but as many tokens of each row as it has uniforms: the ids of each row's tokens with their log-probabilities."""
+    drawn = []
+    for row, law, numbers in zip(logits, laws, uniforms, strict=True):
         shifted = _shifted(row, law)
         cumulative = _masses(shifted, law)[0].cumsum(dtype=np.float64)
         total = cumulative[-1]
         if not math.isfinite(total):
             raise ModelError("the model gave logits that are NaN: its numbers overflow. Load a file of higher precision.")
         # Rounding may carry the product up to the total itself: fall back on the last token that has mass.
-        token = min(cumulative.searchsorted(uniform * total, side="right"), cumulative.searchsorted(total))
-        tokens.append(int(token))
-        logq.append(float(shifted[token]) - math.log(total))
-    return tokens, logq
+        last = cumulative.searchsorted(total)
+        tokens = [int(min(cumulative.searchsorted(uniform * total, side="right"), last)) for uniform in numbers]
+        drawn.append([(token, float(shifted[token]) - math.log(total)) for token in tokens])
+    return drawn
 
 
 def log_probability(logits: Logits, tokens: Sequence[int], law: TokenLaw) -> Floats:

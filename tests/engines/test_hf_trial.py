@@ -15,6 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.engines.hf import Weights  # noqa: E402
+from exptilt.engines.hf.trial import read_plainly  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError, PromptError  # noqa: E402
@@ -120,6 +121,23 @@ def test_encoders_are_refused(kind: str, tokenizer: Any):
     """An encoder was taken for a causal language model: its 'log-probabilities' were of no distribution of texts."""
     with pytest.raises(ModelError, match=r"not a causal language model.*is_decoder"):
         engine_of(small(kind, is_decoder=False), tokenizer)
+
+
+def test_rounding_in_half_precision_is_not_taken_for_a_look_ahead():
+    """SmolLM2 in bfloat16 was refused as an encoder: of its 49,152 log-probabilities some are rounded by 0.75 nats."""
+
+    def read(ids: Any, *, ahead: bool = False) -> Any:
+        def row(end: int) -> np.ndarray[Any, Any]:
+            law = np.random.default_rng(ids[0, : ids.shape[1] if ahead else end].tolist()).normal(0, 2.2, 49_152)
+            return law + np.random.default_rng(ids.shape[1]).normal(0, 0.12, 49_152)  # another rounding for another length
+
+        return torch.tensor(np.stack([row(end + 1) for end in range(ids.shape[1])])[None], dtype=torch.float32)
+
+    texts = read_plainly(read, range(28), torch.bfloat16, "half")
+    assert float((texts.logits[0][:14] - texts.logits[1]).abs().max()) > 0.5
+    assert 0.12 < texts.bound < 1.5, "a wrong row is off by 3"
+    with pytest.raises(ModelError, match="not a causal language model"):
+        read_plainly(lambda ids: read(ids, ahead=True), range(28), torch.bfloat16, "encoder")
 
 
 @pytest.mark.parametrize("dropped", ["position_ids", "attention_mask"])

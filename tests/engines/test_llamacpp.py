@@ -149,6 +149,7 @@ def test_the_law_in_numpy_is_the_law_in_torch(sampling: dict[str, Any], monkeypa
         assert np.exp(found).sum() == pytest.approx(1.0)
         uniforms = np.linspace(0, 1, 500, endpoint=False).tolist()
         tokens, values = distribution_numpy.draw(np.broadcast_to(row, (500, 300)), [parameters] * 500, uniforms)
+        assert distribution_numpy.draw_several(row[None], [parameters], [uniforms]) == [[*zip(tokens, values, strict=True)]]
         np.testing.assert_allclose(values, found[tokens])
         assert tokens == np.minimum(np.searchsorted(np.exp(found).cumsum(), uniforms, side="right"), max(tokens)).tolist()
 
@@ -212,7 +213,7 @@ def test_rows_wait_for_room_and_never_fail(fresh: LanguageEngine[Any], file: Pat
             np.testing.assert_allclose(scores, logq(draft), atol=2e-5)
         assert [draft.tokens for draft in drawn.result()] == [draft.tokens for draft in narrow]
     decoder: Any = small.backend.scheduler.batch
-    assert not decoder.sequences
+    assert not decoder.branches
     assert not decoder.waiting
     while decoder.memory.kept:
         decoder.memory._evict()
@@ -230,7 +231,69 @@ def test_an_error_of_llamacpp_reaches_the_caller_and_leaves_room(fresh: Language
     decoder: Any = fresh.backend.scheduler.batch
     [draft] = fresh.extend([fresh.start("one")], keys(1))
     np.testing.assert_allclose(fresh.score([draft])[0], logq(draft), atol=1e-5)
-    assert not decoder.sequences
+    assert not decoder.branches
+
+
+# ----------------------------------------------------------------------------------------------------------- branches
+
+
+def prefixes(drafts: list[Draft], start: int = 0) -> int:
+    """How many distinct prefixes the drafts have that were evaluated to draw the token after them."""
+    return len({(draft.prompt, draft.tokens[:n]) for draft in drafts for n in range(start, len(draft.tokens))})
+
+
+def agree(found: list[Draft], alone: list[Draft]) -> None:
+    assert [draft.tokens for draft in found] == [draft.tokens for draft in alone]
+    for draft, other in zip(found, alone, strict=True):
+        np.testing.assert_allclose(logq(draft), logq(other), atol=2e-5)
+
+
+@pytest.mark.parametrize("prompt", [PROMPTS[0], PROMPTS[3]])
+def test_equal_rows_are_one_forward_and_draw_as_if_alone(fresh: LanguageEngine[Any], prompt: str):
+    """Evaluated twice, or parted late, they would cost more than their distinct prefixes; parted wrongly, scores would differ."""
+    law = fresh.with_sampling(top_k=3, max_tokens=8)
+    work = Work()
+    together = law.metered(work).extend([law.start(prompt)] * 24, keys(24))
+    assert work.forwards == 1 + prefixes(together) < work.generated, "and one to read the prompt"
+    agree(together, [law.extend([law.start(prompt)], [key])[0] for key in keys(24)])
+    for draft, scores in zip(together, law.score(together), strict=True):
+        np.testing.assert_allclose(scores, logq(draft), atol=2e-5)
+
+
+def test_rows_of_several_candidates_laws_and_prompts_share_no_branch_they_should_not(fresh: LanguageEngine[Any]):
+    """Rollouts go on from their candidates; some end inside of a branch that others go on with, and are found again."""
+    law, warm = fresh.with_sampling(top_k=3, max_tokens=9), fresh.with_sampling(temperature=3.0, top_k=3, max_tokens=9)
+    starts = [law.start(PROMPTS[i % 2]) for i in range(8)]
+    begun = law.extend(starts, keys(8), 3)
+    going = [draft for draft in begun if draft.finish is None for _ in range(5)]
+    seeds = [Key(1, i) for i in range(len(going))]
+    work = Work()
+    rolled = law.metered(work).extend(going, seeds)
+    assert work.forwards == prefixes(rolled, start=3) < work.generated, "their beginnings are known"
+    agree(rolled, [law.extend([draft], [key])[0] for draft, key in zip(going, seeds, strict=True)])
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(each.extend, starts, keys(8)) for each in (law, warm)]
+        cold, hot = (each.result() for each in both)
+    assert cold != hot
+    agree(hot, [warm.extend([start], [key])[0] for start, key in zip(starts, keys(8), strict=True)])
+
+
+def test_a_branch_loses_the_rows_that_are_given_up(fresh: LanguageEngine[Any]):
+    """The rows that stay go on in the branch; its cells come back with the last of them."""
+    decoder: Any = fresh.backend.scheduler.batch
+    law, context = fresh.sampling, fresh.prompt_tokens(PROMPTS[3])
+    rows = [fresh.backend.layout.row(fresh.start(PROMPTS[3]), context, law, key, None) for key in keys(6)]
+    decoder.join(rows)
+    assert (len(decoder.branches), decoder.rows) == (1, rows)
+    decoder.leave(rows[:5])
+    while decoder.rows:
+        decoder.step()
+    assert (rows[5].tokens,) == tuple(list(each.tokens) for each in fresh.extend([fresh.start(PROMPTS[3])], keys(6)[5:]))
+    decoder.join(again := [fresh.backend.layout.row(fresh.start(PROMPTS[3]), context, law, key, None) for key in keys(6)])
+    decoder.leave(again)
+    while decoder.memory.kept:
+        decoder.memory._evict()
+    assert decoder.memory.free == fresh.backend.network.cells
 
 
 # ------------------------------------------------------------------------------------------------------------ endings
@@ -272,7 +335,7 @@ def test_a_prompt_is_evaluated_once_for_all_its_rows(fresh: LanguageEngine[Any])
     begun = law.extend([law.start(PROMPTS[1])] * 8, keys(8), tokens=4)
     assert (work.prompt, work.cached) == (length, 7 * length)
     assert work.generated == sum(len(draft.tokens) for draft in begun)
-    assert work.forwards == work.generated + 1
+    assert work.forwards == prefixes(begun) + 1
     assert work.scored == 0
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from exptilt.engines.hf.blocks import BLOCK_LOGITS, BLOCK_TOKENS, groups
 from exptilt.engines.hf.fast.attention import NAME, sharing
+from exptilt.engines.hf.fast.lean import LeanStep, lean_step
 from exptilt.engines.hf.fast.private import attends_by_interface
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
 from exptilt.engines.hf.scaling import beside, beyond_border, find_border
@@ -66,6 +67,7 @@ class Network:
         self.device: torch.device = model.device
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self._accepted = _accepted(model)
+        self.lean: LeanStep | None = None
         self._cache = OLD_CACHE if OLD_CACHE in self._accepted or "cache" not in self._accepted else "cache"
         self.why: dict[str, str] = {}
         self.prefixes = Prefixes(memory)
@@ -120,7 +122,12 @@ class Network:
     def _try_sharing(self, texts: Texts) -> None:
         self.shares = True
         self.model.set_attn_implementation(NAME)
+        self.lean = lean_step(self.model)
         reason = try_rows(self, texts, share=True)
+        if reason is not None and self.lean is not None:
+            self.lean, self.why["lean"] = None, reason
+            self.prefixes = Prefixes(self.prefixes.memory)
+            reason = try_rows(self, texts, share=True)
         if reason is not None:
             self.shares, self.why["shares"] = False, reason
             self.model.set_attn_implementation("sdpa")
@@ -168,9 +175,15 @@ class Network:
 
         Returns the logits [rows, keep, vocabulary] of the last `keep` columns.
         """
-        inputs = {**slots.inputs(ids.shape[1]), "logits_to_keep": keep}
+        inputs, shared = slots.inputs(ids.shape[1]), slots.shared()
+        if self.lean is not None and shared is not None and ids.shape[1] == 1:
+            writes = [layer.update for layer in slots.layers]
+            logits = self.lean(ids, inputs["position_ids"], inputs["attention_mask"], shared, writes)[:, None]
+            slots.end += 1
+            return logits
+        inputs = {**inputs, "logits_to_keep": keep}
         inputs = {name: value for name, value in inputs.items() if name in self._accepted}
-        with sharing(slots.shared()):
+        with sharing(shared):
             output = self.model(input_ids=ids, use_cache=True, **{self._cache: slots.cache}, **inputs)
         slots.end += ids.shape[1]
         return output.logits[:, -keep:]

@@ -4,6 +4,9 @@ A row enters when its prefix is known. What no kept sequence has is evaluated fi
 common prefix, one goes ahead, and the others join when that prefix is known. Then a drawn row feeds its latest token
 in every step, and a rated row feeds its given tokens in as few steps as the cap on logits allows.
 
+Drawn rows of equal tokens so far are one *branch*: one sequence, one forward for all of them, and a draw for each. When they
+draw different tokens the branch parts.
+
 All the cells that a row may need are set aside when it enters, so it never stops for lack of memory; a row that does not fit
 waits, and so do those that came after it.
 """
@@ -11,14 +14,14 @@ waits, and so do those that came after it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from exptilt.draft import Finish
 from exptilt.engines.adjustments import Before, adjustments
-from exptilt.engines.distribution_numpy import Logits, adjust, draw
+from exptilt.engines.distribution_numpy import Logits, adjust, draw_several
 from exptilt.engines.llamacpp.memory import Memory, common_length
 from exptilt.engines.llamacpp.network import BATCH_TOKENS, OUTPUTS, Feed, Network
 from exptilt.engines.row import Context, Row
@@ -76,15 +79,36 @@ class Measured:
 AnyRow = Row | Measured
 
 
+@dataclass(eq=False)
+class Branch:
+    """Drawn rows of equal tokens so far and of one law, or one row that is rated, and their sequence in `Memory`."""
+
+    rows: list[AnyRow]
+    sequence: int
+
+    @property
+    def drawn(self) -> list[Row]:
+        return [row for row in self.rows if isinstance(row, Row)]
+
+    @property
+    def rated(self) -> list[Measured]:
+        return [row for row in self.rows if isinstance(row, Measured)]
+
+
 class Decoder:
-    """The rows in flight and those that wait for room; `memory` has the sequence of each."""
+    """The rows in flight and those that wait for room."""
 
     def __init__(self, network: Network, text: Text) -> None:
         self.network = network
         self.text = text
         self.memory = Memory(network)
         self.waiting: deque[AnyRow] = deque()
-        self.sequences: dict[AnyRow, int] = {}  # of the rows in flight, in their order
+        self.branches: list[Branch] = []
+
+    @property
+    def rows(self) -> list[AnyRow]:
+        """All rows in flight, branch by branch."""
+        return [row for branch in self.branches for row in branch.rows]
 
     def join(self, rows: Sequence[AnyRow]) -> None:
         """Take rows in where there is room."""
@@ -94,63 +118,86 @@ class Decoder:
     def step(self) -> list[AnyRow]:
         """Draw one token of each drawn row, measure tokens of rated ones; rows that are done leave and are returned."""
         self._admit()
-        drawn = [row for row in self.sequences if isinstance(row, Row)]
+        growing = [branch for branch in self.branches if branch.drawn]
+        feeds = [self._feed(branch.sequence, [branch.drawn[0].last]) for branch in growing]
+        room = OUTPUTS - len(feeds)
         rated: list[Measured] = []
-        feeds = [self._feed(row, [row.last]) for row in drawn]
-        room = OUTPUTS - len(drawn)
-        for row in self.sequences:
-            if isinstance(row, Measured) and room:
-                rated.append(row)
-                feeds.append(self._feed(row, row.next(room)))
-                room -= len(feeds[-1].tokens)
+        for branch in self.branches:
+            for row in branch.rated:
+                if room:
+                    rated.append(row)
+                    feeds.append(self._feed(branch.sequence, row.next(room)))
+                    room -= len(feeds[-1].tokens)
         logits = self.network.evaluate(feeds)
-        own = logits[: len(drawn)]
-        if any(row.sampling.adjusts for row in drawn):
-            own = adjust(own, adjustments(row.before for row in drawn))
-        chosen = draw(own, [row.sampling for row in drawn], [row.uniform for row in drawn])
-        for row, token, logq in zip(drawn, *chosen, strict=True):
-            row.take(token, logq, self.text)
+        self._draw([branch.drawn for branch in growing], logits[: len(growing)])
         ends = np.cumsum([len(feed.tokens) for feed in feeds])
-        for row, end, feed in zip(rated, ends[len(drawn) :], feeds[len(drawn) :], strict=True):
+        for row, end, feed in zip(rated, ends[len(growing) :], feeds[len(growing) :], strict=True):
             row.take(logits[end - len(feed.tokens) : end])
-        return self._release([*drawn, *rated])
+        return self._part()
 
     def leave(self, rows: Sequence[AnyRow]) -> None:
         """Drop rows that nobody waits for."""
         gone = set(rows)
         self.waiting = deque(row for row in self.waiting if row not in gone)
-        for row in [row for row in self.sequences if row in gone]:
-            self.memory.drop(self.sequences.pop(row))
+        for branch in self.branches:
+            branch.rows = [row for row in branch.rows if row not in gone]
+            if not branch.rows:
+                self.memory.drop(branch.sequence)
+        self.branches = [branch for branch in self.branches if branch.rows]
 
-    def _feed(self, row: AnyRow, tokens: Sequence[int]) -> Feed:
-        sequence = self.sequences[row]
+    def _feed(self, sequence: int, tokens: Sequence[int]) -> Feed:
         start = self.memory.length(sequence)
         self.memory.grow(sequence, len(tokens))
         return Feed(sequence, start, tokens, logits=True)
 
-    def _release(self, rows: Sequence[AnyRow]) -> list[AnyRow]:
-        """Remove the rows that are done; their sequences are kept, to be continued or redrawn from some token on."""
-        done = [row for row in rows if row.done]
-        for row in done:
-            self.memory.keep(self.sequences.pop(row), row.fed, finished=row.finish is not None)
+    def _draw(self, branches: Sequence[Sequence[Row]], logits: Logits) -> None:
+        """Draw a token for each row of each branch, whose logits are float32 [branches, vocabulary]."""
+        if any(rows[0].sampling.adjusts for rows in branches):  # the rows of a branch have equal tokens before
+            logits = adjust(logits, adjustments(rows[0].before for rows in branches))
+        laws, uniforms = [rows[0].sampling for rows in branches], [[row.uniform for row in rows] for rows in branches]
+        for rows, drawn in zip(branches, draw_several(logits, laws, uniforms), strict=True):
+            for row, (token, logq) in zip(rows, drawn, strict=True):
+                row.take(token, logq, self.text, forwards=int(row is rows[0]))
+
+    def _part(self) -> list[AnyRow]:
+        """Take rows that are done from their branches, and part those whose rows drew different tokens."""
+        done: list[AnyRow] = []
+        branches: list[Branch] = []
+        for branch in self.branches:
+            apart: dict[int | None, list[AnyRow]] = {}
+            for row in branch.rows:
+                token = row.last if isinstance(row, Row) and not row.done else None
+                (done if row.done else apart.setdefault(token, [])).append(row)
+            if over := [row for row in branch.rows if row.done]:
+                self._keep(branch.sequence, over, going_on=bool(apart))
+            for number, rows in enumerate(apart.values()):
+                branches.append(Branch(rows, self.memory.copy(branch.sequence) if number else branch.sequence))
+        self.branches = branches
         if done:
             self.memory.trim()
         return done
+
+    def _keep(self, sequence: int, rows: Sequence[AnyRow], *, going_on: bool) -> None:
+        """Keep the sequence of rows that are done, or a copy where others go on: to be continued, or redrawn from some token."""
+        finished = all(row.finish is not None for row in rows)
+        self.memory.keep(self.memory.copy(sequence) if going_on else sequence, rows[0].fed, finished=finished)
 
     # ------------------------------------------------------------------------------------------------- prefilling
 
     def _admit(self) -> None:
         """Take in waiting rows, first those whose prefixes have nothing unknown in common."""
         while group := self._next_group():
-            self._prefill([(rows[0], tokens) for tokens, rows in group.items()])
+            self._prefill([(branches[0], tokens) for tokens, branches in group.items()])
             for tokens, (first, *others) in group.items():
-                for row in others:
-                    self.memory.share(self.sequences[first], self.sequences[row], len(tokens))
+                for branch in others:
+                    self.memory.share(first.sequence, branch.sequence, len(tokens))
+                for row in [*first.rows[1:], *(row for branch in others for row in branch.rows)]:
                     row.cost.cached = len(tokens)
 
-    def _next_group(self) -> dict[tuple[int, ...], list[AnyRow]]:
-        """Rows that enter now, by their prefixes: all that is to be fed before their first step."""
-        group: dict[tuple[int, ...], list[AnyRow]] = {}
+    def _next_group(self) -> dict[tuple[int, ...], list[Branch]]:
+        """Branches of the rows that enter now, by their prefixes: all that is to be fed before their first step."""
+        group: dict[tuple[int, ...], list[Branch]] = {}
+        alike: dict[Hashable, Branch] = {}
         back: list[AnyRow] = []
         while self.waiting:
             row = self.waiting.popleft()
@@ -164,29 +211,31 @@ class Decoder:
                 continue
             else:
                 new = len(prefix) - known
-            if not self.memory.make_room(new + row.left + sum(other.left for other in self.sequences)):
+            if not self.memory.make_room(new + row.left + sum(other.left for other in self.rows)):
                 self.memory.drop(sequence)
                 back.append(row)
                 break
-            self.sequences[row] = sequence
-            self.memory.grow(sequence, new)
             row.cost = Work(new, known, forwards=int(new > 0))
-            group.setdefault(prefix, []).append(row)
+            same: Hashable = (row.context, row.sampling) if isinstance(row, Row) else row
+            if same in alike:
+                self.memory.drop(sequence)
+                alike[same].rows.append(row)
+                continue
+            self.memory.grow(sequence, new)
+            alike[same] = Branch([row], sequence)
+            self.branches.append(alike[same])
+            group.setdefault(prefix, []).append(alike[same])
         self.waiting.extendleft(reversed(back))
         return group
 
-    def _prefill(self, rows: Sequence[tuple[AnyRow, tuple[int, ...]]]) -> None:
-        """Evaluate the new tokens of these rows' prefixes, in blocks, and keep them for others."""
-        feeds = [
-            Feed(self.sequences[row], row.cost.cached, prefix[row.cost.cached :], logits=False)
-            for row, prefix in rows
-            if row.cost.prompt
-        ]
+    def _prefill(self, branches: Sequence[tuple[Branch, tuple[int, ...]]]) -> None:
+        """Evaluate the new tokens of these branches' prefixes, in blocks, and keep them for others."""
+        new = [(branch.sequence, branch.rows[0].cost, prefix) for branch, prefix in branches if branch.rows[0].cost.prompt]
+        feeds = [Feed(sequence, cost.cached, prefix[cost.cached :], logits=False) for sequence, cost, prefix in new]
         for block in _blocks(feeds):
             self.network.evaluate(block)
-        for row, prefix in rows:
-            if row.cost.prompt:
-                self.memory.keep_copy(self.sequences[row], prefix)
+        for sequence, _, prefix in new:
+            self.memory.keep(self.memory.copy(sequence), prefix, finished=False)
 
 
 def _blocks(feeds: Sequence[Feed]) -> list[list[Feed]]:

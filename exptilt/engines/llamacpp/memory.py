@@ -106,11 +106,11 @@ class Memory:
             self._forget(tokens)
         self._kept[tokens] = _Kept(sequence, ids, finished)
 
-    def keep_copy(self, sequence: int, tokens: tuple[int, ...]) -> None:
-        """Keep a copy of a sequence that will be extended."""
+    def copy(self, sequence: int) -> int:
+        """A new sequence of the same tokens."""
         copy, _ = self.branch(())
-        self.share(sequence, copy, len(tokens))
-        self.keep(copy, tokens, finished=False)
+        self.share(sequence, copy, self.length(sequence))
+        return copy
 
     def make_room(self, cells: int) -> bool:
         """Make this many cells free. False where sequences in use hold too many; then nothing is dropped."""

@@ -98,16 +98,25 @@ def attend(
         raise ModelError(f"{type(module).__name__} did not receive the attention mask: rows would see each other's padding")
     if not CHANGES.isdisjoint(options) and (unknown := [name for name in CHANGES if options.get(name) is not None]):
         raise ModelError(f"{type(module).__name__} attends with {', '.join(unknown)}, which attention over trunks lacks")
-    rows, heads, _, size = query.shape
-    kept = key.shape[1]
-    queries = (query * (scaling or size**-0.5)).view(rows, kept, heads // kept, size)
-    own = [
-        _weigh(queries[run], key[run, :, skip:], value[run, :, skip:], attention_mask[run, ..., skip:])
-        for run, skip in shared.own
-    ]
+    queries = query[:, :, 0] * (scaling or query.shape[-1] ** -0.5)
+    mixed = attend_shared(queries, key, value, attention_mask, shared, module.layer_idx)
+    return mixed.unsqueeze(1), None
+
+
+def attend_shared(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, shared: Shared, layer: int) -> Tensor:
+    """Attention for one token per row, over trunk and own columns: [rows, heads, size of values].
+
+    query: [rows, heads, size], scaled.
+    key, value: [rows, key heads, own columns, size], the values' size one of their own.
+    hidden: what is added to the scores of own columns, [rows, 1, 1, own columns].
+    layer: its number.
+    """
+    rows, heads, _ = query.shape
+    queries = query.view(rows, key.shape[1], heads // key.shape[1], -1)
+    own = [_weigh(queries[run], key[run, :, skip:], value[run, :, skip:], hidden[run, ..., skip:]) for run, skip in shared.own]
     size = value.shape[-1]
     mixed, total, most = _joined(own).split([size, 1, 1], -1)
-    over = _joined([_over_trunks(queries, part, module.layer_idx) for part in shared.trunks]) if shared.levels else None
+    over = _joined([_over_trunks(queries, part, layer) for part in shared.trunks]) if shared.levels else None
     for stands, bare in shared.levels:
         assert over is not None
         over_mixed, over_total, over_most = over[stands].split([size, 1, 1], -1)
@@ -116,7 +125,7 @@ def attend(
         share, over_share = (most - greatest).exp2_(), (over_most - greatest).exp2_()
         mixed, total = mixed * share + over_mixed * over_share, total * share + over_total * over_share
         most = greatest
-    return (mixed / total).to(query.dtype).view(rows, 1, heads, size), None
+    return (mixed / total).to(query.dtype).view(rows, heads, size)
 
 
 def _weigh(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,16 @@ def product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def hooked(module: nn.Module) -> bool:
     """Whether a module does more than its class says: hooks, or a forward function of its own."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def llama_kinds(model: Any) -> frozenset[type]:
+    """The classes that a model of Llama's shape is made of in transformers, besides torch's; empty for other models."""
+    name = type(model).__name__.removesuffix("ForCausalLM")
+    if type(model) not in (transformers.LlamaForCausalLM, transformers.Qwen2ForCausalLM, transformers.MistralForCausalLM):
+        return frozenset()
+    home = sys.modules[type(model).__module__]
+    parts = ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
+    return frozenset(getattr(home, name + part) for part in parts)
 
 
 def writes(tensor: Tensor) -> int:
