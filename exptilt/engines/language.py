@@ -225,17 +225,20 @@ class LanguageEngine(Generic[B]):
         return [decoded[row] if row.text is None else row.text for row in rows]
 
     def _rate(self, drafts: Sequence[Draft], starts: Sequence[int], measure: Measure, size: int) -> list[Floats]:
-        """Measure `size` values of each decision of each draft from `starts[i]` on: float64 [decisions, size]."""
+        """Measure `size` values of each decision of each draft from `starts[i]` on: float64 [decisions, size].
+
+        Equal drafts are measured once.
+        """
         pairs = list(zip(drafts, starts, strict=True))
         prompts = self._prompts(draft for draft, start in pairs if draft.decided > start)
-        parts = [
-            self.backend.layout.rated(draft, prompts[draft.prompt], self.sampling, start, measure)
+        names = [(draft.prompt, draft.tokens, draft.order, start) for draft, start in pairs]
+        parts = {
+            name: self.backend.layout.rated(draft, prompts[draft.prompt], self.sampling, start, measure)
+            for name, (draft, start) in dict(zip(names, pairs, strict=True)).items()
             if draft.decided > start
-            else []
-            for draft, start in pairs
-        ]
-        self._run(self.backend.rate, [row for some in parts for row in some])
-        values = [np.concatenate([np.zeros((0, size)), *(row.values for row in some)]) for some in parts]
+        }
+        self._run(self.backend.rate, [row for some in parts.values() for row in some])
+        values = [np.concatenate([np.zeros((0, size)), *(row.values for row in parts.get(name, []))]) for name in names]
         # Rows may begin before the start, for example those of a diffusion step that was under way.
         wanted = [
             found[len(found) - max(0, draft.decided - start) :] for found, (draft, start) in zip(values, pairs, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,3 +84,9 @@ def points(gap: tuple[float, float]) -> str:
 def sure(gap: tuple[float, float]) -> int:
     """1 or -1 where the interval of a difference is on one side of zero, else 0."""
     return int(np.sign(gap[0])) if abs(gap[0]) > gap[1] else 0
+
+
+def rank_correlation(one: Sequence[float] | np.ndarray, two: Sequence[float] | np.ndarray) -> float:
+    """The correlation of the ranks of values that are all different."""
+    ranks = [np.argsort(np.argsort(each)) for each in (one, two)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

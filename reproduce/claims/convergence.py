@@ -24,7 +24,7 @@ import exptilt as xt  # noqa: E402
 from exptilt.engines.table import written  # noqa: E402
 from exptilt.samplers.trace import Tree  # noqa: E402
 from exptilt.testing import Toy, autoregressive  # noqa: E402
-from reproduce.claims.cells import Cell, Cells  # noqa: E402
+from reproduce.claims.cells import Cell, Cells, rank_correlation  # noqa: E402
 from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
 from reproduce.exactness import noise_floor  # noqa: E402
 from reproduce.pool import Pool  # noqa: E402
@@ -230,11 +230,6 @@ def of_estimates() -> Finding:
         f"rollouts; the first is right to a factor of {factor:.1f} up to a constant, and `Tree.effective` tells it",
         figure=FIGURE, **judged(r[0] > 0.8, "candidates are one part of the error, rollouts another", r[0] > 0.5),
     )  # fmt: skip
-
-
-def rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
-    ranks = [np.argsort(np.argsort(each)) for each in (one, two)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def main() -> None:

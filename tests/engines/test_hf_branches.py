@@ -69,6 +69,23 @@ def test_rows_of_other_temperatures_prompts_and_lengths_share_no_branch_they_sho
     agree(warm, both[1], [warm.extend([warm.start(PROMPTS[1])], [key])[0] for key in keys(8)])
 
 
+def test_equal_drafts_are_scored_once_and_each_has_scores_of_its_own(engine: LanguageEngine[Any]) -> None:
+    """Rollouts of a small proposal are often equal: half of what the model scored of them, it had scored."""
+    drafts = engine.extend([engine.start(prompt) for prompt in PROMPTS for _ in range(8)], keys(16), tokens=2)
+    drafts, starts = drafts * 2, [0] * 16 + [1] * 16
+    alone = [engine.score([draft], [start])[0] for draft, start in zip(drafts, starts, strict=True)]
+    work = Work()
+    together = engine.metered(work).score(drafts, starts)
+    different = {(draft.prompt, draft.tokens, start) for draft, start in zip(drafts, starts, strict=True)}
+    assert work.forwards == len(different) < len(drafts)
+    assert work.scored == sum(map(len, together)), "tokens that were given a score"
+    for scores, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(scores, other, atol=1e-5)
+    twins = next((i, j) for i in range(16) for j in range(i) if drafts[i] == drafts[j])
+    together[twins[0]][:] = 1.0
+    np.testing.assert_allclose(together[twins[1]], alone[twins[1]], atol=1e-5)
+
+
 def test_a_branch_loses_the_rows_that_are_given_up(engine: LanguageEngine[Any]) -> None:
     """The rows that stay go on in the branch; the slot goes with the last of them."""
     decoder = engine.backend.decoder

@@ -64,7 +64,8 @@ def test_a_score_from_some_token_on_is_the_end_of_the_whole_and_what_is_not_want
         assert part.tolist() == score[start:].tolist()
     wanted = [len(draft.tokens) - start for draft, start in zip(drafts, starts, strict=True)]
     assert 0 in wanted
-    assert len(fake.seen) - before == sum(count > 0 for count in wanted)
+    different = {(draft.tokens, start) for draft, start, count in zip(drafts, starts, wanted, strict=True) if count}
+    assert len(fake.seen) - before == len(different) < sum(count > 0 for count in wanted), "equal drafts are asked for once"
     assert {body["prompt_logprobs"] for _, body, _ in fake.seen[before:]} == {0}, "of the given tokens alone"
     assert work.scored == sum(wanted)
 
