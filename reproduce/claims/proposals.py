@@ -142,6 +142,7 @@ def of_time(seconds: Cell) -> Finding:
     """Whether every round of ETS-IS took less than the round of ETS before it."""
     ratios = np.array(seconds["ETS-IS"]) / np.array(seconds["ETS"])
     median, least, most = np.median(ratios), ratios.min(), ratios.max()
+    forwards, scored = seconds["forwards"], seconds["scored"]["ETS-IS"]
     return Finding(
         "ETS-IS saves time", "ETS, Table 1 (7.4 to 5.3 times the base's time)",
         f"tiny with rollouts of tiny-small, {TIMED.count} word problems, M = 8, K = 2; processor time, {ROUNDS} rounds in turn",
@@ -150,8 +151,8 @@ def of_time(seconds: Cell) -> Finding:
         **judged(
             bool(most < 0.8),
             "rollouts of the model that begin alike are evaluated once, those of the proposal are scored whole unless they are "
-            f"equal: {seconds['forwards']['ETS']:.0f} forwards of the model a problem by ETS; {seconds['forwards']['ETS-IS']:.0f} by "
-            f"ETS-IS, {seconds['scored']['ETS-IS']:.0f} scored tokens, and the proposal's",
+            f"equal: {forwards['ETS']:.0f} forwards of the model a problem by ETS; {forwards['ETS-IS']:.0f} by ETS-IS, "
+            f"{scored:.0f} scored tokens, and the proposal's",
             bool(most < 1),
         ),
     )  # fmt: skip
