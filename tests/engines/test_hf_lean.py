@@ -103,6 +103,30 @@ def test_a_step_that_is_wrong_is_not_taken(wrong: str, dtype: Any, model_folder:
         np.testing.assert_allclose(scores, known_logq(draft), atol=2e-5 if dtype == torch.float32 else 0.3)
 
 
+def test_parts_with_other_names_are_told_and_left_to_the_modules(model_folder: Path):
+    """A release of transformers may rename them."""
+    model, tokenizer = made(SHAPES["llama"](), model_folder)
+    for layer in model.model.layers:
+        layer.self_attn.factor = layer.self_attn.__dict__.pop("scaling")
+    forward = type(model.model.layers[0].self_attn).forward
+
+    def renamed(self: Any, *args: Any, **given: Any) -> Any:
+        self.scaling = self.factor
+        try:
+            return forward(self, *args, **given)
+        finally:
+            del self.scaling
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model.model.layers[0].self_attn), "forward", renamed)
+        engine = LanguageEngine(Weights(model, tokenizer, name="renamed"), Sampling(max_tokens=12))
+        assert engine.backend.network.lean is None
+        assert "scaling" in engine.backend.network.why["lean"]
+        drafts = drawn(engine)
+        for draft, scores in zip(drafts, engine.score(drafts), strict=True):
+            np.testing.assert_allclose(scores, known_logq(draft), atol=2e-5)
+
+
 class Louder(torch.nn.Module):
     """A part that somebody put in the place of another."""
 

@@ -122,7 +122,10 @@ class Network:
     def _try_sharing(self, texts: Texts) -> None:
         self.shares = True
         self.model.set_attn_implementation(NAME)
-        self.lean = lean_step(self.model)
+        try:
+            self.lean = lean_step(self.model)
+        except AttributeError as error:  # a release that names the parts of a layer in another way
+            self.why["lean"] = words(error)
         reason = try_rows(self, texts, share=True)
         if reason is not None and self.lean is not None:
             self.lean, self.why["lean"] = None, reason
