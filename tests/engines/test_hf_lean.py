@@ -151,7 +151,11 @@ def override(model: Any) -> None:
     model.model.norm.forward = lambda states: 2 * inner(states)
 
 
-@pytest.mark.parametrize("change", [hook, replace, override])
+def activate(model: Any) -> None:
+    model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
+
+
+@pytest.mark.parametrize("change", [hook, replace, override, activate])
 def test_what_somebody_added_to_a_model_is_not_left_out(change: Any, model_folder: Path):
     model, tokenizer = made(SHAPES["llama"](), model_folder)
     change(model)

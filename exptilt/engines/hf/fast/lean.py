@@ -90,13 +90,9 @@ class LeanStep:
 
 def lean_step(model: Any) -> LeanStep | None:
     """The step of a model all of whose modules are what a Llama-shaped model of transformers has, with no hooks; else None."""
-    kinds = llama_kinds(model)
-    leaves = {nn.Linear, PackedLinear, nn.Embedding, nn.SiLU, nn.ModuleList}
-    for module in model.modules():
-        silu = type(module).__name__ in ("SiLU", "SiLUActivation")
-        if hooked(module) or not (silu or type(module) in leaves or type(module) in kinds):
-            return None
-    return LeanStep(model)
+    kinds = {nn.Linear, PackedLinear, nn.Embedding, nn.ModuleList, *llama_kinds(model)}
+    plain = all(type(module) in kinds and not hooked(module) for module in model.modules())
+    return LeanStep(model) if plain else None
 
 
 def _turned(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

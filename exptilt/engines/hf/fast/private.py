@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -62,7 +63,7 @@ def llama_kinds(model: Any) -> frozenset[type]:
         return frozenset()
     home = sys.modules[type(model).__module__]
     parts = ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
-    return frozenset(getattr(home, name + part) for part in parts)
+    return frozenset(getattr(home, name + part) for part in parts) | {type(ACT2FN["silu"])}
 
 
 def writes(tensor: Tensor) -> int:
