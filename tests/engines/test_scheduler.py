@@ -304,13 +304,18 @@ def workers(name: str) -> int:
 def test_a_caller_interrupted_while_the_worker_starts_leaves_one_worker_at_most(begun: bool) -> None:
     """Ctrl-C came after the thread had begun and before it was noted: the next call began another, and both drove the batch."""
     drivers: set[int] = set()
-    batch = CountingBatch(before=lambda: drivers.add(threading.get_ident()))
+
+    def before() -> None:
+        drivers.add(threading.get_ident())
+        time.sleep(0.0002)  # a second worker would take its turn
+
+    batch = CountingBatch(before=before)
     scheduler = Scheduler(batch, max_rows=8)
     interrupt_start(begun, lambda: scheduler.run([Countdown(3)]))
-    for _ in range(3):
-        scheduler.run([Countdown(200) for _ in range(4)])
+    for _ in range(50):
+        scheduler.run([Countdown(5) for _ in range(4)])
     assert len(drivers) == 1
-    assert len(batch.finished) == 12
+    assert len(batch.finished) == 200
     scheduler.close()
 
 
