@@ -81,6 +81,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/guidance.py --questions 32 --cap 256 --block 64 --label guidance-tiny-256
 	$(BIN)/python bench/guidance.py --questions 64 --plain-questions 8 --flight 32 --label guidance-tiny-32
 	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/step.py
+	$(BIN)/python bench/equal_rows.py --temperatures 0.7 1
 	$(BIN)/python bench/many_prompts.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python -m bench.serve_load

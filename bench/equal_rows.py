@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 import exptilt as xt
@@ -68,7 +69,7 @@ def main() -> None:
                 table.append({"prompts": kind, "temperature": temperature, "rows": rows, **found})
                 share, tokens, speed = found.values()
                 print(f"{kind:8} {temperature:4g} {rows:5} {share:7.3f} {tokens:7} {speed:9.1f}", flush=True)
-    record(RESULTS / f"{options.label}.json", {**vars(options), "table": table})
+    record(RESULTS / f"{options.label}.json", {**vars(options), "model": Path(options.model).name, "table": table})
 
 
 if __name__ == "__main__":

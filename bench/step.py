@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def main() -> None:
             told = "{dtype:10}{rows:5}{modules:9.2f}{lean:8.2f}{ratio:7.2f}{from:7.2f}{to:6.2f}"
             print((told + "{products:10.2f}{attention:11.2f}{rest:7.2f}").format(**row), flush=True)
         engine.backend.close()
-    record(RESULTS / f"{options.label}.json", {**vars(options), "table": table})
+    record(RESULTS / f"{options.label}.json", {**vars(options), "model": Path(options.model).name, "table": table})
 
 
 if __name__ == "__main__":
