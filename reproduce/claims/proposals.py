@@ -37,6 +37,9 @@ PARAMETERS = {"tiny": 1_918_656, "tiny-small": 470_880}
 TIMED, ROUNDS = Problems(64, seed=53), 5
 
 
+CHAIN = xt.ETS(8, 2, 12, returns="chain", floor=1e-6)  # the published one
+
+
 def opened(stack: ExitStack, name: str, temperature: float) -> Any:
     return stack.enter_context(xt.load(name, max_tokens=96, temperature=temperature))
 
@@ -72,18 +75,18 @@ def answered(name: str | None) -> Cell:
         p = opened(stack, "tiny", 1.0)
         q = opened(stack, *PROPOSALS[name]) if name else None
         target = xt.Target(p, REWARD, BETA, proposal=q)
-        return PROBLEMS.answered(target, xt.ETS(8, 2, 12, returns="chain", floor=1e-6), draw)
+        return PROBLEMS.answered(target, CHAIN, draw)
 
 
 def timed() -> Cell:
     """Of ETS and of ETS-IS with tiny-small, in turn: seconds of processor time a problem, and what the model evaluated for it."""
     with ExitStack() as stack:
         p, q = opened(stack, "tiny", 1.0), opened(stack, "tiny-small", 1.0)
-        sampler, cell = xt.ETS(8, 2, 12, returns="chain", floor=1e-6), {"ETS": [], "ETS-IS": [], "forwards": {}, "scored": {}}
+        cell: Cell = {"ETS": [], "ETS-IS": [], "forwards": {}, "scored": {}}
         for _ in range(1 + ROUNDS):
             for name, target in (("ETS", xt.Target(p, REWARD, BETA)), ("ETS-IS", xt.Target(p, REWARD, BETA, proposal=q))):
                 began = time.process_time()
-                outcomes = [*xt.run(target, [*TIMED.answers], sampler, select=draw, seed=TIMED.seed, progress=False)]
+                outcomes = [*xt.run(target, [*TIMED.answers], CHAIN, select=draw, seed=TIMED.seed, progress=False)]
                 cell[name].append((time.process_time() - began) / TIMED.count)
                 work = [outcome.usage.reference for outcome in outcomes if outcome.usage]
                 cell["forwards"][name] = sum(each.forwards for each in work) / TIMED.count

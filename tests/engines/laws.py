@@ -1,4 +1,4 @@
-"""Draws against a law that is known exactly."""
+"""Draws against a law that is known exactly, and drafts against those that were drawn alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from exptilt.draft import Draft
+from exptilt.draft import Draft, known_logq
 
 
 def check_law(drafts: Sequence[Draft], law: Mapping[Any, float], name: Callable[[Draft], Any]) -> None:
@@ -32,3 +32,16 @@ def binomial_tail(count: int, n: int, probability: float) -> float:
     choices = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(n + 1)])
     mass = np.exp(choices + k * math.log(probability) + (n - k) * math.log1p(-probability))
     return 2 * min(float(mass[: count + 1].sum()), float(mass[count:].sum()))
+
+
+def prefixes(drafts: Sequence[Draft], start: int = 0) -> int:
+    """How many distinct prefixes the drafts have that were evaluated to draw the token after them."""
+    return len({(draft.prompt, draft.tokens[:n]) for draft in drafts for n in range(start, len(draft.tokens))})
+
+
+def agree(engine: Any, found: Sequence[Draft], alone: Sequence[Draft], *, atol: float = 1e-5) -> None:
+    """The same tokens, with the same log-probabilities, which are their scores as well."""
+    assert [draft.tokens for draft in found] == [draft.tokens for draft in alone]
+    for draft, other, scores in zip(found, alone, engine.score(found), strict=True):
+        np.testing.assert_allclose(known_logq(draft), known_logq(other), atol=atol)
+        np.testing.assert_allclose(known_logq(draft), scores, atol=atol)

@@ -13,13 +13,14 @@ pytest.importorskip("transformers")
 
 import torch
 
-from exptilt.draft import Draft, known_logq
 from exptilt.engines.distribution_torch import BLOCK, Laws, draw
 from exptilt.engines.hf.loading import read_weights
 from exptilt.engines.language import LanguageEngine
 from exptilt.engines.sampling import Sampling
 from exptilt.keys import Key
 from exptilt.usage import Work
+
+from .laws import agree, prefixes
 
 PROMPTS = ["a prompt with a beginning that is long enough for a trunk", "short"]
 
@@ -32,18 +33,6 @@ def engine(model_folder: Path) -> LanguageEngine[Any]:
 
 def keys(count: int, seed: int = 0) -> list[Key]:
     return [Key(seed, i) for i in range(count)]
-
-
-def prefixes(drafts: list[Draft], start: int = 0) -> int:
-    """How many distinct prefixes the drafts have that were evaluated to draw the token after them."""
-    return len({draft.tokens[:n] for draft in drafts for n in range(start, len(draft.tokens))})
-
-
-def agree(engine: Any, found: list[Draft], alone: list[Draft]) -> None:
-    assert [draft.tokens for draft in found] == [draft.tokens for draft in alone]
-    for draft, other, scores in zip(found, alone, engine.score(found), strict=True):
-        np.testing.assert_allclose(known_logq(draft), known_logq(other), atol=1e-5)
-        np.testing.assert_allclose(known_logq(draft), scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -17,6 +17,7 @@ from exptilt.engines.hf.fast import lean  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.keys import Key  # noqa: E402
+from tests.engines.test_hf_fast import differences  # noqa: E402
 
 PROMPTS = ["a prompt with a beginning that is long enough for a trunk", "a prompt with a beginning that differs", "short"]
 SMALL = {
@@ -162,12 +163,7 @@ def test_what_somebody_added_to_a_model_is_not_left_out(change: Any, model_folde
     engine = LanguageEngine(Weights(model, tokenizer, name="changed"), Sampling(max_tokens=12))
     assert engine.backend.network.lean is None
     assert engine.backend.network.why == {}, "not even tried"
-    for draft in drawn(engine):
-        prompt = engine.prompt_tokens(draft.prompt)
-        with torch.inference_mode():
-            law = model(torch.tensor([[*prompt, *draft.tokens]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        whole = law.gather(-1, torch.tensor(draft.tokens)[:, None])[:, 0]
-        np.testing.assert_allclose(whole, known_logq(draft), atol=2e-5)
+    assert differences(engine, model, drawn(engine)) < 2e-5
 
 
 def test_models_of_other_shapes_and_slow_ones_have_none(model_folder: Path):

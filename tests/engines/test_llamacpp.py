@@ -33,7 +33,7 @@ from exptilt.serve.room import Room, room_of  # noqa: E402
 from exptilt.usage import Work  # noqa: E402
 
 from .gguf_tiny import TINY, tiny_gguf, write_gguf  # noqa: E402
-from .laws import check_law  # noqa: E402
+from .laws import agree, check_law, prefixes  # noqa: E402
 
 QUESTIONS = [
     "Tom has 3 apples and buys 4 more. How many apples does Tom have?",
@@ -237,17 +237,6 @@ def test_an_error_of_llamacpp_reaches_the_caller_and_leaves_room(fresh: Language
 # ----------------------------------------------------------------------------------------------------------- branches
 
 
-def prefixes(drafts: list[Draft], start: int = 0) -> int:
-    """How many distinct prefixes the drafts have that were evaluated to draw the token after them."""
-    return len({(draft.prompt, draft.tokens[:n]) for draft in drafts for n in range(start, len(draft.tokens))})
-
-
-def agree(found: list[Draft], alone: list[Draft]) -> None:
-    assert [draft.tokens for draft in found] == [draft.tokens for draft in alone]
-    for draft, other in zip(found, alone, strict=True):
-        np.testing.assert_allclose(logq(draft), logq(other), atol=2e-5)
-
-
 @pytest.mark.parametrize("prompt", [PROMPTS[0], PROMPTS[3]])
 def test_equal_rows_are_one_forward_and_draw_as_if_alone(fresh: LanguageEngine[Any], prompt: str):
     """Evaluated twice, or parted late, they would cost more than their distinct prefixes; parted wrongly, scores would differ."""
@@ -255,9 +244,7 @@ def test_equal_rows_are_one_forward_and_draw_as_if_alone(fresh: LanguageEngine[A
     work = Work()
     together = law.metered(work).extend([law.start(prompt)] * 24, keys(24))
     assert work.forwards == 1 + prefixes(together) < work.generated, "and one to read the prompt"
-    agree(together, [law.extend([law.start(prompt)], [key])[0] for key in keys(24)])
-    for draft, scores in zip(together, law.score(together), strict=True):
-        np.testing.assert_allclose(scores, logq(draft), atol=2e-5)
+    agree(law, together, [law.extend([law.start(prompt)], [key])[0] for key in keys(24)], atol=2e-5)
 
 
 def test_rows_of_several_candidates_laws_and_prompts_share_no_branch_they_should_not(fresh: LanguageEngine[Any]):
@@ -270,12 +257,12 @@ def test_rows_of_several_candidates_laws_and_prompts_share_no_branch_they_should
     work = Work()
     rolled = law.metered(work).extend(going, seeds)
     assert work.forwards == prefixes(rolled, start=3) < work.generated, "their beginnings are known"
-    agree(rolled, [law.extend([draft], [key])[0] for draft, key in zip(going, seeds, strict=True)])
+    agree(law, rolled, [law.extend([draft], [key])[0] for draft, key in zip(going, seeds, strict=True)], atol=2e-5)
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(each.extend, starts, keys(8)) for each in (law, warm)]
         cold, hot = (each.result() for each in both)
     assert cold != hot
-    agree(hot, [warm.extend([start], [key])[0] for start, key in zip(starts, keys(8), strict=True)])
+    agree(warm, hot, [warm.extend([start], [key])[0] for start, key in zip(starts, keys(8), strict=True)], atol=2e-5)
 
 
 def test_a_branch_loses_the_rows_that_are_given_up(fresh: LanguageEngine[Any]):

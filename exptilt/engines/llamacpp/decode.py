@@ -118,8 +118,8 @@ class Decoder:
     def step(self) -> list[AnyRow]:
         """Draw one token of each drawn row, measure tokens of rated ones; rows that are done leave and are returned."""
         self._admit()
-        growing = [branch for branch in self.branches if branch.drawn]
-        feeds = [self._feed(branch.sequence, [branch.drawn[0].last]) for branch in growing]
+        growing = [(branch.sequence, rows) for branch in self.branches if (rows := branch.drawn)]
+        feeds = [self._feed(sequence, [rows[0].last]) for sequence, rows in growing]
         room = OUTPUTS - len(feeds)
         rated: list[Measured] = []
         for branch in self.branches:
@@ -129,7 +129,7 @@ class Decoder:
                     feeds.append(self._feed(branch.sequence, row.next(room)))
                     room -= len(feeds[-1].tokens)
         logits = self.network.evaluate(feeds)
-        self._draw([branch.drawn for branch in growing], logits[: len(growing)])
+        self._draw([rows for _, rows in growing], logits[: len(growing)])
         ends = np.cumsum([len(feed.tokens) for feed in feeds])
         for row, end, feed in zip(rated, ends[len(growing) :], feeds[len(growing) :], strict=True):
             row.take(logits[end - len(feed.tokens) : end])
