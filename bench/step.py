@@ -63,22 +63,20 @@ def parts(network: Any, slots: Any, rows: int, steps: int) -> dict[str, float]:
     """Products and attention of a step, by themselves."""
     lean = network.lean
     states = torch.randn(round_up(rows), lean.embedding.shape[1], dtype=lean.embedding.dtype)
+    attended = lean.heads * lean.size
 
     def products() -> None:
         for layer in lean.layers:
-            layer.key(states)
-            layer.value(states)
-            layer.output(layer.query(states))
-            layer.down(layer.gate(states) * layer.up(states))
+            layer.output(layer.read(states)[:, :attended].contiguous())
+            gate, up = layer.gates(states).chunk(2, -1)
+            layer.down(gate * up)
         lean.head(states)
 
     shared, hidden = slots.shared(), slots.inputs(1)["attention_mask"]
     columns = slice(slots.begin, slots.end + 1)
     keys = [layer.keys[:rows, :, columns] for layer in slots.layers]
     values = [layer.values[:rows, :, columns] for layer in slots.layers]
-    query = torch.randn(
-        rows, lean.layers[0].query(states).shape[1] // lean.layers[0].size, lean.layers[0].size, dtype=states.dtype
-    )
+    query = torch.randn(rows, lean.heads, lean.size, dtype=states.dtype)
 
     def attention() -> None:
         for number, (key, value) in enumerate(zip(keys, values, strict=True)):

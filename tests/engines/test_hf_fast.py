@@ -21,7 +21,7 @@ from torch import Tensor, nn  # noqa: E402
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.engines.hf import Weights  # noqa: E402
 from exptilt.engines.hf.fast import SWITCH, private  # noqa: E402
-from exptilt.engines.hf.fast.linear import PackedLinear, pack, unpack_read  # noqa: E402
+from exptilt.engines.hf.fast.linear import PackedLinear, PartLinear, join, pack, unpack_read  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.loading import load  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
@@ -149,6 +149,57 @@ def test_a_layer_whose_weight_was_read_is_dense_again(model_folder: Path):
         assert packed(model) == whole - 3 * len(model.model.layers)
     assert type(model.model.layers[0].self_attn.q_proj.base) is nn.Linear
     assert torch.equal(model.model.layers[0].self_attn.q_proj.base.weight, weight)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_joined_layers_are_one_product_and_still_layers(bias: bool):
+    torch.manual_seed(0)
+    module = nn.ModuleDict({name: nn.Linear(24, size, bias=bias) for name, size in (("a", 40), ("b", 8), ("c", 16))})
+    plain = copy.deepcopy(module)
+    pack(module)
+    if not packed(module):
+        pytest.skip("oneDNN is missing")
+    join(module, "abc")
+    assert len({part.joint for part in module.values() if isinstance(part, PartLinear)}) == 1
+    one, other = torch.randn(3, 5, 24), torch.randn(3, 5, 24)
+    with torch.inference_mode():
+        asked = [("a", one), ("b", one), ("c", one), ("b", one), ("b", one), ("a", other), ("c", one), ("c", other), ("a", other)]
+        for name, states in asked:
+            torch.testing.assert_close(module[name](states), plain[name](states), atol=1e-5, rtol=0)
+        for name in "abc":
+            module[name](one)
+            assert torch.equal(module[name].weight, plain[name].weight)
+            if bias:
+                assert torch.equal(module[name].bias, plain[name].bias)
+            else:
+                assert module[name].bias is None
+            assert (module[name].in_features, module[name].out_features) == (24, plain[name].out_features)
+    assert copy.deepcopy(module)["a"] is module["a"]
+
+
+def test_layers_that_cannot_be_joined_stay():
+    module = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 4, bias=False), "c": nn.Linear(8, 4)})
+    before = dict(module.items())
+    join(module, "ac")  # not packed
+    pack(module)
+    of_pack = dict(module.items())
+    join(module, "ab")  # one has a bias
+    assert dict(module.items()) == of_pack
+    assert packed(module) in (0, 3)
+    assert packed(module) == 0 or before != of_pack
+
+
+def test_a_model_for_which_there_is_a_lean_step_has_joined_layers_held_once():
+    with load("tiny", max_tokens=12) as engine:
+        weights: Any = engine
+        model, lean = weights.backend.model, weights.backend.network.lean
+        assert lean is not None
+        parts = [module for module in model.modules() if isinstance(module, PartLinear)]
+        if not packed(model):
+            pytest.skip("oneDNN is missing")
+        assert len(parts) == 5 * len(model.model.layers)
+        assert len({part.joint for part in parts}) == 2 * len(model.model.layers)
+        assert all(part.joint._read is None and not part.joint._found for part in parts), "nothing is kept of the trial"
 
 
 def test_a_model_of_ones_own_is_not_held_twice(model_folder: Path):

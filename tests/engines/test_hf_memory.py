@@ -61,17 +61,18 @@ def keys(count: int, seed: int = 0) -> list[Key]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("parted", [False, True])
+@pytest.mark.parametrize("way", ["alike", "rooted", "parted"])
 def test_rows_that_share_trunks_draw_from_the_models_own_law(
-    name: str, parted: bool, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, way: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Families of several sizes, of which some have trunks; every logq is that of the whole text read at once."""
-    if parted:  # wherever rows or trunks differ, and with a root for what prompts share
+    if way != "alike":  # a root for what prompts share
         monkeypatch.setattr("exptilt.engines.hf.fast.trunks.LEAST_ROOT", 8)
+    if way == "parted":  # wherever rows or trunks differ
         monkeypatch.setattr("exptilt.engines.hf.slots.EXTRA_OWN", 0)
         monkeypatch.setattr("exptilt.engines.hf.fast.trunks.EXTRA_TRUNK", 0)
     seen, shared = [], Trunks.shared
-    monkeypatch.setattr(Trunks, "shared", lambda *args: seen.append(shared(*args)) or seen[-1])
+    monkeypatch.setattr(Trunks, "shared", lambda *args, **given: seen.append(shared(*args, **given)) or seen[-1])
     torch.manual_seed(1)
     model = transformers.AutoModelForCausalLM.from_config(MODELS[name]()).eval()
     plain = transformers.AutoModelForCausalLM.from_config(MODELS[name]()).eval()
@@ -91,9 +92,10 @@ def test_rows_that_share_trunks_draw_from_the_models_own_law(
         assert draft.logq is not None
         np.testing.assert_allclose(draft.logq, own.numpy(), atol=2e-5)
     if name not in WINDOWED:
-        assert (max(len(each.own) for each in seen) > 1) == parted
-        assert (max(len(each.trunks) for each in seen) > 1) == parted
-        assert max(len(each.levels) for each in seen) == (2 if parted else 1)
+        assert (max(len(each.own) for each in seen) > 1) == (way == "parted")
+        assert (max(len(each.trunks) for each in seen) > 1) == (way == "parted")
+        assert max(len(each.tiers or each.levels) for each in seen) == (1 if way == "alike" else 2)
+        assert all(each.tiers is not None for each in seen) == (way != "parted")
 
 
 def test_a_rollout_step_holds_its_beginning_once(model_folder: Path):
@@ -233,14 +235,22 @@ def test_trunks_reuse_places_and_grow():
     assert trunks.find((*long, 50, 51)) == 0
     trunks.hold(0, 1)
     shared = trunks.shared([1, 0, None], [(slice(0, 3), 0)])
-    (part,) = shared.trunks
+    assert shared.tiers is not None
+    (tier,) = shared.tiers
+    part = tier.trunks
     pair = part.layers[0]
     assert pair is not None
     assert pair[0][1, 0, :50, 0].tolist() == marks(states(long), 50)
     assert (part.hidden == 0).sum(dim=-1).flatten().tolist() == [51, 50]
-    ((stands, bare),) = shared.levels
-    assert part.members.flatten()[stands[:2]].tolist() == [0, 1]
-    assert bare.flatten().isinf().tolist() == [False, False, True]
+    assert part.members.flatten()[tier.stands[:2]].tolist() == [0, 1]
+    assert tier.bare is not None
+    assert tier.bare.flatten().tolist() == [False, False, True]
+    assert not tier.alone
+    for places, alone in (([1, 1], True), ([1, None], False)):
+        tiers = trunks.shared(places, [(slice(0, 2), 0)]).tiers
+        assert tiers is not None
+        assert [each.alone for each in tiers] == [alone]
+        assert (tiers[0].bare is None) == alone
 
 
 def test_prompts_that_share_a_long_beginning_stand_on_one_root(monkeypatch: pytest.MonkeyPatch):
@@ -260,11 +270,18 @@ def test_prompts_that_share_a_long_beginning_stand_on_one_root(monkeypatch: pyte
         trunks.hold(leaf, 2)
     assert trunks.root(prompts[2], [], states(prompts[2])) == root  # though it shares two tokens more with their trunks
     shared = trunks.shared([leaves[0], leaves[0], leaves[1], leaves[1], None], [(slice(0, 5), 0)])
-    assert [len(part.members) for part in shared.trunks] == [1, 2]  # the root alone, and what stands on it
-    assert shared.trunks[0].members.tolist() == [[0, 1, 2, 3]]
-    held = shared.trunks[1].layers[0]
+    assert shared.tiers is not None
+    leaf, root_tier = shared.tiers
+    assert root_tier.trunks.members.tolist() == [[0, 1, 2, 3]]
+    assert leaf.trunks.members.tolist() == [[0, 1], [2, 3]]
+    held = leaf.trunks.layers[0]
     assert held is not None
     assert held[0][0, 0, :, 0].tolist() == marks(states(prompts[0]), 223)[200:]
+    assert [tier.bare is not None and tier.bare.flatten().tolist() for tier in shared.tiers] == [[False] * 4 + [True]] * 2
+    own = [(slice(0, 2), 0), (slice(2, 5), 0)]  # rows of unlike length
+    shared = trunks.shared([leaves[0], leaves[0], leaves[1], leaves[1], None], own)
+    assert shared.tiers is None
+    assert [len(part.members) for part in shared.trunks] == [1, 2]  # the root alone, and what stands on it
     assert [bare.flatten().isinf().tolist() for _, bare in shared.levels] == [[False] * 4 + [True]] * 2
     trunks.hold(leaves[0], -2)
     trunks.tidy()

@@ -241,7 +241,8 @@ class Slots:
         """What `attention.sharing` must know of the rows in the next step; None where they share nothing."""
         if self.trunks is not None and self._shared is None:
             runs = parts([[self.end + 1 - start] for start in self.starts], EXTRA_OWN)
-            self._shared = self.trunks.shared(self._trunk_of, [(run, min(self.starts[run]) - self.begin) for run in runs])
+            own = [(run, min(self.starts[run]) - self.begin) for run in runs]
+            self._shared = self.trunks.shared(self._trunk_of, own, even=len(set(self.starts)) == 1)
         return self._shared
 
     def skipped(self, trunk: int | None) -> int:

@@ -1,10 +1,12 @@
 """Attention of rows that decode, over prefixes that several of them share: read once for all rows, not once for each.
 
 A row's keys are in several tensors: *trunks* (`trunks.Trunks`), prefixes it shares with other rows, and columns of its
-own. For each, the weighted values and their total are computed and then combined into one softmax, so the result is
-that of ordinary attention. Products over a trunk are matrix by matrix, where ordinary decoding has matrix by
-vector for each row: that, and not reading the trunk again for each row, is the gain; grouped heads are multiplied without a
-copy of the keys for each query head.
+own. Products over a trunk are matrix by matrix, where ordinary decoding has matrix by vector for each row: that, and not reading
+the trunk again for each row, is the gain; grouped heads are multiplied without a copy of the keys for each query head.
+
+Where rows and trunks are about alike, the scores of a row stand side by side and have one softmax (`Tier`): that is few calls,
+which take longer than their sums where rows are few. Otherwise the weighted values and their total are computed for each run of
+rows and each part of the trunks, and then combined, so that little is padded. Both are ordinary attention, up to rounding.
 
 transformers calls `attend` instead of its own attention, and everything else of a model is left to transformers.
 """
@@ -44,6 +46,38 @@ class TrunkPart:
 
 
 @dataclass(frozen=True)
+class Tier:
+    """The first trunk of every row, or the second, where these are about alike.
+
+    trunks: with their rows at this level.
+    stands: int64 [rows], where each row stands among their members.
+    bare: bool [rows, 1, 1, 1], the rows without such a trunk, which stand anywhere; None where every row has one.
+    alone: whether it is one trunk, whose members are all rows in their order.
+    """
+
+    trunks: TrunkPart
+    stands: Tensor
+    bare: Tensor | None
+    alone: bool
+
+    def gathered(self, states: Tensor) -> Tensor:
+        """What the rows have [rows, key heads, group, n], by trunk and key head: [trunks · key heads, most · group, n]."""
+        _, kept, group, width = states.shape
+        if self.alone:
+            return states.transpose(0, 1).reshape(kept, -1, width)
+        of_members = states[self.trunks.members].transpose(1, 2)
+        return of_members.reshape(-1, of_members.shape[2] * group, width)
+
+    def scattered(self, found: Tensor, kept: int, group: int, without: float) -> Tensor:
+        """The way back: [rows, key heads, group, n]. without: what rows without such a trunk get."""
+        if self.alone:
+            return found.view(kept, -1, group, found.shape[-1]).transpose(0, 1)
+        trunks, most = self.trunks.members.shape
+        of_rows = found.view(trunks, kept, most, group, -1).transpose(1, 2).flatten(0, 1)[self.stands]
+        return of_rows if self.bare is None else of_rows.masked_fill_(self.bare, without)
+
+
+@dataclass(frozen=True)
 class Shared:
     """What `attend` must know of the rows in one step.
 
@@ -51,11 +85,15 @@ class Shared:
     trunks: the parts of the trunks.
     levels: of each row's first trunk, then of its second: int64 [rows], where the row stands among the members of all parts, and
         float32 [rows, 1, 1, 1], -inf for rows without such a trunk, else 0.
+    tiers: the trunks of each level where rows and trunks are about alike, and trunks and levels are not needed; else None.
+    even: whether the own columns of all rows begin together, so that none is hidden.
     """
 
     own: Sequence[tuple[slice, int]]
     trunks: Sequence[TrunkPart]
     levels: Sequence[tuple[Tensor, Tensor]]
+    tiers: Sequence[Tier] | None = None
+    even: bool = False
 
 
 _rows: ContextVar[Shared | None] = ContextVar("_rows", default=None)  # of the step under way
@@ -112,7 +150,10 @@ def attend_shared(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, sha
     layer: its number.
     """
     rows, heads, _ = query.shape
-    queries = query.view(rows, key.shape[1], heads // key.shape[1], -1)
+    queries = query.reshape(rows, key.shape[1], heads // key.shape[1], -1)
+    if shared.tiers is not None:
+        mask = None if shared.even else hidden
+        return _side_by_side(queries, key, value, mask, shared.tiers, layer).view(rows, heads, -1)
     own = [_weigh(queries[run], key[run, :, skip:], value[run, :, skip:], hidden[run, ..., skip:]) for run, skip in shared.own]
     size = value.shape[-1]
     mixed, total, most = _joined(own).split([size, 1, 1], -1)
@@ -126,6 +167,29 @@ def attend_shared(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, sha
         mixed, total = mixed * share + over_mixed * over_share, total * share + over_total * over_share
         most = greatest
     return (mixed / total).to(query.dtype).view(rows, heads, size)
+
+
+def _side_by_side(
+    queries: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None, tiers: Sequence[Tier], layer: int
+) -> Tensor:
+    """Attention of queries [rows, key heads, group, size] with one softmax over own columns and trunks."""
+    rows, kept, group, size = queries.shape
+    own = torch.bmm(queries.reshape(-1, group, size), key.flatten(0, 1).transpose(1, 2)).view(rows, kept, group, -1)
+    scores, pairs = [own if hidden is None else own + hidden], []
+    for tier in tiers:
+        pair = tier.trunks.layers[layer]
+        assert pair is not None  # every layer keeps key-values where trunks are shared
+        pairs.append([states.flatten(0, 1) for states in pair])
+        over = torch.bmm(tier.gathered(queries), pairs[-1][0].transpose(1, 2))
+        if not tier.alone:  # one trunk has no padding
+            over = over.view(len(tier.trunks.members), -1, over.shape[-1]) + tier.trunks.hidden[:, 0]
+        scores.append(tier.scattered(over, kept, group, -math.inf))
+    weights = torch.softmax(torch.cat(scores, -1), -1, dtype=torch.float32).to(value.dtype)
+    mine, *others = weights.split([each.shape[-1] for each in scores], -1)
+    mixed = torch.bmm(mine.reshape(rows * kept, group, -1), value.flatten(0, 1)).view(rows, kept, group, -1)
+    for tier, other, (_, values) in zip(tiers, others, pairs, strict=True):
+        mixed = mixed + tier.scattered(torch.bmm(tier.gathered(other), values), kept, group, 0.0)
+    return mixed.contiguous()
 
 
 def _weigh(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ instead of 35 to 45 at the shapes of a 135M model with 64 rows (docs/log/speed.m
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +39,75 @@ class PackedLinear(nn.Module):
         return self  # nothing in it changes, and the packed weight has no storage that could be copied
 
     def forward(self, states: Tensor) -> Tensor:
-        flat = states.reshape(-1, states.shape[-1])
-        rows = len(flat)
-        missing = round_up(rows) - rows
-        padded = functional.pad(flat, (0, 0, 0, missing)) if missing else flat
-        products = product(padded, self.packed, self.bias)
-        return products[:rows].view(*states.shape[:-1], -1)
+        return multiplied(states, self.packed, self.bias)
+
+
+class Joint:
+    """The product of several packed layers that read the same states, as one: their outputs side by side.
+
+    It takes the place of the layers' own weights, so nothing is held twice.
+    """
+
+    def __init__(self, linears: Sequence[PackedLinear]) -> None:
+        self.sizes = [linear.out_features for linear in linears]
+        self.packed = packed(torch.cat([linear.packed.to_dense() for linear in linears]))
+        biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+        self.bias = torch.cat(biases) if biases else None
+        self._read: Tensor | None = None
+        self._found: dict[int, Tensor] = {}  # outputs for the states that were read last, until they are taken
+
+    def take(self, number: int, states: Tensor) -> Tensor:
+        """The output of one of the layers; the first that is asked for computes all, for the very same states."""
+        if states is not self._read or number not in self._found:
+            self._found = dict(enumerate(multiplied(states, self.packed, self.bias).split(self.sizes, -1)))
+        self._read = states
+        output = self._found.pop(number)
+        if not self._found:
+            self._read = None
+        return output
+
+
+class PartLinear(nn.Module):
+    """One of the layers of a `Joint`, for code that calls them one by one."""
+
+    def __init__(self, joint: Joint, number: int, in_features: int) -> None:
+        super().__init__()
+        self.joint, self.number = joint, number
+        self.in_features, self.out_features = in_features, joint.sizes[number]
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight [out, in] as it was: a copy."""
+        return self.joint.packed.to_dense().split(self.joint.sizes)[self.number].clone()
+
+    @property
+    def bias(self) -> Tensor | None:
+        return None if self.joint.bias is None else self.joint.bias.split(self.joint.sizes)[self.number]
+
+    def __deepcopy__(self, memo: object) -> PartLinear:
+        return self  # as of `PackedLinear`
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.joint.take(self.number, states)
+
+
+@torch.inference_mode()
+def join(module: nn.Module, names: Sequence[str]) -> None:
+    """Make one product of packed layers of a module that read the same states, in place; other layers stay as they are."""
+    linears = [getattr(module, name) for name in names]
+    if all(isinstance(linear, PackedLinear) for linear in linears) and len({linear.bias is None for linear in linears}) == 1:
+        joint = Joint(linears)
+        for number, (name, linear) in enumerate(zip(names, linears, strict=True)):
+            setattr(module, name, PartLinear(joint, number, linear.in_features))
+
+
+def multiplied(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """States [..., in] times a packed weight, plus bias, in a number of rows that comes again."""
+    flat = states.reshape(-1, states.shape[-1])
+    rows = len(flat)
+    missing = round_up(rows) - rows
+    padded = functional.pad(flat, (0, 0, 0, missing)) if missing else flat
+    return product(padded, weight, bias)[:rows].view(*states.shape[:-1], -1)
 
 
 def round_up(rows: int) -> int:

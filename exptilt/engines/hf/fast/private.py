@@ -48,7 +48,7 @@ def packed(weight: Tensor) -> Tensor:
 
 def product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """states [rows, in] times a packed weight, plus bias: [rows, out]."""
-    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.default(states, weight, bias, "none", [], "")
 
 
 def hooked(module: nn.Module) -> bool:

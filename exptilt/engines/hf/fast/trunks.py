@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exptilt.engines.hf.fast.attention import Shared, TrunkPart
+from exptilt.engines.hf.fast.attention import Shared, Tier, TrunkPart
 from exptilt.engines.hf.fast.parts import parts
 from exptilt.engines.hf.memory import zeros
 from exptilt.engines.hf.prefixes import KeyValues, Layers, common_length
@@ -99,12 +99,14 @@ class Trunks:
         """Free the slots that no row uses: their rows left, or memory was too short when they joined."""
         self.held = [trunk if trunk is not None and trunk.rows else None for trunk in self.held]
 
-    def shared(self, slots: Sequence[int | None], own: Sequence[tuple[slice, int]]) -> Shared:
-        """What `attend` needs of rows on the trunks in these slots. own: as in `Shared`.
+    def shared(self, slots: Sequence[int | None], own: Sequence[tuple[slice, int]], even: bool = False) -> Shared:
+        """What `attend` needs of rows on the trunks in these slots. own, even: as in `Shared`.
 
         Free slots within a part are included, without rows: leaving them out would mean copying the others.
         """
         chains = [self._chain(slot) for slot in slots]
+        if len(own) == 1 and own[0][0] == slice(0, len(slots)) and (tiers := self._tiers(chains)) is not None:
+            return Shared(own, [], [], tiers, even)
         groups: list[list[tuple[int, int]]] = [[] for _ in range(max((max(chain) for chain in chains if chain), default=-1) + 1)]
         for row, chain in enumerate(chains):
             for level, slot in enumerate(chain):
@@ -128,6 +130,34 @@ class Trunks:
             hidden = torch.where(bare, -math.inf, 0.0)[:, None, None, None]
             levels.append((torch.tensor(stands, dtype=torch.int64, device=self.device), hidden))
         return Shared(own, found, levels)
+
+    def _tiers(self, chains: Sequence[Sequence[int]]) -> list[Tier] | None:
+        """The first trunks of all rows, and the second; None where those of a level are better parted."""
+        tiers: list[Tier] = []
+        for level in range(max(map(len, chains), default=0)):
+            tier = self._tier([chain[level] if len(chain) > level else None for chain in chains])
+            if tier is None:
+                return None
+            tiers.append(tier)
+        return tiers
+
+    def _tier(self, slots: Sequence[int | None]) -> Tier | None:
+        """The trunks in these slots, one for each row."""
+        used = [slot for slot in slots if slot is not None]
+        run = slice(min(used), max(used) + 1)
+        groups: list[list[int]] = [[] for _ in range(run.start, run.stop)]
+        for row, slot in enumerate(slots):
+            if slot is not None:
+                groups[slot - run.start].append(row)
+        columns = [self._at(slot).columns if group else 0 for slot, group in enumerate(groups, run.start)]
+        if len(parts([*zip(map(len, groups), columns, strict=True)], EXTRA_TRUNK)) > 1:
+            return None
+        part = self._part(run, groups, max(columns))
+        most = part.members.shape[1]
+        where = {row: number * most + index for number, group in enumerate(groups) for index, row in enumerate(group)}
+        stands = torch.tensor([where.get(row, 0) for row in range(len(slots))], dtype=torch.int64, device=self.device)
+        bare = torch.tensor([slot is None for slot in slots], device=self.device)[:, None, None, None] if None in slots else None
+        return Tier(part, stands, bare, alone=groups == [[*range(len(slots))]])
 
     def _part(self, run: slice, groups: Sequence[list[int]], longest: int) -> TrunkPart:
         """The trunks of a run of slots, whose rows are `groups`."""
