@@ -129,8 +129,9 @@ class Admission(Generic[Row]):
         fits = self.max_memory is None or self.held + call.sizes[call.waiting[0]] <= self.max_memory
         return fits and len(self.owner) < self.max_rows
 
-    def finish(self, rows: Iterable[Row]) -> None:
-        """Note rows that have left the batch because they are done; a call whose last row this was is done."""
+    def finish(self, rows: Iterable[Row]) -> int:
+        """Note rows that have left the batch because they are done; returns how many calls are done with them."""
+        done = 0
         for row in rows:
             call = self.owner.pop(row, None)
             if call is not None:
@@ -139,6 +140,8 @@ class Admission(Generic[Row]):
                 if not call.left:
                     self.begun.discard(call)
                     call.done.set()
+                    done += 1
+        return done
 
     def drop(self, call: Call[Row]) -> None:
         """Give up a call. Those of its rows that are in the batch leave it at the next turn, before others join."""

@@ -6,12 +6,15 @@ own rows are done, whatever the others do. The worker exists only while there is
 condition when nothing is to be done, and ends after `linger` seconds of that, or with the program. A forked process starts a
 worker of its own, unless the fork came in the middle of work: then calls there raise ModelError.
 
-Which of the waiting rows join, and when, is decided in `exptilt.engines.admission`.
+Which of the waiting rows join, and when, is decided in `exptilt.engines.admission`. Where a step was the last of several calls
+and leaves the batch empty, their callers are about to come back: they are waited for, as long as the step took and PAUSE at most,
+so that they go on together and not one after the other.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,6 +26,7 @@ from exptilt.errors import Cancelled, ExptiltError, ModelError
 
 Result = TypeVar("Result")
 
+PAUSE = 0.005  # seconds
 ROWS_MEMORY = 2**32  # bytes that the key-values of rows in flight may take, by default
 
 
@@ -78,12 +82,13 @@ class Scheduler(Generic[Row]):
         size: Callable[[Row], int] | None = None,
         name: str = "engine",
         linger: float = 1.0,
+        pause: float = PAUSE,
     ) -> None:
         if (max_memory is None) != (size is None):
             raise ValueError(f"max_memory={max_memory} and size={size}: give both or neither, a cap needs a measure")
         self.batch = batch
         self.name = name
-        self.linger = linger
+        self.linger, self.pause = linger, pause
         self._size = size
         self._lock = threading.RLock()  # guards everything below
         self._changed = threading.Condition(self._lock)
@@ -173,7 +178,8 @@ class Scheduler(Generic[Row]):
 
     def _work(self) -> None:
         finished: Sequence[Row] = ()
-        while (turn := self._next_turn(finished)) is not None:
+        took = 0.0
+        while (turn := self._next_turn(finished, took)) is not None:
             dropped, errand, joining = turn
             if errand is not None:
                 self._run(errand)
@@ -181,17 +187,20 @@ class Scheduler(Generic[Row]):
                 self._leave(dropped)
             if joining:
                 self._join(joining)
+            begun = time.monotonic()
             finished = self._step() if self.admission.owner else ()
+            took = time.monotonic() - begun
 
-    def _next_turn(self, finished: Sequence[Row]) -> tuple[list[Row], _Errand | None, list[Row]] | None:
+    def _next_turn(self, finished: Sequence[Row], took: float) -> tuple[list[Row], _Errand | None, list[Row]] | None:
         """Wait for work; returns rows to drop, a function to run and rows to take in, or None to end.
 
         finished: rows that have left the batch in the last step.
+        took: the seconds of that step.
         """
         with self._lock:
             if self._worker is not threading.current_thread():
                 return None
-            self.admission.finish(finished)
+            self._gather(self.admission.finish(finished), min(took, self.pause))
             while self._idle():
                 if self._closed or (not self._changed.wait(self.linger) and self._idle()):
                     self._worker = None
@@ -199,6 +208,16 @@ class Scheduler(Generic[Row]):
             self._drop_cancelled()
             errand = self._errands.popleft() if self._errands else None
             return self.admission.take_dropped(), errand, self.admission.admit()
+
+    def _gather(self, calls: int, seconds: float) -> None:
+        """Wait for the callers of so many calls that are done, where several left the batch empty together."""
+        until = time.monotonic() + seconds
+        while (
+            calls > 1 and not self.admission.owner and len(self.admission.queue) < calls and not (self._errands or self._closed)
+        ):
+            left = until - time.monotonic()
+            if left <= 0 or not self._changed.wait(left):
+                return
 
     def _idle(self) -> bool:
         return self._ended or (self.admission.idle() and not self._errands)

@@ -97,6 +97,35 @@ def test_a_call_returns_when_its_own_rows_are_done():
     long.join()
 
 
+def test_callers_whose_rows_end_together_go_on_together():
+    """Where the first to come back went on alone, all others would be a step behind, for ever."""
+    batch = CountingBatch(before=lambda: time.sleep(0.2))
+    scheduler = Scheduler(batch, max_rows=8, pause=10.0)
+    begin = threading.Barrier(3)
+
+    def rounds() -> None:
+        begin.wait()
+        for _ in range(6):
+            scheduler.run([Countdown(1)])
+
+    threads = [in_thread(rounds)[0] for _ in range(3)]
+    for thread in threads:
+        thread.join()
+    assert len(batch.held) <= 8, "6 rounds, and one or two until all had begun"
+
+
+def test_callers_that_do_not_come_back_are_not_waited_for():
+    batch = CountingBatch()
+    scheduler = Scheduler(batch, max_rows=8, pause=10.0)
+    begun = time.monotonic()
+    threads = [in_thread(lambda: scheduler.run([Countdown(3)]))[0] for _ in range(3)]
+    for thread in threads:
+        thread.join()
+    scheduler.run([Countdown(1)])
+    scheduler.call(lambda: None)
+    assert time.monotonic() - begun < 5, "as long as a step took, at most"
+
+
 def test_the_cap_on_rows_in_flight_holds_and_every_row_is_served():
     batch = CountingBatch()
     rows = [Countdown(1 + i % 5) for i in range(50)]

@@ -10,6 +10,7 @@ of the support may for the same reason be inside it when drawn and outside (-inf
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,13 +126,13 @@ class Weights:
             for group in groups(sizes):
                 members = [some[i] for i in group]
                 measure = self._measure(members)
-                found, costs = self.scheduler.call(
-                    lambda network=network, members=members, measure=measure: rate(
-                        network, [row.context for row in members], [row.targets for row in members], measure
-                    )
-                )
+                found, costs = self.scheduler.call(partial(self._rated, network, members, measure))
                 for row, values, cost in zip(members, found, costs, strict=True):
                     row.values, row.cost = values, cost
+
+    def _rated(self, network: Network, rows: Sequence[Rated], measure: Measure) -> tuple[Any, Any]:
+        self.decoder.settle()  # what rests is known to the prefixes from then on
+        return rate(network, [row.context for row in rows], [row.targets for row in rows], measure)
 
     def _check_unchanged(self) -> None:
         if self._watch is not None and self._watch.changed:

@@ -2,6 +2,9 @@
 
 Rows of equal tokens so far are one *branch*: one forward for all of them, and a draw for each. When they draw different tokens
 the branch parts. Each row has uniforms of its own, so its draft is the one that it would have drawn alone, up to rounding.
+
+Rows whose step has ended are likely to be drawn further at once: their branch *rests* in its slot until the next step. Rows that
+go on from there take it up where it is, with nothing copied or read again.
 """
 
 from __future__ import annotations
@@ -20,16 +23,20 @@ from exptilt.engines.hf.prefixes import KeyValues, common_beginning
 from exptilt.engines.row import Row
 from exptilt.engines.text import Text
 
+NEW_TRUNK = 32  # rows that share as many tokens beyond their trunk join anew, to share a longer one
+
 
 @dataclass
 class Branch:
     """Rows of equal tokens so far, evaluated once for all of them: one slot, one forward, a draw for each key.
 
     known: the key-values of their context but its last token.
+    rest: the tokens whose key-values its slot holds, while it has no rows and rests.
     """
 
     rows: list[Row]
     known: KeyValues | None
+    rest: tuple[int, ...] | None = None
 
 
 class Decoder:
@@ -49,7 +56,11 @@ class Decoder:
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> None:
-        """Prefill what is not known yet and give the new rows their trunks and slots."""
+        """Take rows up where they rest; of the others prefill what is not known yet, and give them their trunks and slots."""
+        rows = self._resume(rows)
+        if not rows:
+            return
+        self.settle()
         found, costs = self.network.prefill([row.context for row in rows])
         known = dict(zip(rows, found, strict=True))
         alike: dict[Hashable, list[Row]] = {}
@@ -57,7 +68,7 @@ class Decoder:
             alike.setdefault((row.context, row.sampling) if self.network.fast else row, []).append(row)
         trunks = self._trunks(known)
         own = [len(row.context.tokens) - 1 - self.slots.skipped(trunks.get(row.context.tokens[:-1])) for row in rows]
-        self.slots.reserve(len(self.rows) + len(rows), max(own))  # room for as many branches as they may become
+        self._reserve(len(rows), max(own))
         for members in alike.values():
             before, state = members[0].context.tokens[:-1], known[members[0]]
             self.slots.join(state, len(before), trunk=trunks.get(before))
@@ -93,6 +104,7 @@ class Decoder:
     @torch.inference_mode()
     def step(self) -> list[Row]:
         """Draw one token for every row; rows that are done leave and are returned."""
+        self.settle()  # slots at rest would be fed with the others
         device = self.network.device
         if self._laws is None:
             self._laws = Laws.of([branch.rows[0].sampling for branch in self.branches], self.network.vocabulary, device)
@@ -118,12 +130,13 @@ class Decoder:
         for branch in self.branches:
             branch.rows = [row for row in branch.rows if row not in gone]
         self._free()
+        self.settle()
         if self.slots.trunks is not None:
             self.slots.trunks.tidy()
 
     def _logits(self) -> Tensor:
         """Logits [branches, vocabulary] of every branch's next token."""
-        self.slots.reserve(len(self.rows), 0)
+        self._reserve(0, 0)
         last = torch.tensor([branch.rows[0].last for branch in self.branches], device=self.network.device)
         return self.network.feed(self.slots, last[:, None], keep=1)[:, 0]
 
@@ -139,9 +152,72 @@ class Decoder:
         if not self.network.caches:
             return
         for slot, branch in enumerate(self.branches):
-            if done := [row for row in branch.rows if row.done]:
-                known = self.slots.snapshot(slot, branch.known)
-                self.network.prefixes.put(done[0].fed, known, finished=all(row.finish is not None for row in done))
+            done = [row for row in branch.rows if row.done]
+            finished = all(row.finish is not None for row in done)
+            if done and not finished and len(done) == len(branch.rows) and self.network.fast:
+                branch.rest = done[0].fed
+            elif done:
+                self.network.prefixes.put(done[0].fed, self.slots.snapshot(slot, branch.known), finished=finished)
+
+    @torch.inference_mode()
+    def settle(self) -> None:
+        """Give up the slots of branches that rest, and keep their key-values with those of all prefixes."""
+        resting = [slot for slot, branch in enumerate(self.branches) if branch.rest is not None]
+        for slot in resting:
+            branch = self.branches[slot]
+            assert branch.rest is not None
+            self.network.prefixes.put(branch.rest, self.slots.snapshot(slot, branch.known))
+            branch.rest = None
+        if resting:
+            self.network.prefixes.trim()
+            self._free()
+
+    def _resume(self, rows: Sequence[Row]) -> list[Row]:
+        """Let the rows of prompts whose beginnings all rest go on in their slots; returns the others.
+
+        Where some of a prompt's rows do not rest, their beginnings may be cut from those that do, so none goes on in place.
+        """
+        resting = {branch.rest: slot for slot, branch in enumerate(self.branches) if branch.rest is not None}
+        families: dict[tuple[int, ...], list[Row]] = {}
+        for row in rows:
+            families.setdefault(row.context.prompt, []).append(row)
+        others: list[Row] = []
+        alike: dict[Hashable, list[Row]] = {}
+        for family in families.values():
+            if not self._rests(family, resting):
+                others += family
+                continue
+            for row in family:
+                row.cost.cached = len(row.context.tokens) - 1
+                alike.setdefault((row.context, row.sampling), []).append(row)
+        origins: list[int] = []
+        for members in alike.values():
+            slot = resting[members[0].context.tokens[:-1]]
+            branch = self.branches[slot]
+            if branch.rest is not None:
+                branch.rows, branch.rest = members, None
+            else:  # others go on from the same place
+                origins.append(slot)
+                self.branches.append(Branch(members, branch.known))
+        if origins:
+            self._reserve(0, 0)
+            self.slots.fork(origins)
+        if alike:
+            self._laws = None
+        return others
+
+    def _rests(self, family: Sequence[Row], resting: Mapping[tuple[int, ...], int]) -> bool:
+        """Whether the beginnings of a prompt's rows all rest, and have less in common than is worth a trunk."""
+        begun = {row.context.tokens[:-1] for row in family}
+        if not all(tokens in resting for tokens in begun):
+            return False
+        below = min(self.slots.in_trunk(resting[tokens]) for tokens in begun)
+        return self.slots.trunks is None or len(begun) == 1 or len(common_beginning([*begun])) < below + NEW_TRUNK
+
+    def _reserve(self, more: int, longest: int) -> None:
+        """Room for as many branches as the rows in flight, and so many more, may become."""
+        held = sum(max(1, len(branch.rows)) for branch in self.branches)
+        self.slots.reserve(held + more, longest)
 
     def _part(self) -> None:
         """Take rows that are done from their branches, and part those whose rows drew different tokens."""
@@ -163,7 +239,7 @@ class Decoder:
 
     def _free(self) -> None:
         """Give up the slots of branches without rows."""
-        empty = [slot for slot, branch in enumerate(self.branches) if not branch.rows]
+        empty = [slot for slot, branch in enumerate(self.branches) if not branch.rows and branch.rest is None]
         if empty:
             self.branches = [self.branches[i] for i in self.slots.leave(empty)]
             self._laws = None
@@ -194,3 +270,8 @@ class Lanes:
         """Drop rows that nobody waits for."""
         for decoder in self.decoders.values():
             decoder.leave(rows)
+
+    def settle(self) -> None:
+        """Give up the slots of branches that rest."""
+        for decoder in self.decoders.values():
+            decoder.settle()

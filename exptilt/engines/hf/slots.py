@@ -249,6 +249,10 @@ class Slots:
         """How many tokens of a row lie in its trunk and so not in columns of its own."""
         return 0 if self.trunks is None else self.trunks.length(trunk)
 
+    def in_trunk(self, row: int) -> int:
+        """How many tokens of a row lie in its trunk."""
+        return self.skipped(self._trunk_of[row])
+
     def _set_rows(self, starts: list[int], trunk_of: list[int | None]) -> None:
         self.starts, self._trunk_of = starts, trunk_of
         self.begin = min(starts, default=self.end)
