@@ -83,6 +83,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/equal_rows.py --temperatures 0.7 1
+	$(BIN)/python bench/in_flight.py
 	$(BIN)/python bench/many_prompts.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python -m bench.serve_load

@@ -22,6 +22,8 @@ def warn(
     yield from _about_estimates(examination, goal)
     if cut := sum(result.limit is not None for result in results):
         yield f"The budget of tokens ended the pilot of {cut} prompts early: give more tokens, or fewer prompts or draws."
+    if (advice := getattr(engine, "advice", None)) is not None:
+        yield advice
 
 
 def _about_reward(examination: Examination, failures: Sequence[Failure]) -> Iterator[str]:

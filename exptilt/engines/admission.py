@@ -1,9 +1,10 @@
 """Which rows decode together and which wait: what the scheduler knows of its callers' rows.
 
 Rows wait, and never fail, while the batch has no room for them: it takes a number of rows, and of what they hold at most
-`max_memory`. Waiting rows join in turns, a few from each waiting call, so a small call is never stuck behind a large one. A row
-whose turn has come and that does not fit holds up all that wait after it until enough rows have ended: small rows cannot starve
-it. A row larger than the whole cap runs alone.
+`max_memory`. Waiting rows join in turns, some from each waiting call, so a small call is never stuck behind a large one. Those of
+a turn join together, once there is room for all: rows of one prompt are often equal for a while, and an engine may evaluate equal
+ones once, if they begin together. A row whose turn has come and that does not fit holds up all that wait after it until enough
+rows have ended: small rows cannot starve it. A row larger than the whole cap runs alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from exptilt.cancelling import GLANCE, Flag
 
 Row = TypeVar("Row", bound=Hashable)
 
-TURN = 8  # rows of a call that join before the next call's: those of one call often share a prefix
+TURNS = 8  # a turn is as large a share of the batch
 
 
 class Latch:
@@ -64,6 +65,7 @@ class Admission(Generic[Row]):
 
     max_rows: how many rows decode at once.
     max_memory: the most that the rows of the batch may hold together, in the unit of their sizes; None for no cap.
+    turn: how many rows of a call join before the next call's.
     queue: the calls that have rows waiting.
     owner: the rows in the batch, each with its call.
     begun: the calls that have, or had, rows in the batch, and are not done.
@@ -78,6 +80,7 @@ class Admission(Generic[Row]):
             raise ValueError(f"max_memory={max_memory} must be at least 1, or None for no cap")
         self.max_rows = max_rows
         self.max_memory = max_memory
+        self.turn = max(1, max_rows // TURNS)
         self.queue: deque[Call[Row]] = deque()
         self.owner: dict[Row, Call[Row]] = {}
         self.begun: set[Call[Row]] = set()
@@ -105,7 +108,7 @@ class Admission(Generic[Row]):
         return []
 
     def admit(self) -> list[Row]:
-        """Move waiting rows into the batch while there is room, up to TURN from each call in turn."""
+        """Move waiting rows into the batch while there is room, up to `turn` from each call in turn."""
         joining: list[Row] = []
         while self.queue and self._has_room(self.queue[0]):
             call = self.queue[0]
@@ -115,7 +118,7 @@ class Admission(Generic[Row]):
             self.held += call.sizes[row]
             joining.append(row)
             call.turn += 1
-            if call.turn == TURN or not call.waiting:
+            if call.turn == self.turn or not call.waiting:
                 call.turn = 0
                 self.queue.popleft()
                 if call.waiting:
@@ -127,7 +130,7 @@ class Admission(Generic[Row]):
         if not self.owner:
             return True
         fits = self.max_memory is None or self.held + call.sizes[call.waiting[0]] <= self.max_memory
-        return fits and len(self.owner) < self.max_rows
+        return fits and len(self.owner) + min(self.turn - call.turn, len(call.waiting)) <= self.max_rows
 
     def finish(self, rows: Iterable[Row]) -> int:
         """Note rows that have left the batch because they are done; returns how many calls are done with them."""

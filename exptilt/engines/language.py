@@ -102,6 +102,11 @@ class LanguageEngine(Generic[B]):
             own["template_kwargs"] = dict(self.template_kwargs)
         return {**self.backend.settings, **own, **self.sampling.settings()}
 
+    @property
+    def advice(self) -> str | None:
+        """What would draw faster, in plain words; None where nothing is known."""
+        return getattr(self.backend, "advice", None)
+
     def with_sampling(self, **changes: Any) -> LanguageEngine[B]:
         """The same model under other sampling parameters."""
         return replace(self, sampling=replace(self.sampling, **changes))

@@ -6,11 +6,14 @@ import builtins
 import inspect
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exptilt.doctor import examine
+from exptilt.draft import Draft
 from exptilt.engines import checkpoints
 from exptilt.engines.loading import load
 from exptilt.errors import ModelError
@@ -166,3 +169,26 @@ def test_other_kinds_refuse_them_by_name(kind: str, option: str, tmp_path: Path)
     asked: dict[str, Any] = {option: "x"}
     with pytest.raises(ValueError, match=rf"has no option {option}: it has "):
         load(f"{kind}:{tmp_path / 'model.gguf'}", **asked)
+
+
+def many_e(prompt: str, drafts: Sequence[Draft]) -> list[float]:
+    return [float(draft.text.count("e")) for draft in drafts]
+
+
+@pytest.mark.parametrize(
+    ("halves", "least", "dtype", "told"),
+    [
+        (True, 1000, "float32", True),
+        (False, 1000, "float32", False),
+        (True, 10**8, "float32", False),
+        (True, 1000, "bfloat16", False),
+    ],
+)
+def test_the_doctor_tells_where_half_precision_would_be_faster(
+    halves: bool, least: int, dtype: str, told: bool, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("exptilt.engines.hf.backend.halves", lambda: halves)
+    monkeypatch.setattr("exptilt.engines.hf.backend.LEAST_HALVED", least)
+    with load(f"hf:{model_folder}", dtype=dtype, max_tokens=8) as engine:
+        found = examine(engine, many_e, ["a prompt", "another"], draws=8)
+        assert any('dtype="bfloat16"' in warning for warning in found.warnings) == told

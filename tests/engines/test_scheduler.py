@@ -12,10 +12,10 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
-from exptilt.engines.admission import TURN
 from exptilt.engines.scheduler import Scheduler
 from exptilt.errors import ModelError, PromptError
 from tests.engines.conftest import interrupt_start
@@ -84,6 +84,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+def asked(scheduler: Scheduler[Countdown]) -> set[Any]:
+    """The calls that are not done."""
+    with scheduler._lock:
+        return scheduler.admission.calls()
+
+
 def test_a_call_returns_when_its_own_rows_are_done():
     gate = threading.Event()
     batch = CountingBatch(before=lambda: gate.wait(0.001))
@@ -145,8 +151,28 @@ def test_a_small_call_is_not_stuck_behind_a_large_one():
     gate.set()
     for thread in (large, small):
         thread.join()
-    assert batch.finished.index("small") <= TURN
+    assert batch.finished.index("small") <= 2 + scheduler.admission.turn, "the two in the batch, and a turn"
     assert len(batch.finished) == 42
+
+
+def test_the_rows_of_a_turn_join_together_though_room_comes_row_by_row():
+    """An engine evaluates equal rows once where they begin together: rows that joined one by one cost 1.6 times as much."""
+    gate = threading.Event()
+    batch = CountingBatch(before=gate.wait)
+    scheduler = Scheduler(batch, max_rows=32)
+    assert scheduler.admission.turn == 4
+    calls = [[Countdown(1 + (number * row) % 7, label=str(number)) for row in range(4 + number % 3)] for number in range(40)]
+    threads = [in_thread(lambda call=call: scheduler.run(call))[0] for call in calls]
+    try:
+        wait_for(lambda: len(asked(scheduler)) == len(calls))
+    finally:
+        gate.set()
+    for thread in threads:
+        thread.join()
+    assert batch.most > 28, "and the batch is full all the same"
+    for number, call in enumerate(calls):
+        joined = [join.count(str(number)) for join in batch.joins if str(number) in join]
+        assert joined in ([len(call)], [4, len(call) - 4]), number
 
 
 def test_rows_wait_while_their_memory_would_exceed_the_cap():
@@ -178,7 +204,7 @@ def test_small_rows_do_not_starve_a_large_one():
     for thread in (many, large):
         thread.join()
     before = batch.finished.index("large")
-    assert before <= 10 + TURN, "the ten in the batch, and those that joined in the turn before"
+    assert before <= 10 + scheduler.admission.turn, "the ten in the batch, and those that joined in the turn before"
     assert max(batch.held) <= 10
     assert len(batch.finished) == 201
 

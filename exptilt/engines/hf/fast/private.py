@@ -41,6 +41,12 @@ def packs() -> bool:
     return torch.backends.mkldnn.is_available()
 
 
+def halves() -> bool:
+    """Whether the processor multiplies in bfloat16 itself."""
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return packs() and any(ask is not None and ask() for ask in asked)
+
+
 def packed(weight: Tensor) -> Tensor:
     """A weight [out, in] laid out for `product`; its `to_dense()` gives the very same numbers back."""
     return torch.ops.mkldnn._reorder_linear_weight(weight)
