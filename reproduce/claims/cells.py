@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,28 @@ FOLDER = ROOT / "runs" / "claims"
 
 @dataclass(frozen=True)
 class Cells:
-    """What a script has measured, one file each. folder: under runs/claims."""
+    """What a script has measured, one file each. name: the script's; folder: where they are kept, runs/claims/NAME by default."""
 
-    folder: str
+    name: str
+    folder: Path | None = None
 
     def __call__(self, name: str, make: Callable[[], Cell]) -> Cell:
         """The cell of this name; made if it is not there."""
-        mark = hashlib.sha256(name.encode()).hexdigest()[:16]
-        path = FOLDER / self.folder / f"{mark}.json"
-        if path.exists():
-            return json.loads(path.read_text())["cell"]
-        cell = make()
+        if (known := self.known(name)) is not None:
+            return known
+        cell, path = make(), self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"name": name, "cell": cell}))
-        print(f"{self.folder}: {name}", flush=True)
+        print(f"{self.name}: {name}", flush=True)
         return cell
+
+    def known(self, name: str) -> Cell | None:
+        """The cell of this name; None if it is not there."""
+        path = self._path(name)
+        return json.loads(path.read_text())["cell"] if path.exists() else None
+
+    def _path(self, name: str) -> Path:
+        return (self.folder or FOLDER / self.name) / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
 
 
 @dataclass(frozen=True)

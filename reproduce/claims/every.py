@@ -1,4 +1,7 @@
-"""Every script of this folder, one after the other, and the page: `make claims`. What was done before is not done again."""
+"""Every script of this folder, one after the other, and the page: `make claims`. What was done before is not done again.
+
+The runs of the real pair take hours and two files of weights: `pair_runs.py` is started by itself, and its results are kept.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    for name in ("elsewhere", "convergence", "posteriors", "budget", "proposals", "signals", "shift", "page"):
+    for name in ("elsewhere", "convergence", "posteriors", "budget", "proposals", "signals", "shift", "pair", "page"):
         begun = time.monotonic()
         subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
         print(f"{name}: {time.monotonic() - begun:,.0f} s", flush=True)
