@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+import threading
 import tomllib
 import weakref
 from pathlib import Path
@@ -177,6 +178,30 @@ def test_joined_layers_are_one_product_and_still_layers(bias: bool):
     assert copy.deepcopy(module)["a"] is module["a"]
 
 
+def test_joined_layers_may_be_called_by_several_threads():
+    torch.manual_seed(0)
+    module = nn.ModuleDict({name: nn.Linear(24, size) for name, size in (("a", 40), ("b", 8))})
+    plain = copy.deepcopy(module)
+    pack(module)
+    join(module, "ab")
+    wrong: list[float] = []
+
+    def call(seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.inference_mode():
+            for _ in range(300):
+                states = torch.randn(4, 24, generator=generator)
+                wrong.extend(float((module[name](states) - plain[name](states)).abs().max()) for name in "ab")
+
+    threads = [threading.Thread(target=call, args=[seed]) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 4 * 600, "none failed"
+    assert max(wrong) < 1e-5
+
+
 def test_layers_that_cannot_be_joined_stay():
     module = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 4, bias=False), "c": nn.Linear(8, 4)})
     before = dict(module.items())
@@ -199,7 +224,7 @@ def test_a_model_for_which_there_is_a_lean_step_has_joined_layers_held_once():
             pytest.skip("oneDNN is missing")
         assert len(parts) == 5 * len(model.model.layers)
         assert len({part.joint for part in parts}) == 2 * len(model.model.layers)
-        assert all(part.joint._read is None and not part.joint._found for part in parts), "nothing is kept of the trial"
+        assert all(part.joint._kept is None for part in parts), "nothing is kept of the trial"
 
 
 def test_a_model_of_ones_own_is_not_held_twice(model_folder: Path):

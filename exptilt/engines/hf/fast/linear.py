@@ -53,17 +53,17 @@ class Joint:
         self.packed = packed(torch.cat([linear.packed.to_dense() for linear in linears]))
         biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
         self.bias = torch.cat(biases) if biases else None
-        self._read: Tensor | None = None
-        self._found: dict[int, Tensor] = {}  # outputs for the states that were read last, until they are taken
+        self._kept: tuple[Tensor, dict[int, Tensor]] | None = None  # states, and the outputs for them that were not taken yet
 
     def take(self, number: int, states: Tensor) -> Tensor:
         """The output of one of the layers; the first that is asked for computes all, for the very same states."""
-        if states is not self._read or number not in self._found:
-            self._found = dict(enumerate(multiplied(states, self.packed, self.bias).split(self.sizes, -1)))
-        self._read = states
-        output = self._found.pop(number)
-        if not self._found:
-            self._read = None
+        kept = self._kept  # looked at once: another thread may call the model as well
+        output = kept[1].pop(number, None) if kept is not None and kept[0] is states else None
+        if kept is None or output is None:
+            outputs = multiplied(states, self.packed, self.bias).split(self.sizes, -1)
+            kept = states, dict(enumerate(outputs))
+            output = kept[1].pop(number)
+        self._kept = kept if kept[1] else None
         return output
 
 
