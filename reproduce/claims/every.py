@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    for name in ("elsewhere", "convergence", "posteriors", "budget", "proposals", "signals", "shift", "pair", "page"):
+    for name in ("elsewhere", "convergence", "posteriors", "table", "budget", "proposals", "signals", "shift", "pair", "page"):
         begun = time.monotonic()
         subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
         print(f"{name}: {time.monotonic() - begun:,.0f} s", flush=True)

@@ -158,9 +158,11 @@ def overlap(bench: Bench, p: Engine, q: Engine) -> Cell:
     reward = true_reward(bench.task)
     cell: Cell = {"direct": [], "corrected": [], "biggest": [], "variation": [], "k": []}
     for number, prompt in enumerate(bench.task.texts):
+        if len(cell["k"]) == PREFIXES:
+            break
         key = xt.Key(SEED, number)
         prefix = p.extend([p.start(prompt)], [key], BLOCK)[0]
-        if prefix.finish is not None or len(cell["k"]) == PREFIXES:
+        if prefix.finish is not None:
             continue
         start = len(prefix.tokens)
         own = p.extend([prefix] * DIRECT, [key.child("own", place) for place in range(DIRECT)])
