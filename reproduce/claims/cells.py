@@ -14,7 +14,11 @@ import numpy as np
 
 import exptilt as xt
 from exptilt.answers import number
+from exptilt.core import Engine
+from exptilt.draft import Draft, known_logq
 from exptilt.evaluation.tasks.word_problems import word_problems
+from exptilt.keys import Key
+from exptilt.populations.diagnostics import pareto_k
 from reproduce.claims.finding import ROOT
 
 Cell = dict[str, Any]
@@ -67,6 +71,30 @@ class Problems:
             right.append(float(held and number(outcome.text) == self.answers[str(outcome.prompt)]))
             tokens.append(outcome.usage.tokens if outcome.usage else 0)
         return {"right": right, "tokens": tokens}
+
+
+def energies(p: Engine, q: Engine, prefix: Draft, reward: Any, beta: float, own: list[Key], proposed: list[Key]) -> Cell:
+    """A prefix's energy by the model's rollouts and, corrected by p/q, by the proposal's; the largest p/q, its variation, and k̂.
+
+    own, proposed: the keys of the rollouts.
+    """
+    prompt, start = str(prefix.prompt), len(prefix.tokens)
+    direct, drafts = p.extend([prefix] * len(own), own), q.extend([prefix] * len(proposed), proposed)
+    log_q = np.array([sum(known_logq(draft)[start:]) for draft in drafts])
+    log_p = np.array([float(np.sum(each)) for each in p.score(drafts, [start] * len(drafts))])
+    ratio = np.exp(log_p - log_q)
+    return {
+        "direct": float(np.mean(np.exp(np.array(reward(prompt, direct)) / beta))),
+        "corrected": float(np.mean(ratio * np.exp(np.array(reward(prompt, drafts)) / beta))),
+        "biggest": float(ratio.max()),
+        "variation": float(ratio.std() / ratio.mean()),
+        "k": float(pareto_k(log_p - log_q)),
+    }
+
+
+def columns(rows: Sequence[Cell]) -> Cell:
+    """Cells with the same names as one, whose values are lists."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def percent(cell: Cell) -> str:

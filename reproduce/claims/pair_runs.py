@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -30,9 +28,8 @@ from exptilt.core import Engine  # noqa: E402
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.evaluation.evaluate import all_results  # noqa: E402
 from exptilt.evaluation.tasks import Task  # noqa: E402
-from exptilt.populations.diagnostics import pareto_k  # noqa: E402
 from exptilt.running.result import Outcome  # noqa: E402
-from reproduce.claims.cells import Cell, Cells  # noqa: E402
+from reproduce.claims.cells import Cell, Cells, columns, energies  # noqa: E402
 from reproduce.claims.finding import RESULTS  # noqa: E402
 from reproduce.methods import Beam, Plan, Results, ets_chain, true_reward  # noqa: E402
 from reproduce.pool import Pool, pooled  # noqa: E402
@@ -155,28 +152,18 @@ def drawn(bench: Bench) -> Pool | None:
 
 def overlap(bench: Bench, p: Engine, q: Engine) -> Cell:
     """Of responses halfway: energies by the model's rollouts and, corrected, by the proposal's; p/q of these, and its k̂."""
-    reward = true_reward(bench.task)
-    cell: Cell = {"direct": [], "corrected": [], "biggest": [], "variation": [], "k": []}
+    reward, found = true_reward(bench.task), []
     for number, prompt in enumerate(bench.task.texts):
-        if len(cell["k"]) == PREFIXES:
+        if len(found) == PREFIXES:
             break
         key = xt.Key(SEED, number)
         prefix = p.extend([p.start(prompt)], [key], BLOCK)[0]
-        if prefix.finish is not None:
-            continue
-        start = len(prefix.tokens)
-        own = p.extend([prefix] * DIRECT, [key.child("own", place) for place in range(DIRECT)])
-        drafts = q.extend([prefix] * ROLLOUTS, [key.child("proposed", place) for place in range(ROLLOUTS)])
-        log_q = np.array([sum(draft.logq[start:]) for draft in drafts if draft.logq is not None])
-        log_p = np.array([float(np.sum(each)) for each in p.score(drafts, [start] * ROLLOUTS)])
-        ratio = np.exp(log_p - log_q)
-        cell["direct"].append(float(np.mean(np.exp(np.array(reward(prompt, own)) / 0.2))))
-        cell["corrected"].append(float(np.mean(ratio * np.exp(np.array(reward(prompt, drafts)) / 0.2))))
-        cell["biggest"].append(float(ratio.max()))
-        cell["variation"].append(float(ratio.std() / ratio.mean()))
-        cell["k"].append(float(pareto_k(log_p - log_q)))
-        print(f"{bench.name}, energies: {len(cell['k'])} of {PREFIXES}", file=sys.stderr, flush=True)
-    return cell
+        if prefix.finish is None:
+            own = [key.child("own", place) for place in range(DIRECT)]
+            proposed = [key.child("proposed", place) for place in range(ROLLOUTS)]
+            found.append(energies(p, q, prefix, reward, 0.2, own, proposed))
+            print(f"{bench.name}, energies: {len(found)} of {PREFIXES}", file=sys.stderr, flush=True)
+    return columns(found)
 
 
 def _tell(name: str, done: int, total: int, outcome: Outcome) -> None:

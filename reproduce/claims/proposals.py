@@ -21,10 +21,20 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 import exptilt as xt  # noqa: E402
-from exptilt.populations.diagnostics import pareto_k  # noqa: E402
 from exptilt.populations.select import draw  # noqa: E402
 from exptilt.rewards import Arithmetic  # noqa: E402
-from reproduce.claims.cells import Cell, Cells, Problems, difference, percent, points, rank_correlation, sure  # noqa: E402
+from reproduce.claims.cells import (  # noqa: E402
+    Cell,
+    Cells,
+    Problems,
+    columns,
+    difference,
+    energies,
+    percent,
+    points,
+    rank_correlation,
+    sure,
+)
 from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
 
 CELLS, BETA, REWARD = Cells("proposals"), 0.2, Arithmetic()
@@ -46,27 +56,17 @@ def opened(stack: ExitStack, name: str, temperature: float) -> Any:
 
 def overlap(name: str) -> Cell:
     """Of prefixes halfway: energies by the model's rollouts and by the proposal's; the largest p/q, its variation, and k̂."""
-    direct, corrected, biggest, variation, k_hat = [], [], [], [], []
+    found = []
     with ExitStack() as stack:
         p, q = opened(stack, "tiny", 1.0), opened(stack, *PROPOSALS[name])
         for number, prompt in enumerate([*PROBLEMS.answers][:PREFIXES]):
             key = xt.Key(5, number)
             prefix = p.extend([p.start(prompt)], [key], 12)[0]
-            if prefix.finish is not None:
-                continue
-            keys = [key.child(place) for place in range(ROLLOUTS)]
-            own = p.extend([prefix] * (2 * ROLLOUTS), [key.child("own", place) for place in range(2 * ROLLOUTS)])
-            start = len(prefix.tokens)
-            drafts = q.extend([prefix] * ROLLOUTS, keys)
-            log_q = np.array([sum(draft.logq[start:]) for draft in drafts])
-            log_p = np.array([float(np.sum(each)) for each in p.score(drafts, [start] * ROLLOUTS)])
-            ratio = np.exp(log_p - log_q)
-            direct.append(float(np.mean(np.exp(np.array(REWARD(prompt, own)) / BETA))))
-            corrected.append(float(np.mean(ratio * np.exp(np.array(REWARD(prompt, drafts)) / BETA))))
-            biggest.append(float(ratio.max()))
-            variation.append(float(ratio.std() / ratio.mean()))
-            k_hat.append(float(pareto_k(log_p - log_q)))
-    return {"direct": direct, "corrected": corrected, "biggest": biggest, "variation": variation, "k": k_hat}
+            if prefix.finish is None:
+                own = [key.child("own", place) for place in range(2 * ROLLOUTS)]
+                proposed = [key.child(place) for place in range(ROLLOUTS)]
+                found.append(energies(p, q, prefix, REWARD, BETA, own, proposed))
+    return columns(found)
 
 
 def answered(name: str | None) -> Cell:

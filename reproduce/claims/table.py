@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ MASKED = guided(4, 1, 16)
 
 def answered(model: str, method: Method, proposal: dict[str, Any] | None = None, **options: Any) -> Cell:
     reward, beta, sampler, select = method
-    with xt.load(model, **options) as engine, xt.load(model, **{**options, **(proposal or {})}) as other:
-        target = xt.Target(engine, reward, beta, proposal=other if proposal else None)
+    with ExitStack() as stack:
+        engine = stack.enter_context(xt.load(model, **options))
+        other = stack.enter_context(xt.load(model, **options, **proposal)) if proposal else None
+        target = xt.Target(engine, reward, beta, proposal=other)
         began = time.process_time()
         cell = PROBLEMS.answered(target, sampler, select)
         return cell | {"seconds": (time.process_time() - began) / PROBLEMS.count}

@@ -210,7 +210,7 @@ class Slots:
 
     def snapshot(self, index: int, before: KeyValues | None) -> KeyValues:
         """The key-values of one row: `before`, those of its prefix, and a copy of what came since."""
-        length = self.end - self.starts[index] + self.skipped(self._trunk_of[index])
+        length = self.end - self.starts[index] + self.in_trunk(index)
         since = slice(self.end - length + (0 if before is None else before.length), self.end)
         layers = [
             None if pair is None else (pair[0][index, :, since].clone(), pair[1][index, :, since].clone())
