@@ -22,10 +22,8 @@ CAPS = ((2**32, 2**30), (2**26, 2**26), (2**24, 2**24), (2**22, 2**22), (2**22, 
 
 def held(decoder: Any) -> int:
     """Bytes of the rows' key-values as they lie in memory."""
-    pairs = [layer.pair() for layer in decoder.slots.layers]
-    if decoder.slots.trunks is not None:
-        pairs += decoder.slots.trunks.layers
-    return sum(states.nbytes for pair in pairs if pair is not None for states in pair)
+    trunks = decoder.slots.trunks
+    return sum(bank.states.nbytes for bank in decoder.slots.banks) + sum(bank.nbytes for bank in (trunks.banks if trunks else ()))
 
 
 def measure(model: str, rows_memory: int, memory: int, questions: list[str]) -> dict[str, Any]:

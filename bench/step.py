@@ -73,14 +73,12 @@ def parts(network: Any, slots: Any, rows: int, steps: int) -> dict[str, float]:
         lean.head(states)
 
     shared, hidden = slots.shared(), slots.inputs(1)["attention_mask"]
-    columns = slice(slots.begin, slots.end + 1)
-    keys = [layer.keys[:rows, :, columns] for layer in slots.layers]
-    values = [layer.values[:rows, :, columns] for layer in slots.layers]
+    places = slots.places(1)
     query = torch.randn(rows, lean.heads, lean.size, dtype=states.dtype)
 
     def attention() -> None:
-        for number, (key, value) in enumerate(zip(keys, values, strict=True)):
-            attend_shared(query, key, value, hidden, shared, number)
+        for number, place in enumerate(places):
+            attend_shared(query, place.keys, place.values, hidden, shared, number)
 
     return {"products": milliseconds(products, steps), "attention": milliseconds(attention, steps)}
 

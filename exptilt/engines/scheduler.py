@@ -211,10 +211,9 @@ class Scheduler(Generic[Row]):
 
     def _gather(self, calls: int, seconds: float) -> None:
         """Wait for the callers of so many calls that are done, where several left the batch empty together."""
-        until = time.monotonic() + seconds
-        while (
-            calls > 1 and not self.admission.owner and len(self.admission.queue) < calls and not (self._errands or self._closed)
-        ):
+        until, queue = time.monotonic() + seconds, self.admission.queue
+        all_back = len(queue) + calls  # the others came during the step
+        while calls > 1 and not self.admission.owner and len(queue) < all_back and not (self._errands or self._closed):
             left = until - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
                 return

@@ -17,12 +17,13 @@ from torch.nn import functional  # noqa: E402
 
 from exptilt.engines.distribution_torch import Laws, draw, log_probability  # noqa: E402
 from exptilt.engines.hf import Weights  # noqa: E402
+from exptilt.engines.hf.banks import Bank, Kind, Layout  # noqa: E402
 from exptilt.engines.hf.decode import Decoder  # noqa: E402
 from exptilt.engines.hf.fast.linear import PackedLinear, pack, round_up  # noqa: E402
 from exptilt.engines.hf.fast.trunks import Trunks  # noqa: E402
 from exptilt.engines.hf.loading import read_weights  # noqa: E402
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, common_beginning, shared_beginnings  # noqa: E402
-from exptilt.engines.hf.slots import Slots, slide  # noqa: E402
+from exptilt.engines.hf.slots import Slots  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError  # noqa: E402
@@ -155,16 +156,18 @@ def test_a_beginning_that_prompts_share_is_prefilled_once(model_folder: Path):
 def states(tokens: tuple[int, ...]) -> KeyValues:
     """Key-values of a sequence, in one piece: every number tells the tokens up to its place."""
     marks = [float(hash(tokens[: n + 1]) % 10**6) for n in range(len(tokens))]
-    pair = torch.tensor(marks).view(1, -1, 1)
-    return KeyValues(None, [(pair, -pair), None], len(tokens))
+    keys = torch.tensor(marks).view(1, -1, 1)
+    return KeyValues(None, [torch.stack([keys, -keys])], len(tokens))
+
+
+LAYOUT = Layout.of([(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))])  # a layer whose keys and values are single numbers
 
 
 def marks(known: KeyValues | None, length: int) -> list[float]:
     found = [0.0] * length
-    for first, end, layers in known.parts(0, length) if known is not None else ():
-        assert layers[0] is not None
-        assert layers[1] is None
-        found[first:end] = layers[0][0][0, :, 0].tolist()
+    for first, end, (bank,) in known.parts(0, length) if known is not None else ():
+        found[first:end] = bank[0, 0, :, 0].tolist()
+        assert torch.equal(bank[1], -bank[0])
     return found
 
 
@@ -201,8 +204,8 @@ def test_a_sequence_that_parts_after_its_first_token_is_not_copied():
         tree.put(tokens, known)
     head, *rest = _nodes(tree._root)
     assert head.tokens == (7,)
-    assert [node.layers[0][0].untyped_storage().data_ptr() for node in rest] == [
-        known.layers[0][0].untyped_storage().data_ptr() for known in (one, other) if known.layers[0] is not None
+    assert [node.states[0].untyped_storage().data_ptr() for node in rest] == [
+        known.states[0].untyped_storage().data_ptr() for known in (one, other)
     ]
     tree.put((*first[:26], 1), states((*first[:26], 1)))
     assert tree.used == sum(node.bytes for node in _nodes(tree._root)) <= 1.2 * 8 * (1 + 50 + 50 + 1)
@@ -223,7 +226,7 @@ def test_shared_beginnings_come_in_waves():
 
 
 def test_trunks_reuse_places_and_grow():
-    trunks = Trunks(2, torch.device("cpu"))
+    trunks = Trunks(LAYOUT, torch.device("cpu"))
     short, long = (1, 2, 3), tuple(range(50))
     places = [trunks.add(tokens, states(tokens)) for tokens in (short, long)]
     for place in places:
@@ -240,9 +243,9 @@ def test_trunks_reuse_places_and_grow():
     assert shared.tiers is not None
     (tier,) = shared.tiers
     part = tier.trunks
-    pair = part.layers[0]
-    assert pair is not None
-    assert pair[0][1, 0, :50, 0].tolist() == marks(states(long), 50)
+    ((keys, values),) = part.layers
+    assert keys[1, 0, :50, 0].tolist() == marks(states(long), 50)
+    assert torch.equal(values, -keys)
     assert (part.hidden == 0).sum(dim=-1).flatten().tolist() == [51, 50]
     assert part.members.flatten()[tier.stands[:2]].tolist() == [0, 1]
     assert tier.bare is not None
@@ -257,7 +260,7 @@ def test_trunks_reuse_places_and_grow():
 
 def test_prompts_that_share_a_long_beginning_stand_on_one_root(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("exptilt.engines.hf.fast.trunks.EXTRA_TRUNK", 0)
-    trunks = Trunks(2, torch.device("cpu"))
+    trunks = Trunks(LAYOUT, torch.device("cpu"))
     stem = tuple(range(200))
     prompts = [(*stem, 300, 301, number, *range(20)) for number in range(3)]
     assert trunks.root(prompts[0], [prompts[0]], states(prompts[0])) is None  # nothing else is there
@@ -276,9 +279,8 @@ def test_prompts_that_share_a_long_beginning_stand_on_one_root(monkeypatch: pyte
     leaf, root_tier = shared.tiers
     assert root_tier.trunks.members.tolist() == [[0, 1, 2, 3]]
     assert leaf.trunks.members.tolist() == [[0, 1], [2, 3]]
-    held = leaf.trunks.layers[0]
-    assert held is not None
-    assert held[0][0, 0, :, 0].tolist() == marks(states(prompts[0]), 223)[200:]
+    ((keys, _),) = leaf.trunks.layers
+    assert keys[0, 0, :, 0].tolist() == marks(states(prompts[0]), 223)[200:]
     assert [tier.bare is not None and tier.bare.flatten().tolist() for tier in shared.tiers] == [[False] * 4 + [True]] * 2
     own = [(slice(0, 2), 0), (slice(2, 5), 0)]  # rows of unlike length
     shared = trunks.shared([leaves[0], leaves[0], leaves[1], leaves[1], None], own)
@@ -308,7 +310,7 @@ def test_trunks_of_rows_that_could_not_join_are_forgotten(place: str, model_fold
 
     places = {"adding the trunk": (slots.trunks, "_reserve"), "reserving slots": (slots, "reserve")}
     with monkeypatch.context() as patch:
-        thing, name = places.get(place, (slots.layers[0], "pair"))
+        thing, name = places.get(place, (slots.banks[0], "write"))
         patch.setattr(thing, name, fail)
         with pytest.raises(ModelError, match="out of memory"):
             engine.extend(started, keys(3))
@@ -385,10 +387,44 @@ def test_drawing_some_rows_at_a_time_is_drawing_them_all(rows: int, monkeypatch:
 
 @pytest.mark.parametrize(("window", "to"), [((5, 12), (2, 9)), ((5, 12), (0, 7)), ((2, 9), (5, 12)), ((9, 10), (0, 1))])
 def test_columns_move_over_each_other(window: tuple[int, int], to: tuple[int, int]):
-    held = torch.arange(2 * 3 * 12 * 2).view(2, 3, 12, 2)
-    wanted = held[:, :, slice(*window)].clone()
-    slide(held, slice(*window), slice(*to))
-    assert held[:, :, slice(*to)].tolist() == wanted.tolist()
+    bank = Bank(2, Kind(3, 4, torch.float32, torch.device("cpu")), 5, 12)
+    bank.states.copy_(torch.randn(bank.states.shape))
+    memory, wanted = bank.states.data_ptr(), bank.states[:, :4, :, slice(*window)].clone()
+    others = bank.states[:, 4].clone()
+    bank.move(4, slice(*window), slice(*to), 5, 12)
+    assert torch.equal(bank.states[:, :4, :, slice(*to)], wanted)
+    assert torch.equal(bank.states[:, 4], others)
+    assert bank.states.data_ptr() == memory
+    bank.move(4, slice(*to), slice(20, 20 + to[1] - to[0]), 6, 30)
+    assert torch.equal(bank.states[:, :4, :, 20 : 20 + to[1] - to[0]], wanted)
+    assert float(bank.states[:, 4:].abs().max()) == 0.0  # what nobody wrote is finite
+
+
+def test_rows_are_read_written_and_copied_in_a_bank():
+    bank = Bank(3, Kind(2, 4, torch.bfloat16, torch.device("cpu")), 3, 8)
+    states = torch.randn(3, 2, 5, 4).bfloat16()
+    bank.write(1, slice(2, 7), states)
+    bank.copy(1, 2, slice(2, 7))
+    for slot in (1, 2):
+        assert torch.equal(bank.read(slot, slice(2, 7)), states)
+    bank.states.zero_()
+    kept = bank.read(1, slice(0, 8))
+    bank.write(1, slice(2, 7), states)
+    assert float(kept.abs().max()) == 0.0  # it was a copy
+
+
+def test_states_of_one_kind_share_a_few_banks():
+    def layer(heads: int, keys: int, values: int) -> tuple[Any, Any]:
+        return torch.zeros(heads, 2, keys), torch.zeros(heads, 2, values)
+
+    alike = Layout.of([layer(3, 64, 64)] * 30)
+    assert [count for count, _ in alike.banks] == [15] * 4
+    assert alike.token_bytes == 30 * 2 * 3 * 64 * 4
+    layers = [layer(2, 8, 6), layer(4, 8, 8), layer(2, 8, 6), layer(4, 8, 8)]
+    layout = Layout.of(layers)
+    assert [(count, kind.heads, kind.size) for count, kind in layout.banks] == [(2, 2, 8), (2, 2, 6), (4, 4, 8)]
+    assert layout.layers([["a", "b"], ["c", "d"], ["e", "f", "g", "h"]]) == [("a", "c"), ("e", "f"), ("b", "d"), ("g", "h")]
+    assert Layout.of([]) == Layout([], [], [])
 
 
 def test_prefilling_is_deterministic_under_concurrent_callers(model_folder: Path):

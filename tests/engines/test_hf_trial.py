@@ -172,7 +172,7 @@ def test_the_trial_leaves_nothing_behind(tokenizer: Any):
     network = engine_of(small("llama"), tokenizer).backend.network
     assert network.prefixes.used == 0
     assert network.vocabulary == 260
-    assert network.token_bytes == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, size, bytes
+    assert network.layout.token_bytes == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, size, bytes
 
 
 # ------------------------------------------------------------------------------------------------- position scaling

@@ -104,20 +104,23 @@ def test_a_call_returns_when_its_own_rows_are_done():
 
 
 def test_callers_whose_rows_end_together_go_on_together():
-    """Where the first to come back went on alone, all others would be a step behind, for ever."""
-    batch = CountingBatch(before=lambda: time.sleep(0.2))
+    """Where the first to come back went on alone, or with those that waited, all others would be a step behind, for ever."""
+    began = threading.Event()
+    batch = CountingBatch(before=lambda: (began.wait(), time.sleep(0.3)))
     scheduler = Scheduler(batch, max_rows=8, pause=10.0)
-    begin = threading.Barrier(3)
 
     def rounds() -> None:
-        begin.wait()
-        for _ in range(6):
+        for _ in range(5):
             scheduler.run([Countdown(1)])
 
-    threads = [in_thread(rounds)[0] for _ in range(3)]
+    threads = [in_thread(rounds)[0]]
+    wait_for(lambda: len(batch.rows) == 1)
+    threads += [in_thread(rounds)[0] for _ in range(2)]
+    wait_for(lambda: len(scheduler.admission.queue) == 2)
+    began.set()
     for thread in threads:
         thread.join()
-    assert len(batch.held) <= 8, "6 rounds, and one or two until all had begun"
+    assert batch.held == [1, 2, 3, 3, 3, 3], "the first is back during the second step, and waits for the others of that"
 
 
 def test_callers_that_do_not_come_back_are_not_waited_for():

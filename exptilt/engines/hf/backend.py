@@ -85,7 +85,7 @@ class Weights:
         self.context, self.vocabulary = self.network.context, self.network.vocabulary
         self.text = Text(tokenizer, _ends(model, tokenizer))
         self.decoder = (Decoder if self.network.beyond is None else Lanes)(self.network, self.text)
-        token = self.network.token_bytes
+        token = self.network.layout.token_bytes
         self.scheduler: Scheduler[Row] = Scheduler(
             self.decoder,
             max_rows=MOST_ROWS if max_rows is None else max_rows,
@@ -97,7 +97,7 @@ class Weights:
     @property
     def memory_tokens(self) -> int | None:
         """How many tokens' key-values the rows in flight may hold together; None for a model that keeps none."""
-        token, memory = self.network.token_bytes, self.scheduler.admission.max_memory
+        token, memory = self.network.layout.token_bytes, self.scheduler.admission.max_memory
         return memory // token if token and memory else None
 
     @property

@@ -24,12 +24,12 @@ def budgets(device: torch.device, rows: int | None, prefixes: int | None) -> tup
     return usual[0] if rows is None else rows, usual[1] if prefixes is None else prefixes
 
 
-def zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Zeros of a tensor's type and device.
+def zeros(dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
+    """Zeros on a device.
 
     On a CPU the system hands out pages when they are first written to; torch would write zeros to all of them at once.
     """
-    if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    raw = np.zeros(math.prod(shape) * like.dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(raw).view(like.dtype).view(*shape)
+    if device.type != "cpu" or 0 in shape:
+        return torch.zeros(*shape, dtype=dtype, device=device)
+    raw = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(raw).view(dtype).view(*shape)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from exptilt.engines.hf.banks import Layout
 from exptilt.engines.hf.blocks import BLOCK_LOGITS, BLOCK_TOKENS, groups
 from exptilt.engines.hf.fast.attention import NAME, sharing
 from exptilt.engines.hf.fast.lean import LeanStep, lean_step
@@ -24,7 +25,7 @@ from exptilt.engines.hf.fast.private import attends_by_interface
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
 from exptilt.engines.hf.scaling import beside, beyond_border, find_border
 from exptilt.engines.hf.slots import Slots
-from exptilt.engines.hf.trial import Texts, count_layers, read_plainly, trial_ids, try_rows, words
+from exptilt.engines.hf.trial import Texts, kept_layout, read_plainly, trial_ids, try_rows, words
 from exptilt.engines.row import Context
 from exptilt.engines.sampling import Sampling
 from exptilt.usage import Work
@@ -107,9 +108,9 @@ class Network:
 
     def _try_rows(self, texts: Texts, fast: bool, name: str) -> None:
         """Find out whether rows of different lengths may be evaluated together, and over trunks."""
-        found = count_layers(self.model, texts.tokens[0][:2])
-        self.layers, self.token_bytes = (0, 0) if isinstance(found, str) else found
-        self.caches, self.shares = self.layers > 0, False
+        found = kept_layout(self.model, texts.tokens[0][:2])
+        self.layout = Layout() if isinstance(found, str) else found
+        self.caches, self.shares = not isinstance(found, str), False
         if isinstance(found, str):
             self.why["caches"] = found
         if self.caches and fast and _can_share(self.model):
@@ -168,9 +169,10 @@ class Network:
         """Slots with what is known of these texts, and the ids int64 [rows, count] that are still to be fed, in one block."""
         return self._laid_out([_Job(text, prefix) for text, prefix in zip(texts, known or [None] * len(texts), strict=True)])
 
+    @torch.inference_mode()
     def slots(self, capacity: int = 1, columns: int = 64, *, share: bool = False) -> Slots:
         """Memory for rows; `share` lets them share trunks where the model can, for one token at a time."""
-        return Slots(self.layers, self.device, capacity=capacity, columns=columns, share=share and self.shares)
+        return Slots(self.layout, self.device, capacity=capacity, columns=columns, share=share and self.shares)
 
     @torch.inference_mode()
     def feed(self, slots: Slots, ids: Tensor, keep: int) -> Tensor:
@@ -180,8 +182,7 @@ class Network:
         """
         inputs, shared = slots.inputs(ids.shape[1]), slots.shared()
         if self.lean is not None and shared is not None and ids.shape[1] == 1:
-            writes = [layer.update for layer in slots.layers]
-            logits = self.lean(ids, inputs["position_ids"], inputs["attention_mask"], shared, writes)[:, None]
+            logits = self.lean(ids, inputs["position_ids"], inputs["attention_mask"], shared, slots.places(1))[:, None]
             slots.end += 1
             return logits
         inputs = {**inputs, "logits_to_keep": keep}

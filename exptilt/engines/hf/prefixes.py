@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-Layers = Sequence[tuple[Tensor, Tensor] | None]
-"""Per layer keys and values [heads, tokens, size]; None for a layer that keeps none."""
+States = Sequence[Tensor]
+"""Keys and values of all layers: of each bank (`exptilt.engines.hf.banks`) [states, heads, tokens, size]."""
 
 LEAST_SHARED = 32  # computing a shared prefix first must save as many tokens
 WASTE = 0.125  # of a piece's size that may be lost to what it was cut from, before it is copied
@@ -31,7 +31,7 @@ class KeyValues:
     """Keys and values of a sequence's first `length` tokens: those of `before`, then this piece's own."""
 
     before: KeyValues | None
-    layers: Layers
+    states: States
     length: int
 
     @property
@@ -39,13 +39,13 @@ class KeyValues:
         """How many tokens come before this piece."""
         return 0 if self.before is None else self.before.length
 
-    def parts(self, start: int, stop: int) -> Iterator[tuple[int, int, Layers]]:
-        """The tokens from `start` to `stop` as (first, end, layers) of the pieces they lie in, the last first."""
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, int, States]]:
+        """The tokens from `start` to `stop` as (first, end, states) of the pieces they lie in, the last first."""
         piece: KeyValues | None = self
         while piece is not None and piece.length > start:
             first, end = max(start, piece.start), min(stop, piece.length)
             if first < end:
-                yield first, end, _columns(piece.layers, first - piece.start, end - piece.start)
+                yield first, end, _columns(piece.states, first - piece.start, end - piece.start)
             piece = piece.before
 
     def cut(self, length: int) -> KeyValues | None:
@@ -55,7 +55,7 @@ class KeyValues:
             piece = piece.before
         if piece is None or piece.length <= length:
             return piece
-        return KeyValues(piece.before, _columns(piece.layers, 0, length - piece.start), length)
+        return KeyValues(piece.before, _columns(piece.states, 0, length - piece.start), length)
 
 
 @dataclass(eq=False)
@@ -64,13 +64,13 @@ class _Node:
 
     parent: _Node | None
     tokens: tuple[int, ...]
-    layers: Layers
+    states: States
     finished: bool
     children: dict[int, _Node] = field(default_factory=dict)  # by first token
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.untyped_storage().nbytes() for pair in self.layers if pair is not None for tensor in pair)
+        return sum(tensor.untyped_storage().nbytes() for tensor in self.states)
 
 
 class Prefixes:
@@ -93,7 +93,7 @@ class Prefixes:
         for node, shared in self._path(tuple(tokens)):
             self._touch(node)
             length = (0 if known is None else known.length) + shared
-            known = KeyValues(known, node.layers if shared == len(node.tokens) else _columns(node.layers, 0, shared), length)
+            known = KeyValues(known, node.states if shared == len(node.tokens) else _columns(node.states, 0, shared), length)
         return known
 
     def put(self, tokens: Sequence[int], known: KeyValues, *, finished: bool = False) -> None:
@@ -130,9 +130,9 @@ class Prefixes:
         if kept == len(node.tokens):
             return node
         assert node.parent is not None
-        head = _Node(node.parent, node.tokens[:kept], _fitted(_columns(node.layers, 0, kept)), finished=False)
+        head = _Node(node.parent, node.tokens[:kept], _fitted(_columns(node.states, 0, kept)), finished=False)
         self._used[node.finished] -= node.bytes
-        node.layers = _fitted(_columns(node.layers, kept, len(node.tokens)))
+        node.states = _fitted(_columns(node.states, kept, len(node.tokens)))
         node.tokens, node.parent = node.tokens[kept:], head
         self._used[node.finished] += node.bytes
         self._used[head.finished] += head.bytes
@@ -191,13 +191,13 @@ def common_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:
     return next(place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
 
 
-def _columns(layers: Layers, start: int, stop: int) -> Layers:
-    return [None if pair is None else (pair[0][:, start:stop], pair[1][:, start:stop]) for pair in layers]
+def _columns(states: States, start: int, stop: int) -> States:
+    return [each[:, :, start:stop] for each in states]
 
 
-def _fitted(layers: Layers) -> Layers:
-    """Layers copied into memory of their own where they were cut from much more, so that the large tensors can be freed."""
-    return [None if pair is None else (_fit(pair[0]), _fit(pair[1])) for pair in layers]
+def _fitted(states: States) -> States:
+    """States copied into memory of their own where they were cut from much more, so that the large tensors can be freed."""
+    return [_fit(each) for each in states]
 
 
 def _fit(states: Tensor) -> Tensor:
@@ -205,13 +205,7 @@ def _fit(states: Tensor) -> Tensor:
     return states.clone() if spent > WASTE * states.nbytes else states
 
 
-def _joined(known: KeyValues, start: int, stop: int) -> Layers:
-    """Layers of the tokens from `start` to `stop`; without a copy where they are nearly the whole of the last piece."""
-    parts = [layers for _, _, layers in known.parts(start, stop)][::-1]
-    if len(parts) == 1:
-        return _fitted(parts[0])
-    joined: list[tuple[Tensor, Tensor] | None] = []
-    for pairs in zip(*parts, strict=True):
-        there = [pair for pair in pairs if pair is not None]
-        joined.append((torch.cat([pair[0] for pair in there], 1), torch.cat([pair[1] for pair in there], 1)) if there else None)
-    return joined
+def _joined(known: KeyValues, start: int, stop: int) -> States:
+    """States of the tokens from `start` to `stop`; without a copy where they are nearly the whole of the last piece."""
+    parts = [states for _, _, states in known.parts(start, stop)][::-1]
+    return _fitted(parts[0]) if len(parts) == 1 else [torch.cat(pieces, 2) for pieces in zip(*parts, strict=True)]

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from exptilt.engines.hf.fast.attention import Shared
+from exptilt.engines.hf.banks import Bank, Layout
+from exptilt.engines.hf.fast.attention import Place, Shared
 from exptilt.engines.hf.fast.parts import parts
 from exptilt.engines.hf.fast.trunks import Trunks
-from exptilt.engines.hf.memory import zeros
 from exptilt.engines.hf.prefixes import KeyValues
 
 EXTRA_OWN = 256  # a further run of rows must save as many rows times columns
@@ -38,33 +38,20 @@ class _Layer(CacheLayerMixin):
     is_compileable = False
     is_sliding = False  # every column is kept; models with a window mask the columns outside it
 
-    def __init__(self, slots: Slots) -> None:
-        self.slots = slots
-        self.keys: Tensor | None = None  # [row slots, heads, columns, size], as are the values
-        self.values: Tensor | None = None
+    def __init__(self, slots: Slots, number: int) -> None:
+        self.slots, self.number = slots, number
+        self.keys = self.values = None
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Make room for states of this shape [..., heads, any, size]; zeros, since masked columns must be finite."""
-        capacity, columns = self.slots.capacity, self.slots.columns
-        self.keys = zeros(key_states, (capacity, key_states.shape[-3], columns, key_states.shape[-1]))
-        self.values = zeros(value_states, (capacity, value_states.shape[-3], columns, value_states.shape[-1]))
-
-    def pair(self) -> tuple[Tensor, Tensor] | None:
-        """Keys and values, where the layer keeps any."""
-        return None if self.keys is None or self.values is None else (self.keys, self.values)
+        """There is nothing to do: the shapes are known."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write the new columns of all rows and return all columns that some row uses."""
-        if self.pair() is None:
-            self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None
-        assert self.values is not None
-        rows, begin, end = self.slots.rows, self.slots.begin, self.slots.end
-        stop = end + key_states.shape[-2]
-        self.keys[:rows, :, end:stop] = key_states
-        self.values[:rows, :, end:stop] = value_states
-        return self.keys[:rows, :, begin:stop], self.values[:rows, :, begin:stop]
+        place = self.slots.places(key_states.shape[-2])[self.number]
+        place.new_keys.copy_(key_states)
+        place.new_values.copy_(value_states)
+        return place.keys, place.values
 
     def get_seq_length(self) -> int:
         return self.slots.end - self.slots.begin
@@ -74,32 +61,6 @@ class _Layer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1
-
-    def rearrange(self, capacity: int, columns: int, window: slice, to: slice) -> None:
-        """Move the `window` of columns of the rows in use to the columns `to`, into new memory where more is asked for."""
-        pair = self.pair()
-        if pair is None:
-            return
-        rows = slice(0, self.slots.rows)
-        if (capacity, columns) == (pair[0].shape[0], pair[0].shape[2]):
-            for states in pair:
-                slide(states[rows], window, to)
-            return
-        new = [zeros(states, (capacity, states.shape[1], columns, states.shape[3])) for states in pair]
-        for there, states in zip(new, pair, strict=True):
-            there[rows, :, to] = states[rows, :, window]
-        self.keys, self.values = new
-
-
-def slide(states: Tensor, window: slice, to: slice) -> None:
-    """Copy a window of columns of [rows, heads, columns, size] to another, which it may overlap."""
-    gap, width = window.start - to.start, window.stop - window.start
-    if gap < 0:  # this is rare: a longer row joins
-        states[:, :, to] = states[:, :, window].clone()
-        return
-    for first in range(0, width, gap):  # the first `gap` columns are out of the way of the next: no copy in between
-        last = min(first + gap, width)
-        states[:, :, to.start + first : to.start + last] = states[:, :, window.start + first : window.start + last]
 
 
 class Slots:
@@ -115,19 +76,21 @@ class Slots:
     """
 
     def __init__(
-        self, layers: int, device: torch.device, *, capacity: int = 1, columns: int = SPARE_COLUMNS, share: bool = False
+        self, layout: Layout, device: torch.device, *, capacity: int = 1, columns: int = SPARE_COLUMNS, share: bool = False
     ) -> None:
         self.device = device
         self.capacity, self.columns = capacity, columns
         self.rows = self.begin = self.end = 0
         self.starts: list[int] = []
-        self.trunks = Trunks(layers, device) if share else None
+        self.trunks = Trunks(layout, device) if share else None
         self._trunk_of: list[int | None] = []  # the slot of each row's trunk
         # These describe the rows as they are now, and are made when needed:
         self._tensors: tuple[Tensor, Tensor] | None = None  # the start of each row and the tokens in its trunk
         self._shared: Shared | None = None
-        self.layers = [_Layer(self) for _ in range(layers)]
-        self.cache = Cache(layers=list(self.layers))
+        self._places: tuple[tuple[int, ...], list[Place]] | None = None  # for so many rows, and columns
+        self.layout = layout
+        self.banks = [Bank(states, kind, capacity, columns) for states, kind in layout.banks]
+        self.cache = Cache(layers=[_Layer(self, number) for number in range(len(layout.keys))])
 
     def reserve(self, rows: int, longest: int, after: int = 1) -> None:
         """Reserve slots for `rows` rows, `longest` columns before `end` and `after` columns from it."""
@@ -137,14 +100,12 @@ class Slots:
             return
         used = self.end - self.begin
         width = max(used, longest)
-        capacity, columns = self.capacity, self.columns
-        if rows > capacity or width + max(after, SPARE_COLUMNS // 4) > columns:
-            capacity = rows + rows // 4 if rows > capacity else capacity
-            columns = width + max(after, SPARE_COLUMNS)  # not those that longer rows needed once
-        for layer in self.layers:
-            layer.rearrange(capacity, columns, slice(self.begin, self.end), slice(width - used, width))
-        moved = width - self.end
-        self.capacity, self.columns, self.end = capacity, columns, width
+        if rows > self.capacity or width + max(after, SPARE_COLUMNS // 4) > self.columns:
+            self.capacity = rows + rows // 4 if rows > self.capacity else self.capacity
+            self.columns = width + max(after, SPARE_COLUMNS)  # not those that longer rows needed once
+        for bank in self.banks:
+            bank.move(self.rows, slice(self.begin, self.end), slice(width - used, width), self.capacity, self.columns)
+        moved, self.end = width - self.end, width
         self._set_rows([start + moved for start in self.starts], self._trunk_of)
 
     def join(self, known: KeyValues | None, length: int, trunk: int | None = None) -> None:
@@ -154,16 +115,10 @@ class Slots:
         after `end`: padding, in a block of several columns.
         """
         skipped = self.skipped(trunk)
-        for first, end, layers in known.parts(skipped, length) if known is not None else ():
+        for first, end, pieces in known.parts(skipped, length) if known is not None else ():
             to = slice(self.end - length + first, self.end - length + end)
-            for layer, pair in zip(self.layers, layers, strict=True):
-                if pair is not None:
-                    if layer.pair() is None:
-                        layer.lazy_initialization(*pair)
-                    assert layer.keys is not None
-                    assert layer.values is not None
-                    layer.keys[self.rows, :, to] = pair[0]
-                    layer.values[self.rows, :, to] = pair[1]
+            for bank, states in zip(self.banks, pieces, strict=True):
+                bank.write(self.rows, to, states)
         if trunk is not None and self.trunks is not None:
             self.trunks.hold(trunk, 1)  # not before, because copying may run out of memory
         self.rows += 1
@@ -171,17 +126,13 @@ class Slots:
 
     def fork(self, indices: Sequence[int]) -> None:
         """Add a copy of each of these rows, in slots reserved before; on the same trunk."""
-        to = slice(self.rows, self.rows + len(indices))
-        window = slice(min(self.starts[i] for i in indices), self.end)
-        source = torch.tensor(indices, device=self.device)
-        for pair in (layer.pair() for layer in self.layers):
-            for states in pair or ():
-                states[to, :, window] = states[source.to(states.device), :, window]
+        for to, index in enumerate(indices, self.rows):
+            self._copy(index, to)
         trunk_of = [self._trunk_of[i] for i in indices]
         for trunk in trunk_of:
             if trunk is not None and self.trunks is not None:
                 self.trunks.hold(trunk, 1)
-        self.rows = to.stop
+        self.rows += len(indices)
         self._set_rows([*self.starts, *[self.starts[i] for i in indices]], [*self._trunk_of, *trunk_of])
 
     def leave(self, indices: Sequence[int]) -> list[int]:
@@ -193,12 +144,7 @@ class Slots:
         movers = [i for i in range(left, self.rows) if i not in gone]
         for hole, mover in zip(holes, movers, strict=True):
             order[hole] = mover
-        if holes:
-            window = slice(min(self.starts[mover] for mover in movers), self.end)
-            to, moved = torch.tensor(holes, device=self.device), torch.tensor(movers, device=self.device)
-            for pair in (layer.pair() for layer in self.layers):
-                for states in pair or ():
-                    states[to.to(states.device), :, window] = states[moved.to(states.device), :, window]
+            self._copy(mover, hole)
         if self.trunks is not None:
             for trunk in (self._trunk_of[i] for i in gone):
                 if trunk is not None:
@@ -212,11 +158,18 @@ class Slots:
         """The key-values of one row: `before`, those of its prefix, and a copy of what came since."""
         length = self.end - self.starts[index] + self.in_trunk(index)
         since = slice(self.end - length + (0 if before is None else before.length), self.end)
-        layers = [
-            None if pair is None else (pair[0][index, :, since].clone(), pair[1][index, :, since].clone())
-            for pair in (layer.pair() for layer in self.layers)
-        ]
-        return KeyValues(before, layers, length)
+        return KeyValues(before, [bank.read(index, since) for bank in self.banks], length)
+
+    def places(self, count: int) -> list[Place]:
+        """Where each layer finds its keys and values in the next step, with `count` new columns."""
+        asked = (self.rows, self.begin, self.end, count)
+        if self._places is None or self._places[0] != asked:
+            rows, stop = slice(0, self.rows), self.end + count
+            seen = [bank.states[:, rows, :, self.begin : stop].unbind() for bank in self.banks]
+            new = [bank.states[:, rows, :, self.end : stop].unbind() for bank in self.banks]
+            both = zip(self.layout.layers(seen), self.layout.layers(new), strict=True)
+            self._places = asked, [Place(*old, *ahead) for old, ahead in both]
+        return self._places[1]
 
     def inputs(self, count: int) -> dict[str, Any]:
         """What the model needs to position the next `count` columns: position ids int64 [rows, count] and an attention mask.
@@ -253,7 +206,12 @@ class Slots:
         """How many tokens of a row lie in its trunk."""
         return self.skipped(self._trunk_of[row])
 
+    def _copy(self, index: int, to: int) -> None:
+        """Copy a row to another slot."""
+        for bank in self.banks:
+            bank.copy(index, to, slice(self.starts[index], self.end))
+
     def _set_rows(self, starts: list[int], trunk_of: list[int | None]) -> None:
         self.starts, self._trunk_of = starts, trunk_of
         self.begin = min(starts, default=self.end)
-        self._tensors = self._shared = None
+        self._tensors = self._shared = self._places = None

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from exptilt.engines.hf.banks import Layout
 from exptilt.engines.hf.prefixes import KeyValues
 from exptilt.engines.hf.slots import Slots
 from exptilt.engines.row import Context
@@ -98,8 +99,8 @@ def trial_ids(config: Any) -> list[int]:
 
 
 @torch.inference_mode()
-def count_layers(model: Any, ids: Sequence[int]) -> tuple[int, int] | str:
-    """How many layers keep keys and values, and the bytes they take for one token: as the model's own cache has it.
+def kept_layout(model: Any, ids: Sequence[int]) -> Layout | str:
+    """What layers keep as keys and values, as the model's own cache has it.
 
     A reason instead where it keeps none, or something else besides, such as the state of a recurrent layer.
     """
@@ -112,11 +113,11 @@ def count_layers(model: Any, ids: Sequence[int]) -> tuple[int, int] | str:
     if cache is None:  # releases before 5.24
         cache = getattr(output, "past_key_values", None)
     layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", [])
-    kept: list[Tensor | None] = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
-    states = [each for each in kept if each is not None and each.shape[-2] == len(ids)]
-    if not kept or len(states) < len(kept):
+    kept = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
+    pairs = [(keys, values) for keys, values in kept if keys is not None and values is not None]
+    if not kept or len(pairs) < len(kept) or any(states.shape[-2] != len(ids) for pair in pairs for states in pair):
         return "it keeps no key-values, or keeps another state as well"
-    return len(layers), sum(each.nbytes for each in states) // len(ids)
+    return Layout.of(pairs)
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class TrunkPart:
     members: int64 [trunks, most], the rows of each trunk, padded with row 0.
     """
 
-    layers: Sequence[tuple[Tensor, Tensor] | None]
+    layers: Sequence[tuple[Tensor, Tensor]]
     hidden: Tensor
     members: Tensor
 
@@ -94,6 +94,19 @@ class Shared:
     levels: Sequence[tuple[Tensor, Tensor]]
     tiers: Sequence[Tier] | None = None
     even: bool = False
+
+
+class Place(NamedTuple):
+    """Where a layer finds the keys and values of the rows' own columns, and writes those of the new ones, the last.
+
+    keys, values: [rows, heads, own columns, size].
+    new_keys, new_values: [rows, heads, new columns, size].
+    """
+
+    keys: Tensor
+    values: Tensor
+    new_keys: Tensor
+    new_values: Tensor
 
 
 _rows: ContextVar[Shared | None] = ContextVar("_rows", default=None)  # of the step under way
@@ -177,9 +190,7 @@ def _side_by_side(
     own = torch.bmm(queries.reshape(-1, group, size), key.flatten(0, 1).transpose(1, 2)).view(rows, kept, group, -1)
     scores, pairs = [own if hidden is None else own + hidden], []
     for tier in tiers:
-        pair = tier.trunks.layers[layer]
-        assert pair is not None  # every layer keeps key-values where trunks are shared
-        pairs.append([states.flatten(0, 1) for states in pair])
+        pairs.append([states.flatten(0, 1) for states in tier.trunks.layers[layer]])
         over = torch.bmm(tier.gathered(queries), pairs[-1][0].transpose(1, 2))
         if not tier.alone:  # one trunk has no padding
             over = over.view(len(tier.trunks.members), -1, over.shape[-1]) + tier.trunks.hidden[:, 0]
@@ -210,10 +221,8 @@ def _weigh(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Ten
 def _over_trunks(queries: Tensor, part: TrunkPart, layer: int) -> Tensor:
     """The attention of the rows of some trunks over them: float32 [trunks · most, key heads, group, size + 2]."""
     _, kept, group, size = queries.shape
-    pair = part.layers[layer]
-    assert pair is not None  # every layer keeps key-values where trunks are shared
     gathered = queries[part.members].transpose(1, 2).reshape(len(part.members), kept, -1, size)
-    found = _weigh(gathered, *pair, part.hidden)
+    found = _weigh(gathered, *part.layers[layer], part.hidden)
     return found.view(len(found), kept, -1, group, found.shape[-1]).transpose(1, 2).flatten(0, 1)
 
 

@@ -17,13 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exptilt.engines.hf.fast.attention import Shared, attend_shared
+from exptilt.engines.hf.fast.attention import Place, Shared, attend_shared
 from exptilt.engines.hf.fast.linear import PackedLinear, PartLinear, join, round_up
 from exptilt.engines.hf.fast.private import hooked, llama_kinds, product
 
 Product = Callable[[Tensor], Tensor]
-Write = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Takes keys and values [rows, heads, 1, size] of new tokens; returns those of all columns (`slots.Slots`)."""
 READERS = ("q_proj", "k_proj", "v_proj")
 GATES = ("gate_proj", "up_proj")
 
@@ -73,13 +71,13 @@ class LeanStep:
         self.scales = ones.to(self.embedding.dtype)
         self.norm, self.head = _Norm(inner.norm), _product(model.lm_head)
 
-    def __call__(self, ids: Tensor, positions: Tensor, hidden: Tensor, shared: Shared, writes: Sequence[Write]) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, hidden: Tensor, shared: Shared, places: Sequence[Place]) -> Tensor:
         """Logits [rows, vocabulary] of the tokens after these.
 
         ids, positions: int64 [rows, 1].
         hidden: float32 [rows, 1, 1, columns], added to the scores of the rows' own columns.
         shared: what the rows share.
-        writes: of each layer.
+        places: of the keys and values of each layer.
         """
         rows = len(ids)
         missing = round_up(rows) - rows
@@ -88,11 +86,12 @@ class LeanStep:
         cosine, sine = (each * self.scales for each in self.rotation(states[:rows, None], positions))
         sine[..., : self.size // 2].neg_()
         turned = self.heads + self.kept
-        for number, (layer, write) in enumerate(zip(self.layers, writes, strict=True)):
+        for number, (layer, place) in enumerate(zip(self.layers, places, strict=True)):
             found = layer.read(layer.before(states))[:rows].view(rows, -1, self.size)
             both = _turned(found[:, :turned], cosine, sine)  # queries and keys
-            keys, values = write(both[:, self.heads :].unsqueeze(2), found[:, turned:].unsqueeze(2))
-            mixed = attend_shared(both[:, : self.heads], keys, values, hidden, shared, number).view(rows, -1)
+            place.new_keys.copy_(both[:, self.heads :].unsqueeze(2))
+            place.new_values.copy_(found[:, turned:].unsqueeze(2))
+            mixed = attend_shared(both[:, : self.heads], place.keys, place.values, hidden, shared, number).view(rows, -1)
             states += layer.output(functional.pad(mixed, (0, 0, 0, missing)) if missing else mixed)
             gate, up = layer.gates(layer.after(states)).chunk(2, -1)
             states += layer.down(functional.silu(gate).mul_(up))

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from exptilt.engines.hf.banks import Kind, Layout
 from exptilt.engines.hf.fast.attention import Shared, Tier, TrunkPart
 from exptilt.engines.hf.fast.parts import parts
 from exptilt.engines.hf.memory import zeros
-from exptilt.engines.hf.prefixes import KeyValues, Layers, common_length
+from exptilt.engines.hf.prefixes import KeyValues, common_length
 
 LEAST_TRUNK = 16  # a prefix of at least as many tokens is worth a trunk
 LEAST_ROOT = 128  # a prefix of several prompts of at least as many tokens is worth a root
@@ -43,10 +44,10 @@ class Trunk:
 class Trunks:
     """The trunks of the rows in flight, side by side; a trunk goes with the last of its rows."""
 
-    def __init__(self, layers: int, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        self.layout, self.device = layout, device
         self.held: list[Trunk | None] = []  # by slot
-        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers  # [slots, heads, columns, size]
+        self.banks = [_memory(states, kind, 0, 0) for states, kind in layout.banks]  # [states, slots, heads, columns, size]
 
     def length(self, slot: int | None) -> int:
         """How many tokens the trunk in a slot has; 0 without one."""
@@ -64,13 +65,10 @@ class Trunks:
             self.held.append(None)
         slot = self.held.index(None)
         self.held[slot] = trunk
-        pieces = list(known.parts(trunk.start, len(tokens)))
-        self._reserve(pieces[0][-1])
-        for first, end, layers in pieces:
-            for held, pair in zip(self.layers, layers, strict=True):
-                if held is not None and pair is not None:
-                    held[0][slot, :, first - trunk.start : end - trunk.start] = pair[0]
-                    held[1][slot, :, first - trunk.start : end - trunk.start] = pair[1]
+        self._reserve()
+        for first, end, pieces in known.parts(trunk.start, len(tokens)):
+            for bank, states in zip(self.banks, pieces, strict=True):
+                bank[:, slot, :, first - trunk.start : end - trunk.start] = states
         return slot
 
     def root(self, prompt: tuple[int, ...], others: Iterable[tuple[int, ...]], known: KeyValues) -> int | None:
@@ -166,7 +164,7 @@ class Trunks:
         columns = [trunk.columns if trunk else longest for trunk in self.held[run]]  # those of a free slot do not matter
         seen = torch.arange(longest, device=self.device) < torch.tensor(columns, device=self.device)[:, None]
         return TrunkPart(
-            [None if pair is None else (pair[0][run, :, :longest], pair[1][run, :, :longest]) for pair in self.layers],
+            self.layout.layers([bank[:, run, :, :longest].unbind() for bank in self.banks]),
             torch.where(seen, 0.0, -math.inf)[:, None, None],
             torch.tensor(members, dtype=torch.int64, device=self.device),
         )
@@ -186,16 +184,16 @@ class Trunks:
         root = self._at(slot).root
         return [slot] if root is None else [slot, root]
 
-    def _reserve(self, layers: Layers) -> None:
+    def _reserve(self) -> None:
         """Make room for all slots and their columns; padding is zero, since it must be finite."""
-        least_slots, least_columns = len(self.held), max(trunk.columns for _, trunk in self._used())
-        for number, (old, pair) in enumerate(zip(self.layers, layers, strict=True)):
-            slots, columns = least_slots, least_columns
-            if pair is None or (old is not None and old[0].shape[0] >= slots and old[0].shape[2] >= columns):
-                continue
-            if old is not None:
-                slots, columns = max(slots * 3 // 2, old[0].shape[0]), max(columns * 5 // 4, old[0].shape[2])
-            grown = [zeros(states, (slots, states.shape[0], columns, states.shape[2])) for states in pair]
-            for new, states in zip(grown, old or (), strict=False):
-                new[: states.shape[0], :, : states.shape[2]] = states
-            self.layers[number] = (grown[0], grown[1])
+        slots, columns = len(self.held), max(trunk.columns for _, trunk in self._used())
+        for number, (old, (states, kind)) in enumerate(zip(self.banks, self.layout.banks, strict=True)):
+            had, width = old.shape[1], old.shape[3]
+            if had < slots or width < columns:
+                more = (max(slots * 3 // 2, had), max(columns * 5 // 4, width)) if had else (slots, columns)
+                self.banks[number] = _memory(states, kind, *more)
+                self.banks[number][:, :had, :, :width] = old
+
+
+def _memory(states: int, kind: Kind, slots: int, columns: int) -> Tensor:
+    return zeros(kind.dtype, kind.device, (states, slots, kind.heads, columns, kind.size))
