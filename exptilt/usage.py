@@ -12,7 +12,8 @@ _LOCK = threading.Lock()  # one for all: it is held for five additions
 @dataclass
 class Work:
     """What one engine did. Tokens are counted per row; a forward is one evaluation of the network for one row, and for
-    all rows of equal tokens where the engine evaluates those once: then there are fewer forwards than generated tokens.
+    all rows of equal tokens where the engine evaluates those once: then there are fewer forwards than generated tokens. Scoring
+    takes one for each row, or for each tree of responses that begin alike.
 
     prompt: tokens of prompts and prefixes that were prefilled.
     cached: those whose cache was reused instead.

@@ -109,10 +109,10 @@ def plans(bench: Bench, p: Engine, q: Engine) -> Iterator[Plan]:
     states = {f"QAlign, {n} states": first_states(n, plain) for n in STATES}
     powers = {f"power sampling, {n} states": first_states(n, plain) for n in STATES}
     yield Plan(target, published, {"ETS": ets_chain, "ETS, all rollouts vote": vote})
-    yield Plan(replace(target, proposal=q), published, {"ETS-IS": ets_chain, "ETS-IS, all rollouts vote": vote})
     yield Plan(target, first, {"ETS(3, 3), one step": ets_chain})
     yield Plan(right, first, {"ETS(3, 3), one step, verifier": ets_chain})
     yield Plan(target, xt.SuffixMCMC(MOVES), states)
+    yield Plan(replace(target, proposal=q), published, {"ETS-IS": ets_chain, "ETS-IS, all rollouts vote": vote})
     yield Plan(replace(target, proposal=q), xt.Independent(16), {"GSI": xt.draw})
     yield Plan(nothing, xt.SuffixMCMC(MOVES, power=POWER), powers | {"power sampling": xt.draw})
     yield Plan(nothing, Beam(4, 4, BLOCK), {"beam search": xt.draw})

@@ -153,8 +153,8 @@ def of_time(seconds: Cell) -> Finding:
         f"{median:.2f} times ({least:.2f} to {most:.2f}) the {1e3 * np.median(seconds['ETS']):.0f} ms of a problem by ETS",
         **judged(
             bool(most < 0.8),
-            "rollouts of the model that begin alike are evaluated once, those of the proposal are scored whole unless they are "
-            f"equal: {forwards['ETS']:.0f} forwards of the model a problem by ETS; {forwards['ETS-IS']:.0f} by ETS-IS, "
+            "rollouts that begin alike are evaluated once where the model draws them, and those of one candidate where it scores "
+            f"them: {forwards['ETS']:.0f} forwards of the model a problem by ETS; {forwards['ETS-IS']:.0f} by ETS-IS, "
             f"{scored:.0f} scored tokens, and the proposal's",
             bool(most < 1),
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,11 @@ from exptilt.engines.hf.blocks import BLOCK_LOGITS, BLOCK_TOKENS, groups
 from exptilt.engines.hf.fast.attention import NAME, sharing
 from exptilt.engines.hf.fast.lean import LeanStep, lean_step
 from exptilt.engines.hf.fast.private import attends_by_interface
+from exptilt.engines.hf.forest import Forest, Tree
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
 from exptilt.engines.hf.scaling import beside, beyond_border, find_border
 from exptilt.engines.hf.slots import Slots
-from exptilt.engines.hf.trial import Texts, kept_layout, read_plainly, trial_ids, try_rows, words
+from exptilt.engines.hf.trial import Texts, kept_layout, read_plainly, trial_ids, try_rows, try_trees, words
 from exptilt.engines.row import Context
 from exptilt.engines.sampling import Sampling
 from exptilt.usage import Work
@@ -55,10 +56,10 @@ class Network:
     fast: whether rows may share trunks, and those of equal tokens one forward.
     scales: whether to look for a border, see below.
 
-    A trial finds out what the model can do (`exptilt.engines.hf.trial`): `shares`, whether rows may share trunks, and `caches`,
-    whether key-values may be kept at all; `border`, the length at which position scaling changes, with `beyond`, a network for
-    texts that may be longer; `why` says what was switched off and for what reason. Not thread-safe: the scheduler's worker
-    calls it. Raises ModelError where the model is not a causal language model.
+    A trial finds out what the model can do (`exptilt.engines.hf.trial`): `shares`, whether rows may share trunks; `trees`,
+    whether what is scored may share beginnings; `caches`, whether key-values may be kept at all; `border`, the length at which
+    the scaling of positions changes, with `beyond`, a network for texts that may be longer; `why` what was switched off, and why.
+    Not thread-safe: the scheduler's worker calls it. Raises ModelError where the model is not a causal language model.
     """
 
     def __init__(self, model: Any, memory: int, *, name: str, fast: bool = True, scales: bool = True) -> None:
@@ -110,7 +111,7 @@ class Network:
         """Find out whether rows of different lengths may be evaluated together, and over trunks."""
         found = kept_layout(self.model, texts.tokens[0][:2])
         self.layout = Layout() if isinstance(found, str) else found
-        self.caches, self.shares = not isinstance(found, str), False
+        self.caches, self.shares, self.trees = not isinstance(found, str), False, False
         if isinstance(found, str):
             self.why["caches"] = found
         if self.caches and fast and _can_share(self.model):
@@ -136,6 +137,11 @@ class Network:
             self.shares, self.why["shares"] = False, reason
             self.model.set_attn_implementation("sdpa")
             self.prefixes = Prefixes(self.prefixes.memory)
+            return
+        reason = try_trees(self, texts)
+        self.trees = reason is None
+        if reason is not None:
+            self.why["trees"] = reason
 
     def _try_caching(self, texts: Texts) -> None:
         reason = try_rows(self, texts, share=False)
@@ -169,18 +175,29 @@ class Network:
         """Slots with what is known of these texts, and the ids int64 [rows, count] that are still to be fed, in one block."""
         return self._laid_out([_Job(text, prefix) for text, prefix in zip(texts, known or [None] * len(texts), strict=True)])
 
+    def planted(self, trees: Sequence[Tree], known: Sequence[KeyValues | None]) -> tuple[Slots, Forest]:
+        """Slots with what is known of each tree's context, all but its last token, and the trees to be fed after that."""
+        forest = Forest(trees, self.device)
+        width = max(len(tree.context.tokens) for tree in trees) - 1
+        slots = self.slots(len(trees), width + forest.count)
+        slots.reserve(len(trees), width, after=forest.count)
+        for tree, state in zip(trees, known, strict=True):
+            slots.join(state, len(tree.context.tokens) - 1)
+        return slots, forest
+
     @torch.inference_mode()
     def slots(self, capacity: int = 1, columns: int = 64, *, share: bool = False) -> Slots:
         """Memory for rows; `share` lets them share trunks where the model can, for one token at a time."""
         return Slots(self.layout, self.device, capacity=capacity, columns=columns, share=share and self.shares)
 
     @torch.inference_mode()
-    def feed(self, slots: Slots, ids: Tensor, keep: int) -> Tensor:
+    def feed(self, slots: Slots, ids: Tensor, keep: int, inputs: Mapping[str, Any] | None = None) -> Tensor:
         """Evaluate one block of tokens int64 [rows, count] after what the slots hold, and add it to them.
 
+        inputs: positions and mask, where these are not those of rows.
         Returns the logits [rows, keep, vocabulary] of the last `keep` columns.
         """
-        inputs, shared = slots.inputs(ids.shape[1]), slots.shared()
+        inputs, shared = inputs or slots.inputs(ids.shape[1]), slots.shared()
         if self.lean is not None and shared is not None and ids.shape[1] == 1:
             logits = self.lean(ids, inputs["position_ids"], inputs["attention_mask"], shared, slots.places(1))[:, None]
             slots.end += 1

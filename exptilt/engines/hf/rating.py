@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from exptilt.engines.hf.blocks import BLOCK_LOGITS
+from exptilt.engines.hf.forest import Tree, plant, worthwhile
 from exptilt.engines.hf.network import Network
+from exptilt.engines.hf.prefixes import KeyValues
 from exptilt.engines.row import Context
 from exptilt.usage import Work
 
@@ -39,6 +41,10 @@ def rate(
             measure(row, torch.tensor(tokens, device=network.device), [(i, t) for t in range(len(tokens))]).cpu().numpy()
             for i, (row, tokens) in given
         ], costs
+    if network.trees and worthwhile(trees := plant(contexts, responses), responses):
+        for tree in trees:
+            costs[next(iter(tree.ways))].forwards += 1
+        return _rate_trees(network, trees, known, responses, measure), costs
     slots, ids = network.block(texts, known)
     targets, valid = _targets(responses, ids)
     parts: list[list[np.ndarray]] = [[] for _ in responses]
@@ -55,6 +61,41 @@ def rate(
     for cost in costs:
         cost.forwards += 1
     return [np.concatenate(part) for part in parts], costs
+
+
+def _rate_trees(
+    network: Network,
+    trees: Sequence[Tree],
+    known: Sequence[KeyValues | None],
+    responses: Sequence[tuple[int, ...]],
+    measure: Measure,
+) -> list[np.ndarray]:
+    """The values of each response, where those that begin alike are in trees: `known` is what is known of each one's context."""
+    slots, forest = network.planted(trees, [known[next(iter(tree.ways))] for tree in trees])
+    asked: dict[tuple[int, int, int], int] = {}  # tree, node and token: the place among all values
+    firsts: list[tuple[int, int]] = []  # of each of these, a response, and the number of the token in it
+    places: list[list[int]] = [[] for _ in responses]
+    for row, tree in enumerate(trees):
+        for number, way in tree.ways.items():
+            for index, (node, token) in enumerate(zip(way, responses[number], strict=True)):
+                place = asked.setdefault((row, node, token), len(asked))
+                if place == len(firsts):
+                    firsts.append((number, index))
+                places[number].append(place)
+    where = torch.tensor(list(asked), dtype=torch.int64)
+    rows, nodes, tokens = where.to(network.device).T
+    values: Tensor | None = None
+    columns = max(1, BLOCK_LOGITS // (len(trees) * network.vocabulary))
+    for start in range(0, forest.count, columns):
+        block = slice(start, min(start + columns, forest.count))
+        logits = network.feed(slots, forest.ids[:, block], block.stop - start, forest.inputs(slots, block))
+        some = ((nodes >= start) & (nodes < block.stop)).nonzero()[:, 0]
+        measured = measure(logits[rows[some], nodes[some] - start], tokens[some], [firsts[place] for place in some.tolist()])
+        values = measured.new_empty(len(asked), measured.shape[1]) if values is None else values
+        values[some] = measured
+    assert values is not None
+    found = values.cpu().numpy()
+    return [found[each] for each in places]
 
 
 def _targets(responses: Sequence[tuple[int, ...]], ids: Tensor) -> tuple[Tensor, Tensor]:

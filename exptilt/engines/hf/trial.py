@@ -8,7 +8,7 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from exptilt.engines.hf.banks import Layout
+from exptilt.engines.hf.forest import Forest, Tree
 from exptilt.engines.hf.prefixes import KeyValues
 from exptilt.engines.hf.slots import Slots
 from exptilt.engines.row import Context
@@ -35,7 +36,9 @@ class Evaluates(Protocol):
 
     def slots(self, capacity: int = 1, columns: int = 64, *, share: bool = False) -> Slots: ...
 
-    def feed(self, slots: Slots, ids: Tensor, keep: int) -> Tensor: ...
+    def feed(self, slots: Slots, ids: Tensor, keep: int, inputs: Mapping[str, Any] | None = None) -> Tensor: ...
+
+    def planted(self, trees: Sequence[Tree], known: Sequence[KeyValues | None]) -> tuple[Slots, Forest]: ...
 
     def prefill(self, contexts: Sequence[Context]) -> tuple[list[KeyValues | None], Any]: ...
 
@@ -128,6 +131,29 @@ def try_rows(network: Evaluates, texts: Texts, *, share: bool) -> str | None:
     except Exception as error:  # noqa: BLE001 - that a model fails in this way is what the trial finds out
         return words(error)
     return f"log-probabilities were off by {off:.2g} nats" if not off <= texts.bound else None
+
+
+@torch.inference_mode()
+def try_trees(network: Evaluates, texts: Texts) -> str | None:
+    """Score texts as one tree after their first tokens, in two blocks; the reason as in `try_rows`."""
+    try:
+        off = _scored_as_tree(network, texts)
+    except Exception as error:  # noqa: BLE001 - that a model fails in this way is what the trial finds out
+        return words(error)
+    return f"log-probabilities were off by {off:.2g} nats" if not off <= texts.bound else None
+
+
+def _scored_as_tree(network: Evaluates, texts: Texts) -> float:
+    context = Context(texts.tokens[0][:STEM], texts.tokens[0][: STEM // 2])
+    rest = [text[STEM // 2 :] for text in texts.tokens]
+    known, _ = network.prefill([context])
+    tree = Tree(context)
+    for number, response in enumerate(rest):
+        tree.add(number, response)
+    slots, forest = network.planted([tree], known)
+    blocks = slice(0, forest.count // 2), slice(forest.count // 2, forest.count)
+    found = torch.cat([network.feed(slots, forest.ids[:, b], b.stop - b.start, forest.inputs(slots, b)) for b in blocks], 1)[0]
+    return max(texts.off(found[way], texts.logits[number][STEM // 2 - 1 : -1]) for number, way in tree.ways.items())
 
 
 def _decoded(network: Evaluates, texts: Texts, share: bool) -> float:
