@@ -187,7 +187,8 @@ def main() -> None:
     for pair in zip(*(list(plans(*each)) for each in ready), strict=True):  # each method on both tasks before the next
         for (bench, _, _), plan in zip(ready, pair, strict=True):
             name = f"{bench.name}, {next(iter(plan.selects))}"
-            results.measure(bench.name, plan, bench.task, SEED, concurrency=16, folder=RUNS, progress=partial(_tell, name))
+            flight = PROBLEMS if isinstance(plan.sampler, xt.SuffixMCMC) else 16  # a chain has but one row
+            results.measure(bench.name, plan, bench.task, SEED, concurrency=flight, folder=RUNS, progress=partial(_tell, name))
     for bench, p, q in ready:
         CELLS(f"energies, {bench.name}", partial(overlap, bench, p, q))
 

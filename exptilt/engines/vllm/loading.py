@@ -86,31 +86,12 @@ def read_model(
     """
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import EngineArgs, LLMEngine  # pyright: ignore[reportAttributeAccessIssue]
-    from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
 
-    known = {each.name for each in fields(EngineArgs)} - OWN_OPTIONS
-    if unknown := sorted(set(options) - known):
-        hints = "".join(f" For {option}: {HINTS[option]}." for option in unknown if option in HINTS)
-        raise ValueError(f"{', '.join(unknown)}: vLLM has no such option, or exptilt sets it itself; leave it out.{hints}")
-    given: dict[str, Any] = {"disable_log_stats": True, **({"hf_token": token} if token else {}), **options}
-    dtype = dtype or ("float32" if current_platform.is_cpu() else "auto")
+    given = _arguments(options, dtype, max_rows, token)
     hub = {name: options.get(name) for name in ("revision", "trust_remote_code") if options.get(name)}
-    if current_platform.is_cpu():
-        # A prompt read in two parts rewinds the request's generator, which those of the CPU cannot: vLLM 0.32 crashes.
-        given.setdefault("enable_chunked_prefill", False)
-    if max_rows is not None:
-        given["max_num_seqs"] = max_rows
     with reading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, token=token, **{"trust_remote_code": False, **hub})
-        arguments = EngineArgs(
-            model=str(source),
-            dtype=dtype,
-            logprobs_mode="processed_logprobs",
-            enable_prefix_caching=True,
-            skip_tokenizer_init=True,
-            **given,
-        )
-        engine = LLMEngine.from_engine_args(arguments)
+        engine = LLMEngine.from_engine_args(EngineArgs(model=str(source), **given))
         generation = engine.model_config.try_get_generation_config()
     config = engine.model_config
     ends = end_ids(config.hf_text_config.eos_token_id, generation.get("eos_token_id"), tokenizer.eos_token_id)
@@ -127,3 +108,24 @@ def read_model(
             "options": {key: str(options[key]) for key in sorted(options.keys() - SPEED_OPTIONS)},
         },
     )
+
+
+def _arguments(options: Mapping[str, Any], dtype: str | None, max_rows: int | None, token: str | None) -> dict[str, Any]:
+    """What vLLM's engine is made with, apart from the model. Raises ValueError for options that it does not have."""
+    from vllm import EngineArgs  # pyright: ignore[reportAttributeAccessIssue]
+    from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
+
+    known = {each.name for each in fields(EngineArgs)} - OWN_OPTIONS
+    if unknown := sorted(set(options) - known):
+        hints = "".join(f" For {option}: {HINTS[option]}." for option in unknown if option in HINTS)
+        raise ValueError(f"{', '.join(unknown)}: vLLM has no such option, or exptilt sets it itself; leave it out.{hints}")
+    on_cpu = current_platform.is_cpu()
+    given: dict[str, Any] = {"disable_log_stats": True, **options, "dtype": dtype or ("float32" if on_cpu else "auto")}
+    if token:
+        given["hf_token"] = token
+    if on_cpu:
+        # A prompt read in two parts rewinds the request's generator, which those of the CPU cannot: vLLM 0.32 crashes.
+        given.setdefault("enable_chunked_prefill", False)
+    if max_rows is not None:
+        given["max_num_seqs"] = max_rows
+    return given | {"logprobs_mode": "processed_logprobs", "enable_prefix_caching": True, "skip_tokenizer_init": True}
