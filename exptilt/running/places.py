@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Semaphore, Thread
+from time import monotonic, thread_time
 from typing import Any, Protocol, TypeVar
 
 from exptilt.cancelling import GLANCE, told_interrupts
@@ -21,6 +22,9 @@ Build = Callable[[], Target]
 """Makes the target on the machine that needs it: models themselves are not sent."""
 Finished = list[tuple[Job, Outcome]]
 """The jobs that finished since one last asked, with their outcomes."""
+_FEW = 8  # threads that begin at once; the others where these wait for something
+_LOOK = 0.005  # seconds until that is seen
+_WINDOW = 0.05  # seconds over which it is seen
 _UNTAKEN = 64  # so many outcomes may wait to be taken: threads of cheap prompts would not let anybody write them down
 
 
@@ -55,9 +59,25 @@ def open_place(
     return cluster.crew(target, request, concurrency)
 
 
+class _Load:
+    """How busy the threads of a run are. seconds: the processor time of each, as it was when it last finished a job."""
+
+    def __init__(self, threads: int) -> None:
+        self.seconds = [0.0] * threads
+        self._before, self._since = 0.0, monotonic()
+
+    def crowded(self) -> bool:
+        """Whether they compute all the time, one after the other, as threads of Python do: more would be in each other's way."""
+        now, spent = monotonic(), sum(self.seconds)
+        share = (spent - self._before) / max(now - self._since, 1e-9)
+        if now - self._since >= _WINDOW:
+            self._before, self._since = spent, now
+        return 0.5 < share < 1.5
+
+
 @dataclass(frozen=True)
 class Threads:
-    """This process, with a thread for each prompt under way."""
+    """This process, with a thread for each prompt under way; a few where prompts only compute, and are done at once."""
 
     request: Request
     concurrency: int
@@ -74,12 +94,15 @@ class Threads:
         failure that is to stop the run, and those that are finished nevertheless still come."""
         cancel, waiting = Event(), iter([*jobs])  # an iterator of a list gives each job to one thread
         said: SimpleQueue[tuple[Job, Outcome] | BaseException | None] = SimpleQueue()  # None: a thread has ended
-        room = Semaphore(_UNTAKEN)
+        room, most = Semaphore(_UNTAKEN), min(self.concurrency, len(jobs))
+        load = _Load(most)
 
-        def work() -> None:
+        def work(number: int) -> None:
             try:
                 for job in waiting:
-                    if (outcome := self._finish(job, cancel, stop)) is not None:
+                    outcome = self._finish(job, cancel, stop)
+                    load.seconds[number] = thread_time()
+                    if outcome is not None:
                         room.acquire()
                         said.put((job, outcome))
             except BaseException as error:  # noqa: BLE001 - raised again in the thread that hears of it
@@ -88,22 +111,28 @@ class Threads:
                 said.put(None)
 
         threads: list[Thread] = []
+
+        def begin(count: int) -> None:
+            for number in range(len(threads), count):
+                thread = Thread(target=work, args=(number,), name=f"exptilt-prompt-{number}")
+                thread.start()
+                threads.append(thread)
+
         with told_interrupts(lambda: said.put(KeyboardInterrupt())):
             try:
-                for number in range(min(self.concurrency, len(jobs))):
-                    thread = Thread(target=work, name=f"exptilt-prompt-{number}")
-                    thread.start()
-                    threads.append(thread)
-                under_way = len(threads)
-                while under_way:
-                    heard = _all_said(said)
+                begin(min(_FEW, most))
+                ended = 0
+                while ended < len(threads):
+                    heard = _all_said(said, GLANCE if len(threads) == most else _LOOK)
+                    if len(threads) < most and not load.crowded():
+                        begin(most)
                     if finished := [each for each in heard if isinstance(each, tuple)]:
                         yield finished
                         room.release(len(finished))
                     for each in heard:
                         if isinstance(each, BaseException):
                             raise each
-                    under_way -= sum(each is None for each in heard)
+                    ended += sum(each is None for each in heard)
             finally:
                 cancel.set()
                 room.release(self.concurrency)
@@ -123,11 +152,12 @@ class Threads:
         return outcome
 
 
-def _all_said(said: SimpleQueue[Word]) -> list[Word]:
-    """Wait for a word, and take those that are there by then, but none that come meanwhile. It looks up now and then: else Ctrl-C
-    could go unheard until a silent server answers."""
-    while True:
-        try:
-            return [said.get(timeout=GLANCE), *(said.get() for _ in range(said.qsize()))]
-        except Empty:
-            continue
+def _all_said(said: SimpleQueue[Word], seconds: float) -> list[Word]:
+    """Wait for a word, for so long at most, and take those that are there by then, but none that come meanwhile.
+
+    Who waits for longer asks again: else Ctrl-C could go unheard until a silent server answers.
+    """
+    try:
+        return [said.get(timeout=seconds), *(said.get() for _ in range(said.qsize()))]
+    except Empty:
+        return []

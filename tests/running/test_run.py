@@ -17,6 +17,7 @@ from exptilt.blocks import BlockSize
 from exptilt.core import Engine, Sampler, Target
 from exptilt.draft import Draft
 from exptilt.errors import BudgetSpent, CapabilityError, ModelError, RewardError, TargetError
+from exptilt.running.places import _Load
 from exptilt.running.result import Failure, Outcome
 from exptilt.testing.toys import random_table
 from exptilt.usage import Work
@@ -46,6 +47,50 @@ TARGET = Target(table(), reward, beta=0.5)
 def under_way() -> list[str]:
     """The threads of prompts that are still running."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("exptilt-prompt")]
+
+
+@pytest.mark.parametrize(("crowded", "most"), [(True, 8), (False, 20)])
+def test_prompts_that_only_compute_have_few_threads(crowded: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 threads of cheap prompts were in each other's way for a third of the time."""
+    monkeypatch.setattr(_Load, "crowded", lambda _: crowded)
+    seen: set[str] = set()
+
+    def watched(prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        seen.update(under_way())
+        time.sleep(0.002)
+        return reward(prompt, drafts)
+
+    xt.run(replace(TARGET, reward=watched), [f"prompt {number}" for number in range(200)], xt.Independent(2), concurrency=20)
+    assert len(seen) == most
+
+
+def test_threads_are_crowded_where_they_compute_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [10.0]
+    monkeypatch.setattr("exptilt.running.places.monotonic", lambda: clock[0])
+    load = _Load(3)
+
+    def after(seconds: float, *spent: float) -> bool:
+        clock[0] += seconds
+        load.seconds = [before + more for before, more in zip(load.seconds, spent, strict=True)]
+        return load.crowded()
+
+    assert after(0.005, 0.002, 0.002, 0.0005)  # seen before a window is over
+    assert after(0.045, 0.02, 0.02, 0.004)
+    assert not after(0.1, 0.01, 0.0, 0.0)  # of this window; they wait
+    assert not after(0.1, 0.09, 0.09, 0.09)  # side by side
+    assert after(0.1, 0.1, 0.0, 0.0)
+    assert not after(0.005, 0.0, 0.0, 0.0)
+
+
+def test_all_prompts_that_wait_for_each_other_are_under_way() -> None:
+    together = threading.Barrier(20)
+
+    def awaited(prompt: str, drafts: Sequence[Draft]) -> list[float]:
+        together.wait(30)
+        return reward(prompt, drafts)
+
+    outcomes = xt.run(replace(TARGET, reward=awaited), PROMPTS[:20], xt.Independent(2), concurrency=20)
+    assert all(isinstance(outcome, xt.Result) for outcome in outcomes)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
