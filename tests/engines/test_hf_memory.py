@@ -400,6 +400,32 @@ def test_columns_move_over_each_other(window: tuple[int, int], to: tuple[int, in
     assert float(bank.states[:, 4:].abs().max()) == 0.0  # what nobody wrote is finite
 
 
+@pytest.mark.parametrize("longest", [3, 300])  # columns slide, or go into larger memory
+def test_rows_are_as_before_where_memory_runs_out_while_they_move(longest: int, monkeypatch: pytest.MonkeyPatch):
+    """Some layers had moved then and others not: rows that were in flight went on with the keys of other tokens."""
+    layout = Layout.of([(torch.zeros(1, 1, 2), torch.zeros(1, 1, 3))] * 2)
+    slots = Slots(layout, torch.device("cpu"), capacity=2, columns=40)
+    slots.reserve(2, 30)
+    known = KeyValues(None, [torch.randn(2, 1, 4, size) for size in (2, 3)], 4)
+    for _ in range(2):
+        slots.join(known, 4)
+    slots.end += 1
+    slots.reserve(2, 0)
+    held = [bank.states[:, :2, :, slots.begin : slots.end].clone() for bank in slots.banks]
+    shape = [bank.states.shape for bank in slots.banks]
+    with monkeypatch.context() as patch:
+        patch.setattr(slots.banks[1], "move", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            slots.reserve(2, longest, after=10)
+    assert [bank.states.shape for bank in slots.banks] == shape
+    for place, wanted in zip(slots.places(1)[:1], held[:1], strict=True):
+        assert torch.equal(place.keys[..., :-1, :], wanted[0])
+    slots.reserve(2, longest, after=10)
+    assert (slots.columns == 40) == (longest == 3)
+    for bank, wanted in zip(slots.banks, held, strict=True):
+        assert torch.equal(bank.states[:, :2, :, slots.begin : slots.end], wanted)
+
+
 def test_rows_are_read_written_and_copied_in_a_bank():
     bank = Bank(3, Kind(2, 4, torch.bfloat16, torch.device("cpu")), 3, 8)
     states = torch.randn(3, 2, 5, 4).bfloat16()

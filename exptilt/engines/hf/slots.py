@@ -98,15 +98,12 @@ class Slots:
             self.begin = self.end = longest
         if rows <= self.capacity and longest <= self.end and self.end + after <= self.columns:
             return
-        used = self.end - self.begin
-        width = max(used, longest)
-        if rows > self.capacity or width + max(after, SPARE_COLUMNS // 4) > self.columns:
-            self.capacity = rows + rows // 4 if rows > self.capacity else self.capacity
-            self.columns = width + max(after, SPARE_COLUMNS)  # not those that longer rows needed once
-        for bank in self.banks:
-            bank.move(self.rows, slice(self.begin, self.end), slice(width - used, width), self.capacity, self.columns)
-        moved, self.end = width - self.end, width
-        self._set_rows([start + moved for start in self.starts], self._trunk_of)
+        width = max(self.end - self.begin, longest)
+        capacity, columns = self.capacity, self.columns
+        if rows > capacity or width + max(after, SPARE_COLUMNS // 4) > columns:
+            capacity = rows + rows // 4 if rows > capacity else capacity
+            columns = width + max(after, SPARE_COLUMNS)  # not those that longer rows needed once
+        self._move(width, capacity, columns)
 
     def join(self, known: KeyValues | None, length: int, trunk: int | None = None) -> None:
         """Add a row whose first `length` tokens are known, in a slot reserved before.
@@ -205,6 +202,26 @@ class Slots:
     def in_trunk(self, row: int) -> int:
         """How many tokens of a row lie in its trunk."""
         return self.skipped(self._trunk_of[row])
+
+    def _move(self, end: int, capacity: int, columns: int) -> None:
+        """Move the columns in use so that they end at `end`, into memory of another size where it is to have one.
+
+        Where memory runs out on the way, all is as before: rows that are not to blame go on.
+        """
+        window, to = slice(self.begin, self.end), slice(end - (self.end - self.begin), end)
+        moved: list[Bank] = []
+        try:
+            for bank in self.banks:
+                bank.move(self.rows, window, to, capacity, columns)
+                moved.append(bank)
+        except BaseException:
+            for bank in moved:
+                bank.move(self.rows, to, window, self.capacity, self.columns)
+            self._places = None
+            raise
+        starts = [start + end - self.end for start in self.starts]
+        self.capacity, self.columns, self.end = capacity, columns, end
+        self._set_rows(starts, self._trunk_of)
 
     def _copy(self, index: int, to: int) -> None:
         """Copy a row to another slot."""
