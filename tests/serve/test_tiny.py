@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -56,6 +57,14 @@ def pieces(stream: Any) -> list[str]:
     return [choice.delta.content for chunk in stream for choice in chunk.choices if choice.delta.content]
 
 
+@pytest.fixture
+def unhurried(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps so long that an answer is looked at several times while it is written, however fast the machine is."""
+    decoder = engine.backend.decoder
+    step = decoder.step
+    monkeypatch.setattr(decoder, "step", lambda: (time.sleep(0.02), step())[1])
+
+
 def test_a_chat_with_system_turns_and_a_prefill_is_that_of_the_template(client: openai.OpenAI, engine: Any) -> None:
     turns = [*USER, {"role": "assistant", "content": "3 + 4 = 7\n"}]
     said = ask(client, messages=turns)
@@ -73,6 +82,7 @@ def test_a_completion_is_the_text_without_the_template(client: openai.OpenAI, en
     assert said.choices[0].text != plain(engine, QUESTION, max_tokens=12).text
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_plain_draw_streams_while_it_is_written(client: openai.OpenAI, engine: Any) -> None:
     """The text came in one piece at the end where only populations were streamed."""
     texts = pieces(ask(client, stream=True))
@@ -95,6 +105,7 @@ def test_no_part_of_a_stop_string_is_streamed(client: openai.OpenAI, engine: Any
     ],
     ids=["chain", "chains in a chain", "draws in a chain"],
 )
+@pytest.mark.usefixtures("unhurried")
 def test_streams_of_guided_chains_end_as_the_answer_does(client: openai.OpenAI, asked: dict[str, Any]) -> None:
     """A sampler inside of another says what its own answer begins with, which is not yet that of the run."""
     whole = ask(client, model="tiny", extra_body={"exptilt": asked})
