@@ -45,6 +45,10 @@ class Kind:
         """Of one token."""
         return self.heads * self.size * self.dtype.itemsize
 
+    def zeros(self, states: int, slots: int, columns: int) -> Tensor:
+        """Memory for states of so many slots and columns; zeros, since masked columns must be finite."""
+        return zeros(self.dtype, self.device, (states, slots, self.heads, columns, self.size))
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -89,7 +93,7 @@ class Bank:
 
     def __init__(self, states: int, kind: Kind, slots: int, columns: int) -> None:
         self.kind = kind
-        self.states = self._zeros(states, slots, columns)
+        self.states = kind.zeros(states, slots, columns)
 
     def read(self, slot: int, columns: slice) -> Tensor:
         """A copy of a row's columns [states, heads, columns, size]."""
@@ -108,12 +112,8 @@ class Bank:
         if (slots, columns) == (self.states.shape[1], self.states.shape[3]):
             slide(self.states[:, :rows], window, to)
             return
-        before, self.states = self.states, self._zeros(len(self.states), slots, columns)
+        before, self.states = self.states, self.kind.zeros(len(self.states), slots, columns)
         self.states[:, :rows, :, to] = before[:, :rows, :, window]
-
-    def _zeros(self, states: int, slots: int, columns: int) -> Tensor:
-        """Zeros, since masked columns must be finite."""
-        return zeros(self.kind.dtype, self.kind.device, (states, slots, self.kind.heads, columns, self.kind.size))
 
 
 def slide(states: Tensor, window: slice, to: slice) -> None:

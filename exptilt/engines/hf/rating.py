@@ -33,6 +33,10 @@ def rate(
     BLOCK_LOGITS at once; what comes before them is a prefix like any other, reused where it is known.
     """
     known, costs = network.prefill(contexts)
+    if network.trees and worthwhile(trees := plant(contexts, responses), responses):
+        for tree in trees:
+            costs[next(iter(tree.ways))].forwards += 1
+        return _rate_trees(network, trees, known, responses, measure), costs
     texts = [(*context.tokens, *response[:-1]) for context, response in zip(contexts, responses, strict=True)]
     if not network.caches:
         logits = network.whole(texts, [len(response) for response in responses])
@@ -41,10 +45,6 @@ def rate(
             measure(row, torch.tensor(tokens, device=network.device), [(i, t) for t in range(len(tokens))]).cpu().numpy()
             for i, (row, tokens) in given
         ], costs
-    if network.trees and worthwhile(trees := plant(contexts, responses), responses):
-        for tree in trees:
-            costs[next(iter(tree.ways))].forwards += 1
-        return _rate_trees(network, trees, known, responses, measure), costs
     slots, ids = network.block(texts, known)
     targets, valid = _targets(responses, ids)
     parts: list[list[np.ndarray]] = [[] for _ in responses]

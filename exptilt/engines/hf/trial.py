@@ -123,24 +123,24 @@ def kept_layout(model: Any, ids: Sequence[int]) -> Layout | str:
     return Layout.of(pairs)
 
 
-@torch.inference_mode()
 def try_rows(network: Evaluates, texts: Texts, *, share: bool) -> str | None:
     """Decode and score texts of different lengths together; returns why that is not as the plain model has it, or None."""
-    try:
-        off = max(_decoded(network, texts, share), _scored(network, texts))
-    except Exception as error:  # noqa: BLE001 - that a model fails in this way is what the trial finds out
-        return words(error)
-    return f"log-probabilities were off by {off:.2g} nats" if not off <= texts.bound else None
+    return _reason(lambda: max(_decoded(network, texts, share), _scored(network, texts)), texts.bound)
+
+
+def try_trees(network: Evaluates, texts: Texts) -> str | None:
+    """Score texts as one tree after their first tokens, in two blocks; the reason as in `try_rows`."""
+    return _reason(lambda: _scored_as_tree(network, texts), texts.bound)
 
 
 @torch.inference_mode()
-def try_trees(network: Evaluates, texts: Texts) -> str | None:
-    """Score texts as one tree after their first tokens, in two blocks; the reason as in `try_rows`."""
+def _reason(measure: Callable[[], float], bound: float) -> str | None:
+    """Why something is not as the plain model has it: its error, or that log-probabilities are off by more than `bound` nats."""
     try:
-        off = _scored_as_tree(network, texts)
+        off = measure()
     except Exception as error:  # noqa: BLE001 - that a model fails in this way is what the trial finds out
         return words(error)
-    return f"log-probabilities were off by {off:.2g} nats" if not off <= texts.bound else None
+    return f"log-probabilities were off by {off:.2g} nats" if not off <= bound else None
 
 
 def _scored_as_tree(network: Evaluates, texts: Texts) -> float:

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exptilt.engines.hf.banks import Kind, Layout
+from exptilt.engines.hf.banks import Layout
 from exptilt.engines.hf.fast.attention import Shared, Tier, TrunkPart
 from exptilt.engines.hf.fast.parts import parts
-from exptilt.engines.hf.memory import zeros
 from exptilt.engines.hf.prefixes import KeyValues, common_length
 
 LEAST_TRUNK = 16  # a prefix of at least as many tokens is worth a trunk
@@ -47,7 +46,7 @@ class Trunks:
     def __init__(self, layout: Layout, device: torch.device) -> None:
         self.layout, self.device = layout, device
         self.held: list[Trunk | None] = []  # by slot
-        self.banks = [_memory(states, kind, 0, 0) for states, kind in layout.banks]  # [states, slots, heads, columns, size]
+        self.banks = [kind.zeros(states, 0, 0) for states, kind in layout.banks]  # [states, slots, heads, columns, size]
 
     def length(self, slot: int | None) -> int:
         """How many tokens the trunk in a slot has; 0 without one."""
@@ -185,15 +184,11 @@ class Trunks:
         return [slot] if root is None else [slot, root]
 
     def _reserve(self) -> None:
-        """Make room for all slots and their columns; padding is zero, since it must be finite."""
+        """Make room for all slots and their columns."""
         slots, columns = len(self.held), max(trunk.columns for _, trunk in self._used())
         for number, (old, (states, kind)) in enumerate(zip(self.banks, self.layout.banks, strict=True)):
             had, width = old.shape[1], old.shape[3]
             if had < slots or width < columns:
                 more = (max(slots * 3 // 2, had), max(columns * 5 // 4, width)) if had else (slots, columns)
-                self.banks[number] = _memory(states, kind, *more)
+                self.banks[number] = kind.zeros(states, *more)
                 self.banks[number][:, :had, :, :width] = old
-
-
-def _memory(states: int, kind: Kind, slots: int, columns: int) -> Tensor:
-    return zeros(kind.dtype, kind.device, (states, slots, kind.heads, columns, kind.size))
