@@ -196,7 +196,10 @@ def kill_everything() -> None:
 
 
 def listen(descriptor: int, seconds: float) -> bytes | None:
-    """All that is written until the other end is closed; None where it is still open after `seconds`."""
+    """All that is written until the other end is closed; None where it is still open after `seconds`.
+
+    By the clock, even where this process was held up: the program could do that, to gain time.
+    """
     content, deadline = b"", clock.monotonic() + seconds
     while (left := deadline - clock.monotonic()) > 0:
         if select.select([descriptor], [], [], left)[0]:

@@ -26,6 +26,7 @@ Stopped = Literal["time", "cpu", "memory", "output"]
 
 _MIB = 1 << 20
 _PATIENCE = 30.0  # seconds that building the walls, or taking them down, may take on a busy machine
+_LOOK = 0.5  # seconds; one look that took longer was held up with this process (Ctrl-Z), and counts as no more
 _SEALED = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
@@ -171,31 +172,33 @@ class _Streams:
     """What was read from one run so far.
 
     overflow: whether its output passed the limit and is no longer read.
-    deadline: when to give up waiting for more, by the monotonic clock.
+    patience: seconds until nothing more can be expected.
     """
 
     stdout: bytes = b""
     stderr: bytes = b""
     report: bytes = b""
     overflow: bool = False
-    deadline: float = 0.0
+    patience: float = 0.0
 
 
 def _collect(process: subprocess.Popen[bytes], heard: IO[bytes], limits: Limits) -> _Streams:
     """Read until all ends are closed, the output passes its limit, or nothing more can be expected."""
-    streams = _Streams(deadline=time.monotonic() + _PATIENCE)
+    streams = _Streams(patience=_PATIENCE)
     with selectors.DefaultSelector() as selector:
         for name, source in (("stdout", process.stdout), ("stderr", process.stderr), ("report", heard)):
             assert source is not None  # all three are pipes
             selector.register(source, selectors.EVENT_READ, name)
-        while selector.get_map() and (left := streams.deadline - time.monotonic()) > 0:
-            for ready, _ in selector.select(left):
+        while selector.get_map() and streams.patience > 0:
+            began = time.monotonic()
+            for ready, _ in selector.select(min(_LOOK, streams.patience)):
                 content = os.read(ready.fd, 65536)
                 setattr(streams, ready.data, getattr(streams, ready.data) + content)
                 if not content:
                     selector.unregister(ready.fileobj)
                 elif ready.data == "report":
-                    streams.deadline = time.monotonic() + _PATIENCE + limits.seconds
+                    streams.patience = _PATIENCE + limits.seconds
+            streams.patience -= min(_LOOK, time.monotonic() - began)
             if len(streams.stdout) + len(streams.stderr) > limits.output:
                 streams.overflow = True
                 streams.stdout = streams.stdout[: limits.output]

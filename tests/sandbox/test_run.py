@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import _pytest
@@ -174,6 +176,25 @@ def test_a_sandbox_that_breaks_is_an_error_and_no_outcome(monkeypatch: pytest.Mo
     monkeypatch.setattr(launch, "script", lambda name, read=launch.script: source if name == "first" else read(name))
     with pytest.raises(SandboxError, match=r"ended after .* without reporting"):
         run("import time; time.sleep(60)", isolation="namespaces")
+
+
+@needs_walls
+def test_a_host_that_was_stopped_goes_on_with_its_programs(monkeypatch: pytest.MonkeyPatch):
+    """As by Ctrl-Z and `fg`: each look for news seems to have taken a thousand seconds."""
+    monkeypatch.setattr(sys.modules["exptilt.sandbox.run"], "time", SimpleNamespace(monotonic=count(step=1000.0).__next__))
+    finished = run("import time; time.sleep(0.3); print('there')")
+    assert (finished.stdout, finished.returncode, finished.stopped) == (b"there\n", 0, None)
+
+
+@needs_walls
+def test_time_in_which_a_sandbox_was_frozen_is_not_its_programs(monkeypatch: pytest.MonkeyPatch):
+    """As by a container that is paused: each round of the watch seems to have taken a thousand seconds."""
+    looked = "before, began = began, time.monotonic()"
+    assert looked in launch.script("first")
+    source = launch.script("first").replace(looked, "before, began = began, began + 1000")
+    monkeypatch.setattr(launch, "script", lambda name, read=launch.script: source if name == "first" else read(name))
+    assert run("import time; time.sleep(0.3)", limits=limits(), isolation="namespaces").stopped is None
+    assert run("import time; time.sleep(600)", limits=limits(), isolation="namespaces").stopped == "time"
 
 
 def test_an_interpreter_whose_folder_holds_the_home_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
