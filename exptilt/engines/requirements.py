@@ -24,6 +24,11 @@ def require(name: str, extra: str, packages: Sequence[str]) -> None:
         raise ModelError(f"{name!r} needs {' and '.join(missing)}, not installed here. Install: {install(extra)}")
 
 
+def came_late() -> bool:
+    """Whether torch was there before anybody had said how its threads wait, so that on Linux they sleep at once."""
+    return sys.platform == "linux" and "torch" in sys.modules and not WAITING.keys() & os.environ.keys()
+
+
 def prepare_torch(name: str) -> None:
     """Check that torch and transformers are installed, and set what must be set before torch is imported."""
     require(name, "hf", ("torch", "transformers"))

@@ -6,6 +6,7 @@ import builtins
 import inspect
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from exptilt.doctor import examine
 from exptilt.draft import Draft
-from exptilt.engines import checkpoints
+from exptilt.engines import checkpoints, requirements
 from exptilt.engines.loading import load
 from exptilt.errors import ModelError
 from tests.engines.test_hf_held import drawn
@@ -23,6 +24,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from exptilt.engines.checkpoints import Form, Repository  # noqa: E402
+from exptilt.engines.hf import backend  # noqa: E402
 
 CODE = """
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -192,3 +194,24 @@ def test_the_doctor_tells_where_half_precision_would_be_faster(
     with load(f"hf:{model_folder}", dtype=dtype, max_tokens=8) as engine:
         found = examine(engine, many_e, ["a prompt", "another"], draws=8)
         assert any('dtype="bfloat16"' in warning for warning in found.warnings) == told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch's threads wait in another way here")
+def test_advice_is_what_would_be_faster_on_this_processor(model_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in requirements.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(backend, "halves", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    engine: Any
+    with load(f"hf:{model_folder}", max_tokens=8) as engine:
+        for name in requirements.WAITING:  # loading it has set them, unless torch was there before
+            monkeypatch.delenv(name, raising=False)
+        assert engine.advice is not None
+        assert "GOMP_SPINCOUNT=1000" in engine.advice
+        assert "bfloat16" not in engine.advice  # the products of a model of this size take no time
+        monkeypatch.setattr(backend, "LEAST_HALVED", 0)
+        assert 'dtype="bfloat16" would draw' in engine.advice
+        monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # the caller's own choice
+        assert "GOMP_SPINCOUNT" not in engine.advice
+    with load(f"hf:{model_folder}", max_tokens=8, dtype="bfloat16") as engine:
+        assert engine.advice is None

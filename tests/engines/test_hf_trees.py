@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from exptilt.engines.hf import Weights  # noqa: E402
-from exptilt.engines.hf.forest import NODES, Tree, plant, worthwhile  # noqa: E402
+from exptilt.engines.hf.forest import NODES, Tree, plant  # noqa: E402
 from exptilt.engines.hf.network import Network  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.row import Context  # noqa: E402
@@ -116,27 +116,27 @@ def test_trees_hold_every_beginning_once_and_stay_small():
             assert [tree.tokens[node] for node in way] == [tree.context.tokens[-1], *responses[number][:-1]]
             assert [tree.depths[node] for node in way] == list(range(len(responses[number])))
             assert [tree.follows[node] for node in way] == [-1, *way[:-1]]
-    [long] = plant(contexts[:1], [tuple(range(NODES + 9))])  # larger than trees may be otherwise
+    [long] = plant(contexts[:1] * 2, [tuple(range(NODES + 9))] * 2)  # larger than trees may be otherwise
     assert len(long.tokens) == NODES + 9
 
 
 def test_trees_are_used_where_they_are_less_work():
     context = Context((1,), (1,))
     alike, unlike = [tuple(range(20)), (*range(19), 30)], [tuple(range(20)), (*range(30, 50),)]
-    [tree] = trees = plant([context] * 2, alike)
+    [tree] = plant([context] * 2, alike)
     assert len(tree.tokens) == 20
-    assert worthwhile(trees, alike)
-    assert not worthwhile(plant([context] * 2, unlike), unlike)
+    assert not plant([context] * 2, unlike)
     lone = Tree(context)
     lone.add(0, (5,))
     assert (lone.tokens, lone.ways) == ([1], {0: [0]})
 
 
-def test_trees_are_of_a_size_that_is_padded_little():
+def test_trees_are_of_a_size_that_is_padded_little(monkeypatch: pytest.MonkeyPatch):
     """One context with many beginnings beside several with few: a tree of all of it would widen the rows of the others."""
     many = [tuple(100 * first + n for n in range(20)) for first in range(8)]
     few = [tuple(range(20))] * 8
     contexts = [Context((1,), (1,))] * 8 + [Context((1,), (1, 2 + number)) for number in range(8)]
+    monkeypatch.setattr("exptilt.engines.hf.forest.WORTH", 1.0)
     trees = plant(contexts, many + few)
     assert max(len(tree.tokens) for tree in trees) == 20
     assert len(trees) == 16

@@ -9,7 +9,7 @@ of the support may for the same reason be inside it when drawn and outside (-inf
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from exptilt.engines.hf.network import Network
 from exptilt.engines.hf.rating import Measure, rate
 from exptilt.engines.hf.slots import SPARE_COLUMNS
 from exptilt.engines.hf.watch import Watch
+from exptilt.engines.requirements import came_late
 from exptilt.engines.row import LeftToRight, Rated, Row
 from exptilt.engines.sampling import Sampling
 from exptilt.engines.scheduler import Scheduler
@@ -106,15 +107,24 @@ class Weights:
 
     @property
     def advice(self) -> str | None:
-        """Whether half precision would be faster here (`bench/step.py`); the products of small models take too little time."""
+        """What would make the model faster on this processor, if anything would."""
+        return " ".join(self._advice()) or None if self.model.device.type == "cpu" else None
+
+    def _advice(self) -> Iterator[str]:
+        """Half precision where products take most of the time (`bench/step.py`), threads that wait awake (`bench/waiting.py`)."""
         layers = (module for module in self.model.modules() if hasattr(module, "in_features"))
         weights = sum(layer.in_features * layer.out_features for layer in layers)
-        if self.model.device.type != "cpu" or self.model.dtype != torch.float32 or not halves() or weights < LEAST_HALVED:
-            return None
-        return (
-            'This processor multiplies in bfloat16: dtype="bfloat16" would draw 1.1 to 1.9 times as fast, the more so the more '
-            "rows there are, but a draft would then depend on the rows beside it (docs/models.md)."
-        )
+        if self.model.dtype == torch.float32 and halves() and weights >= LEAST_HALVED:
+            yield (
+                'This processor multiplies in bfloat16: dtype="bfloat16" would draw 1.1 to 1.9 times as fast, the more so the '
+                "more rows there are, but a draft would then depend on the rows beside it (docs/models.md)."
+            )
+        if came_late() and torch.get_num_threads() > 1:
+            yield (
+                "torch was imported before a model was loaded, so its threads go to sleep after each operation: where the "
+                "processor has nothing else to do, a small model draws 1.3 times as fast with OMP_WAIT_POLICY=active and "
+                "GOMP_SPINCOUNT=1000 in the environment, or where `exptilt.load` comes before `import torch`."
+            )
 
     def can(self, sampling: Sampling) -> frozenset[str]:
         return frozenset({"continue", "steps", "logq", "score", "certainty"})

@@ -46,6 +46,11 @@ class Tree:
     def __post_init__(self) -> None:
         self.tokens = [self.context.tokens[-1]]
 
+    @property
+    def one(self) -> int:
+        """The number of one of the responses."""
+        return next(iter(self.ways))
+
     def add(self, number: int, response: Sequence[int]) -> None:
         """Take a response in, one token at least."""
         way = [0]
@@ -62,24 +67,21 @@ class Tree:
 def plant(contexts: Sequence[Context], responses: Sequence[tuple[int, ...]]) -> list[Tree]:
     """Trees of all responses, of a size at which they are the fewest positions, each padded to the largest.
 
-    Small trees repeat beginnings, and large ones are padded more.
+    Small trees repeat beginnings, and large ones are padded more. None where that saves too little.
     """
     order = _in_order(contexts, responses)
     longest = max(map(len, responses))
     sizes = [longest << times for times in range(8) if longest << times <= max(NODES, longest)]
-    most = min(sizes, key=lambda size: _positions(_new_nodes(order, responses, size)))
+    positions = {size: _positions(_new_nodes(order, responses, size)) for size in sizes}
+    most = min(sizes, key=lambda size: positions[size])
+    if positions[most] > WORTH * len(responses) * longest:
+        return []
     trees: list[Tree] = []
     for (number, _), (first, _) in zip(order, _new_nodes(order, responses, most), strict=True):
         if first:
             trees.append(Tree(contexts[number]))
         trees[-1].add(number, responses[number])
     return trees
-
-
-def worthwhile(trees: Sequence[Tree], responses: Sequence[tuple[int, ...]]) -> bool:
-    """Whether trees are fewer positions than the responses by themselves."""
-    positions = len(trees) * max(len(tree.tokens) for tree in trees)
-    return positions <= WORTH * len(responses) * max(map(len, responses))
 
 
 def _in_order(contexts: Sequence[Context], responses: Sequence[tuple[int, ...]]) -> list[tuple[int, int | None]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from exptilt.engines.hf.blocks import BLOCK_LOGITS
-from exptilt.engines.hf.forest import Tree, plant, worthwhile
+from exptilt.engines.hf.forest import Tree, plant
 from exptilt.engines.hf.network import Network
 from exptilt.engines.hf.prefixes import KeyValues
 from exptilt.engines.row import Context
@@ -33,9 +33,9 @@ def rate(
     BLOCK_LOGITS at once; what comes before them is a prefix like any other, reused where it is known.
     """
     known, costs = network.prefill(contexts)
-    if network.trees and worthwhile(trees := plant(contexts, responses), responses):
+    if network.trees and (trees := plant(contexts, responses)):
         for tree in trees:
-            costs[next(iter(tree.ways))].forwards += 1
+            costs[tree.one].forwards += 1
         return _rate_trees(network, trees, known, responses, measure), costs
     texts = [(*context.tokens, *response[:-1]) for context, response in zip(contexts, responses, strict=True)]
     if not network.caches:
@@ -71,7 +71,7 @@ def _rate_trees(
     measure: Measure,
 ) -> list[np.ndarray]:
     """The values of each response, where those that begin alike are in trees: `known` is what is known of each one's context."""
-    slots, forest = network.planted(trees, [known[next(iter(tree.ways))] for tree in trees])
+    slots, forest = network.planted(trees, [known[tree.one] for tree in trees])
     asked: dict[tuple[int, int, int], int] = {}  # tree, node and token: the place among all values
     firsts: list[tuple[int, int]] = []  # of each of these, a response, and the number of the token in it
     places: list[list[int]] = [[] for _ in responses]
