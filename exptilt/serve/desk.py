@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from fastapi.sse import EventSourceResponse
@@ -116,11 +115,13 @@ class Desk:
     def _words(self, error: BaseException) -> dict[str, Any]:
         return {"message": str(error)} if self.config.log_prompts else {}
 
-    async def close(self, grace: float) -> None:
-        """Take no more requests, give those under way `grace` seconds to come to their end, and end the others with an error."""
+    async def close(self, grace: Coroutine[Any, Any, None]) -> None:
+        """Take no more requests; give those under way until the grace is over, and end the others with an error."""
         self.admission.close()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.admission.idle(), grace)
+        waits = [asyncio.create_task(each) for each in (self.admission.idle(), grace)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         for work in [*self._works]:
             work.stop.set(stopping())
             work.changed.set()

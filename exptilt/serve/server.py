@@ -10,6 +10,7 @@ import socket
 import time
 from contextlib import suppress
 from ipaddress import ip_address
+from types import FrameType
 
 import uvicorn
 
@@ -47,7 +48,10 @@ def check_address(config: Config) -> None:
 
 
 def serve(catalogue: Catalogue, config: Config) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; those under way then have `grace` seconds to come to their end."""
+    """Answer requests until SIGTERM or Ctrl-C; those under way then have `grace` seconds to come to their end.
+
+    A second Ctrl-C ends these, with an error for each; a third one drops the connections.
+    """
     start_log()
     gc.collect()
     gc.freeze()  # what the model is made of stays: a collection that looked through it again would halt every request
@@ -55,20 +59,31 @@ def serve(catalogue: Catalogue, config: Config) -> None:
         asyncio.run(_served(catalogue, config))
 
 
+class Server(uvicorn.Server):
+    """uvicorn's server drops all connections at the second Ctrl-C. hurried: whether that has come."""
+
+    hurried = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take note of a signal."""
+        super().handle_exit(sig, frame)
+        if self.force_exit and not self.hurried:
+            self.force_exit, self.hurried = False, True
+
+
 async def _served(catalogue: Catalogue, config: Config) -> None:
     engines = (catalogue.engine, catalogue.proposal)
     desk = Desk(catalogue, config, room_of(engine for engine in engines if engine is not None))
-    grace = config.limits.grace
     server = server_of(desk)
-    closing = asyncio.create_task(_close_in_time(server, desk, grace))
+    closing = asyncio.create_task(_close_in_time(server, desk, config.limits.grace))
     await server.serve()
     await closing
 
 
-def server_of(desk: Desk) -> uvicorn.Server:
+def server_of(desk: Desk) -> Server:
     """The HTTP server of a desk, not started yet."""
     config = desk.config
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             create_app(desk, int(time.time())),
             host=config.host,
@@ -82,7 +97,7 @@ def server_of(desk: Desk) -> uvicorn.Server:
     )
 
 
-async def _close_in_time(server: uvicorn.Server, desk: Desk, grace: float) -> None:
+async def _close_in_time(server: Server, desk: Desk, grace: float) -> None:
     """Say where the server listens; once it is to stop, close the desk."""
     while not (server.started or server.should_exit):
         await asyncio.sleep(_LOOK)
@@ -95,4 +110,11 @@ async def _close_in_time(server: uvicorn.Server, desk: Desk, grace: float) -> No
     while not server.should_exit:
         await asyncio.sleep(_LOOK)
     LOGGER.info({"event": "stop", "running": desk.admission.running, "waiting": desk.admission.waiting, "grace": grace})
-    await desk.close(grace)
+    await desk.close(_grace(server, grace))
+
+
+async def _grace(server: Server, seconds: float) -> None:
+    """Wait for so long, or until somebody is in a hurry."""
+    until = time.monotonic() + seconds
+    while not server.hurried and (left := until - time.monotonic()) > 0:
+        await asyncio.sleep(min(_LOOK, left))

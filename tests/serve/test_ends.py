@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,28 @@ def test_sigterm_lets_answers_end_within_the_grace(tmp_path: Path, grace: str, s
             [*_, last] = [line for line in text.splitlines() if line.startswith("data: ")]
             assert json.loads(last[6:])["error"]["code"] == "stopping"
         assert program.wait(20) == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_second_interrupt_ends_the_grace_and_clients_are_told(tmp_path: Path, stream: bool) -> None:
+    """uvicorn drops the connections at once: clients saw a bare status 500, or a stream that broke off."""
+    flags = ("--sampler", "bon", "--n", "4", "--reward", "mine.py:slow", "--beta", "0.5", "--port", "0")
+    with started(tmp_path, *flags) as (program, url):
+        body = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "seed": 1, "stream": stream}
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(httpx2.post, f"{url}/v1/chat/completions", json=body, timeout=30)
+            time.sleep(0.8)
+            for _ in range(2):
+                program.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+            said = answer.result()
+        assert program.wait(20) == 0
+        assert program.stderr is not None
+        log = [json.loads(line) for line in program.stderr]
+    told = json.loads(said.text.strip().split("data: ")[-1]) if stream else said.json()
+    assert told["error"]["code"] == "stopping"
+    assert said.status_code == (200 if stream else 503)
+    assert not [line for line in log if line["event"] == "message"]
 
 
 def test_no_new_requests_are_taken_while_it_stops(tmp_path: Path) -> None:
