@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ transformers = pytest.importorskip("transformers")
 
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.engines.hf import Weights  # noqa: E402
-from exptilt.engines.hf.trial import read_plainly  # noqa: E402
+from exptilt.engines.hf.network import Network  # noqa: E402
+from exptilt.engines.hf.trial import Trial  # noqa: E402
 from exptilt.engines.language import LanguageEngine  # noqa: E402
 from exptilt.engines.sampling import Sampling  # noqa: E402
 from exptilt.errors import ModelError, PromptError  # noqa: E402
@@ -133,17 +135,16 @@ def test_rounding_in_half_precision_is_not_taken_for_a_look_ahead():
 
         return torch.tensor(np.stack([row(end + 1) for end in range(ids.shape[1])])[None], dtype=torch.float32)
 
-    texts = read_plainly(read, range(28), torch.bfloat16, "half")
+    config = SimpleNamespace(vocab_size=49_152)
+    texts = Trial(read, config, torch.bfloat16, "half").first
     assert float((texts.logits[0][:14] - texts.logits[1]).abs().max()) > 0.5
-    assert 0.12 < texts.bound < 1.5, "a wrong row is off by 3"
+    assert 0.12 < texts.usual < texts.bound < 3, "a wrong row is off by 3"
     with pytest.raises(ModelError, match="not a causal language model"):
-        read_plainly(lambda ids: read(ids, ahead=True), range(28), torch.bfloat16, "encoder")
+        Trial(lambda ids: read(ids, ahead=True), config, torch.bfloat16, "encoder")
 
 
-@pytest.mark.parametrize("dropped", ["position_ids", "attention_mask"])
-def test_a_model_that_drops_an_argument_is_not_believed(dropped: str, tokenizer: Any):
-    """Its signature has the argument, its layers never see it."""
-    model = small("llama")
+def without(model: Any, dropped: str) -> Any:
+    """The model, with a signature that has an argument which its layers never see."""
     forward = type(model).forward
 
     def dropping(self: Any, *args: Any, **given: Any) -> Any:
@@ -151,10 +152,41 @@ def test_a_model_that_drops_an_argument_is_not_believed(dropped: str, tokenizer:
 
     dropping.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     model.__class__ = type("Dropping", (type(model),), {"forward": dropping})
+    return model
+
+
+@pytest.mark.parametrize("dropped", ["position_ids", "attention_mask"])
+def test_a_model_that_drops_an_argument_is_not_believed(dropped: str, tokenizer: Any):
+    model = without(small("llama"), dropped)
     engine = engine_of(model, tokenizer)
     assert not engine.backend.network.caches
     for draft in drawn(engine):
         np.testing.assert_allclose(np.array(draft.logq), whole(engine, model, draft), atol=2e-4)
+
+
+def mixture(seed: int, dtype: Any) -> Any:
+    """A mixture of experts, of which rounding moves a token from one to another now and then."""
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 3000, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 6, "head_dim": 32}
+    config = transformers.MixtralConfig(**SMALL | sizes, initializer_range=0.1, num_local_experts=8, num_experts_per_tok=2)
+    return transformers.MixtralForCausalLM(config).to(dtype).eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixtures_in_half_precision_keep_their_key_values(dtype: Any):
+    """A seventh of such models lost their fast paths, and some read the whole text again for every token, because of one token
+    that went to another expert in one of the two ways that were compared."""
+    networks = [Network(mixture(seed, dtype), 1 << 24, name="mixture", scales=False) for seed in range(12)]
+    assert all(network.caches for network in networks)
+    assert sum(network.shares and network.trees for network in networks) >= 11
+
+
+@pytest.mark.parametrize("dropped", ["position_ids", "attention_mask"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixtures_in_half_precision_that_drop_an_argument_are_not_believed(dropped: str, dtype: Any):
+    """Four times the greatest rounding of any token, one that changed its expert, let some of them pass."""
+    for seed in range(6):
+        assert not Network(without(mixture(seed, dtype), dropped), 1 << 24, name="mixture", scales=False).caches
 
 
 def test_models_that_cannot_be_read_are_refused_with_the_reason(tokenizer: Any):

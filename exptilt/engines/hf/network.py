@@ -26,7 +26,7 @@ from exptilt.engines.hf.forest import Forest, Tree
 from exptilt.engines.hf.prefixes import KeyValues, Prefixes, shared_beginnings
 from exptilt.engines.hf.scaling import beside, beyond_border, find_border
 from exptilt.engines.hf.slots import Slots
-from exptilt.engines.hf.trial import Texts, kept_layout, read_plainly, trial_ids, try_rows, try_trees, words
+from exptilt.engines.hf.trial import Texts, Trial, kept_layout, try_rows, try_trees, words
 from exptilt.engines.row import Context
 from exptilt.engines.sampling import Sampling
 from exptilt.usage import Work
@@ -73,14 +73,14 @@ class Network:
         self._cache = OLD_CACHE if OLD_CACHE in self._accepted or "cache" not in self._accepted else "cache"
         self.why: dict[str, str] = {}
         self.prefixes = Prefixes(memory)
-        texts = read_plainly(self.plain, trial_ids(config), model.dtype, name)
-        self.vocabulary = texts.logits[0].shape[-1]
-        self._try_rows(texts, fast, name)
+        trial = Trial(self.plain, config, model.dtype, name)
+        self.vocabulary = trial.first.logits[0].shape[-1]
+        self._try_rows(trial, fast, name)
         self.prefixes = Prefixes(memory)  # the key-values of the trial are dropped
         self.border: int | None = None
         self.beyond: Network | None = None
         if scales:
-            self._try_positions(texts, name, fast)
+            self._try_positions(trial.first, name, fast)
 
     def of(self, prompt: Sequence[int], sampling: Sampling) -> Network:
         """The network for the responses to a prompt: by what they and the prompt may grow to."""
@@ -107,44 +107,44 @@ class Network:
         else:
             self.beyond = Network(model, self.prefixes.memory, name=name, fast=fast, scales=False)
 
-    def _try_rows(self, texts: Texts, fast: bool, name: str) -> None:
+    def _try_rows(self, trial: Trial, fast: bool, name: str) -> None:
         """Find out whether rows of different lengths may be evaluated together, and over trunks."""
-        found = kept_layout(self.model, texts.tokens[0][:2])
+        found = kept_layout(self.model, trial.first.tokens[0][:2])
         self.layout = Layout() if isinstance(found, str) else found
         self.caches, self.shares, self.trees = not isinstance(found, str), False, False
         if isinstance(found, str):
             self.why["caches"] = found
         if self.caches and fast and _can_share(self.model):
-            self._try_sharing(texts)
+            self._try_sharing(trial)
         if self.caches and not self.shares:
-            self._try_caching(texts)
+            self._try_caching(trial)
         if not self.caches:
             logger.warning("%s reads the whole text again for every token, which is slow: %s", name, self.why["caches"])
 
-    def _try_sharing(self, texts: Texts) -> None:
+    def _try_sharing(self, trial: Trial) -> None:
         self.shares = True
         self.model.set_attn_implementation(NAME)
         try:
             self.lean = lean_step(self.model)
         except AttributeError as error:  # a release that names the parts of a layer in another way
             self.why["lean"] = words(error)
-        reason = try_rows(self, texts, share=True)
+        reason = try_rows(self, trial, share=True)
         if reason is not None and self.lean is not None:
             self.lean, self.why["lean"] = None, reason
             self.prefixes = Prefixes(self.prefixes.memory)
-            reason = try_rows(self, texts, share=True)
+            reason = try_rows(self, trial, share=True)
         if reason is not None:
             self.shares, self.why["shares"] = False, reason
             self.model.set_attn_implementation("sdpa")
             self.prefixes = Prefixes(self.prefixes.memory)
             return
-        reason = try_trees(self, texts)
+        reason = try_trees(self, trial)
         self.trees = reason is None
         if reason is not None:
             self.why["trees"] = reason
 
-    def _try_caching(self, texts: Texts) -> None:
-        reason = try_rows(self, texts, share=False)
+    def _try_caching(self, trial: Trial) -> None:
+        reason = try_rows(self, trial, share=False)
         if reason is not None:
             self.caches, self.why["caches"] = False, f"with key-values kept {reason}"
 

@@ -38,7 +38,7 @@ def find_border(read: Beside, texts: Texts, context: int) -> int | None:
     alone, shortest = texts.logits[-1], len(texts.tokens[-1])
 
     def minds(last: int) -> bool:
-        return not texts.off(read(last), alone) <= texts.bound
+        return not texts.alike(texts.off(read(last), alone))
 
     below, beyond = 2 * shortest, context - 1
     if beyond <= below or not minds(beyond) or minds(below):  # a model that minds both has positions of another kind
@@ -55,4 +55,4 @@ def beyond_border(model: Any, name: str, read: Beside, texts: Texts, border: int
     freeze_positions(frozen, border)
     alone = frozen(input_ids=torch.tensor([texts.tokens[-1]], device=model.device), use_cache=False).logits[0].float()
     there = (border, context - 1)  # some kinds of scaling go on changing
-    return frozen if all(texts.off(read(last), alone) <= texts.bound for last in there) else None
+    return frozen if all(texts.alike(texts.off(read(last), alone)) for last in there) else None
