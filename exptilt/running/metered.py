@@ -9,7 +9,6 @@ A sampler knows nothing of budgets or counters. The target that a `Session` give
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextvars import copy_context
@@ -188,7 +187,10 @@ class MeteredReward:
             return self._rate_in_time(self.timeout, prompt, drafts)
 
     def _rate_in_time(self, seconds: float, prompt: Prompt, drafts: list[Draft]) -> Floats:
-        """Rate in a separate thread. A thread cannot be ended from outside: one that hangs is left behind, as a daemon."""
+        """Rate in a separate thread. A thread cannot be ended from outside: one that hangs is left behind, as a daemon.
+
+        Time is counted in glances: while the run is stopped (Ctrl-Z) its reward does not work either.
+        """
         answer: Future[Floats] = Future()
 
         def work() -> None:
@@ -198,11 +200,12 @@ class MeteredReward:
                 answer.set_exception(error)
 
         Thread(target=copy_context().run, args=(work,), name="exptilt-reward", daemon=True).start()
-        end = time.monotonic() + seconds
-        while not wait([answer], min(_GLANCE, max(0.0, end - time.monotonic()))).done:
+        left = seconds
+        while not wait([answer], min(_GLANCE, left)).done:
+            left -= _GLANCE
             if self.cancel.is_set():
                 raise Cancelled("the run was cancelled while the reward rated: run the prompt again")
-            if time.monotonic() >= end:
+            if left <= 0:
                 raise RewardError(
                     f"reward {reward_name(self.reward)} did not return within {seconds:g} s for {len(drafts)} drafts. Make it "
                     "faster or allow more time (reward_timeout). Put code that may hang forever into rewards.Isolated, which can "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +156,33 @@ def test_a_sample_has_the_limit_too() -> None:
     with pytest.raises(RewardError, match=r"clumsy did not return within 0.3 s for \d drafts"):
         xt.sample(TARGET, "hangs", SAMPLER, reward_timeout=TIMEOUT)
     assert same(xt.sample(TARGET, "one", SAMPLER, reward_timeout=60), xt.sample(TARGET, "one", SAMPLER))
+
+
+STOPPED = """
+import time
+import exptilt as xt
+
+def busy(prompt, drafts):
+    print("rating", flush=True)
+    while time.process_time() < begun + 0.5:
+        pass
+    return [1.0] * len(drafts)
+
+begun = time.process_time()
+engine = xt.engines.TableEngine(lambda prefix: [0.5, 0.5], 2, 1)
+xt.sample(xt.Target(engine, busy, 1.0), "one", xt.Independent(2), reward_timeout=3)
+"""
+
+
+def test_time_in_which_a_run_was_stopped_is_not_its_rewards() -> None:
+    """By the clock, a reward had used up its time while nobody worked."""
+    program = subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    program.stdout.readline()
+    program.send_signal(signal.SIGSTOP)
+    time.sleep(3.5)
+    program.send_signal(signal.SIGCONT)
+    assert program.wait(60) == 0
 
 
 def test_an_interrupt_in_a_reward_is_an_interrupt() -> None:
