@@ -51,7 +51,11 @@ _PLAIN = {
     "⁤": "+",
     "ℓ": "l",
     "K": "K",
-    "º": "°",
+    "\u00ba": "°",  # a raised o
+    "\u02da": "°",  # a ring by itself
+    "\u00b5": "\u03bc",  # the sign micro, which looks as the Greek letter does
+    "\u2126": "Ω",  # ohm
+    "\u212b": "Å",  # ångström
     "℃": "°C",
     "℉": "°F",
 }

@@ -11,6 +11,7 @@ _TEXT = re.compile(
     r" ?\{([^{}]*)\}"
 )
 _DEGREES = re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))|\\degree(?:s|Celsius|Fahrenheit)?(?![A-Za-z])")
+_MICRO = re.compile(r"\\mu(?![A-Za-z])[ {}]*(\\(?:text|math)(?:rm|normal)? ?\{)?(?=[A-Za-zΩ])")  # "\mu m", "\mu\text{m}"
 _SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\(?:q?quad|thinspace|thickspace|medspace|enspace|hspace\{[^{}]*\}|,)(?![A-Za-z])")
 _NOTHING = re.compile(
     r"\\! ?|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|phantom\{[^{}]*\}|ensuremath)(?![A-Za-z])"
@@ -20,7 +21,7 @@ _COMMANDS = {
     "pm": "±",
     "mp": "±", "approx": " ≈ ", "sim": " ≈ ", "simeq": " ≈ ", "ldots": "...", "dots": "...", "cdots": "...", "pounds": "£",
     "euro": "€", "yen": "¥", "cent": "¢", "percent": "%", "colon": ":", "geq": "≥", "ge": "≥", "leq": "≤", "le": "≤", "neq": "≠",
-    "ne": "≠", "lt": "<", "gt": ">", "mu": "µ", "Omega": "Ω", "slash": "/", "textdollar": "$", "texteuro": "€",
+    "ne": "≠", "lt": "<", "gt": ">", "mu": "μ", "Omega": "Ω", "slash": "/", "textdollar": "$", "texteuro": "€",
 }  # fmt: skip
 _BASED = re.compile(r"\(([0-9]+)\) ?_")
 _TAGS = re.compile(r"</?(?:b|i|u|em|strong|p|span|div|br|code|h[1-6]|li|td|mark|center|font)(?: [^<>]{0,60})?/?>", re.I)
@@ -35,7 +36,7 @@ _TOKEN = re.compile(
     r"(?P<gap>\s+)"
     r"|(?P<number>0[xX][0-9A-Fa-f]+(?![0-9A-Za-z])|0[bB][01]+(?![0-9A-Za-z])|0[oO][0-7]+(?![0-9A-Za-z])"
     r"|(?>[0-9]+(?:['_][0-9]{3}(?![0-9]))*(?:[.,][0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+(?![0-9A-Za-z.]))?)"
-    r"|(?P<word>(?<=[0-9])[A-Za-zµΩ]+|[A-Za-zµΩ]+(?:[0-9]+[A-Za-z0-9]*)?|[^\W\d_A-Za-zΩ]+)"
+    r"|(?P<word>(?<=[0-9])[A-Za-zμΩ]+|[A-Za-zμΩ]+(?:[0-9]+[A-Za-z0-9]*)?|[^\W\d_A-Za-zμΩ]+)"
     r"|(?P<command>\\[A-Za-z]+|\\.)"
     r"|(?P<mark>\.\.\.|\*\*|[^\s])",
     re.DOTALL,
@@ -59,6 +60,18 @@ class Token(NamedTuple):
     prose: bool
 
 
+def rest(text: str, at: int, most: int) -> str:
+    """What follows a place in a text, so many characters, without the end of the formula that the place is in.
+
+    The "$" of "$x = 5$" would be taken for a currency after "=".
+    """
+    inside = next((found for found in _FORMULA.finditer(text) if found.end() > at), None)
+    if inside is None or inside.start() >= at:
+        return text[at : at + most]
+    mark = 1 if inside[2] is not None else 2
+    return f"{text[at : inside.end() - mark]} {text[inside.end() :][:most]}"[:most]
+
+
 END = Token("mark", "", True, True)
 
 
@@ -79,6 +92,7 @@ def plain(text: str) -> str:
     text = text.replace("{,}", ",").replace("{.}", ".").replace("{:}", ":").replace("\\%", "%")
     text = text.replace("\\#", "#").replace("\\&", "&").replace("\\_", "_")
     text = _DEGREES.sub("°", _NOTHING.sub("", _SPACE.sub(" ", text)))
+    text = _MICRO.sub(lambda found: f"{found[1] or ''}μ", text)
     for _ in range(3):  # text marks within text marks
         text = _TEXT.sub(r" ⟨\1⟩ ", text)
     text = _COMMAND.sub(lambda found: _COMMANDS.get(found[1], found[0]), text)

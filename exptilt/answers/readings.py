@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from exptilt.answers.candidates import Reading, candidate_at, candidates_of
-from exptilt.answers.lexer import Token, plain, token_at, tokens
+from exptilt.answers.lexer import Token, plain, rest, token_at, tokens
 from exptilt.answers.numerals import CURRENCIES
 from exptilt.answers.passages import Passage, Unreadable, final
 from exptilt.answers.surroundings import check_after, is_aside, is_label
@@ -169,7 +169,7 @@ def first(text: str, read: Reading) -> str | None:
     """The number that a statement states: its first, or the first after its last "=" or "i.e."."""
     hence = [found.end() for found in _HENCE.finditer(text)]
     if hence and _DIGIT.search(text, hence[-1]):
-        text = text[hence[-1] :]
+        text = rest(text, hence[-1], len(text))
     found = tokens(plain(text), prose=True)
     if (exact := _before_approximation(found, lambda before: _last_side(before, read))) is not None:
         return exact
@@ -218,7 +218,7 @@ def _right_side(text: str, read: Reading) -> str | None:
             end = ends[number - 1]  # what is near a value goes after the value
             if _begins_none(text[end : ends[number]], read):
                 end = ends[number]
-        side = text[end : end + _SIDE].partition("\n")[0]
+        side = rest(text, end, _SIDE).partition("\n")[0]
         found = list(tokens(plain(side), prose=True))
         start = next((at for at, token in enumerate(found) if token.text not in "*_"), 0)
         try:

@@ -81,6 +81,7 @@ yd yard | 0.9144 | m
 mi mile | 1609.344 | m
 nmi | 1852 | m
 ly lightyear | 9460730472580800 | m
+Å angstrom angstroem ångström | 1/10000000000 | m
 ha hectare | 10000 | m2
 acre | 4046.8564224 | m2
 sqft | 0.09290304 | m2
@@ -119,6 +120,13 @@ hp horsepower | 745.69987158227022 | kg m2 s-3
 BTU | 1055.05585262 | kg m2 s-2
 rpm | 1/60 | s-1
 Nm | 1 | kg m2 s-2
+T tesla | 1 | kg s-2 A-1
+mT millitesla | 1/1000 | kg s-2 A-1
+μT uT microtesla | 1/1000000 | kg s-2 A-1
+M molar | 1000 | mol m-3
+mM millimolar | 1 | mol m-3
+μM uM micromolar | 1/1000 | mol m-3
+nM nanomolar | 1/1000000 | mol m-3
 % percent pct percentage | 1 | %
 ‰ permille | 1/10 | %
 pp | 1 | pp
@@ -139,7 +147,7 @@ CHF franc | 1 | CHF
 CAD | 1 | CAD
 AUD | 1 | AUD
 """
-_SYMBOLS = {"p": -12, "n": -9, "µ": -6, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "h": 2, "k": 3, "M": 6, "G": 9, "T": 12}
+_SYMBOLS = {"p": -12, "n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "h": 2, "k": 3, "M": 6, "G": 9, "T": 12}
 _PREFIXES = {
     "pico": -12, "nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "hecto": 2, "kilo": 3, "mega": 6, "giga": 9,
     "tera": 12,
