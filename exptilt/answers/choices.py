@@ -11,7 +11,9 @@ from exptilt.answers.passages import Passage, Unreadable, final
 _LONGEST_LINE = 1000  # characters of a line that may be only an option
 _OPEN = r"(?:[\"'`*_$({\[<⟨⟪ ]|\\\(){0,12}"
 _NAMED = r"(?:(?:the )?(?:correct |right |best )?(?:option|choice|letter|answer|statement|alternative)s? ?(?:is |: ?)?)?"
-_ADVERB = r"(?:(?:thus|therefore|then|hence|clearly|simply|indeed|definitely|probably|most likely|likely|actually|again),? )?"
+_ADVERB = (
+    r"(?:(?:thus|therefore|then|hence|clearly|simply|indeed|definitely|probably|most likely|likely|actually|again|only|just),? )?"
+)
 _OPTION = re.compile(rf"{_OPEN}(?i:{_ADVERB}{_NAMED}){_OPEN}(?P<letter>[A-Ja-j])(?![A-Za-z0-9_^#])(?P<rest>.*)", re.DOTALL)
 _CLOSED = re.compile(r" ?(?:[\"'`*_$)}\]>⟩⟫.:,;!?]|\\\))")
 _CLOSERS = re.compile(r"(?:[\"'`*_$)}\]>⟩⟫. ]|\\\))*")
@@ -27,13 +29,13 @@ _LINE = re.compile(
     r"(?P<rest>(?:[)\]}>:.*_`⟩⟫$]|[\"'](?![a-z])| - | — |,? (?:because|since|as)\b).*|\s*)",
     re.DOTALL,
 )
-_ALONE = r"(?= [^\w\n]{0,4}[A-J][^\w\n]{0,4}$)"
+_ALONE = r"(?=(?i: only| just)?(?i: option| choice| answer| letter)? [^\w\n]{0,4}[A-J][^\w\n]{0,4}$)"
 _CLAIMS = re.compile(
     r"(?:\b(?i:(?:correct|right|best|final|chosen|selected|true) (?:option|choice|letter|alternative|statement|one)"
     r"|option|choice)[\"']? ?(?i:is|would be|must be|should be|:)"
     r"|\b(?i:i(?:'d| would|'ll| will)? (?:choose|pick|select|go with|say|opt for))(?! between| from| among)"
     r"|\b(?i:(?:(?:we |therefore,? |so,? |thus,? )(?:choose|pick|select)|choose|pick|select))(?! between| from| among)"
-    rf"|\b(?i:it(?:'s| is| must be| has to be)|therefore,?|thus,?|hence,?){_ALONE}"
+    rf"|\b(?i:it(?:'s| is| must be| has to be)|therefore,?|thus,?|hence,?|so,?|leaves|leaving|matches|corresponds to){_ALONE}"
     r"|(?:选项|选择?|選択肢)[是为は]?)[: ]*(?P<after>[^\n]{1,80})",
     re.MULTILINE,
 )
@@ -44,7 +46,7 @@ _IS_RIGHT = re.compile(
 )
 _SMALL = re.compile(r"\(?([a-j])[).:]{0,2}")  # as all of a text
 _SAYS_OF_IT = re.compile(r"[)\]}>*_.: ]*(?:is|was|are|isn't|can|cannot|can't|does|doesn't|would|has|seems|says|or|and)\b")
-_OTHER_BEFORE = re.compile(r"(?:\b(?:or|and|nor)|[,/&])[ (*]*$")
+_OTHER_BEFORE = re.compile(r"(?:\b(?:or|and|nor)|\b[A-J][)*_$\"'`]{0,4} ?[,/&])[ (*]*$")  # "A, C is right", not "So, C is right"
 _BRACKETED = re.compile(r"\(([A-J])\)")
 
 

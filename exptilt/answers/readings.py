@@ -19,6 +19,7 @@ _SIDE = 300  # characters of the right side of one
 _WHOLE = 300  # characters of a text that may be nothing but a number
 _LINE = 2000  # characters of an unmarked line in which a number is looked for, the last ones
 
+_CALCULATION = re.compile(r"<<[^<>\n]{1,200}>>")  # "18/2 = <<18/2=9>>9", as GSM8K's solutions and models trained on them write
 _HEADING = re.compile(r"[^.)\n]{1,12}[.):] ?[A-Za-z*\\]")  # "#### 1. Compute"
 _HENCE = re.compile(r"i\.e\.|\bthat is,|\bnamely\b|\bwhich (?:is|equals|makes|gives)(?= [-$\\0-9])|⇒|→", re.I)
 _EQUALS = re.compile(r"(?<![=<>!:])(?:=|≈|\\approx)(?![=>])")
@@ -51,6 +52,7 @@ _FILLERS = {
 
 def find(text: str, read: Reading) -> str | None:
     """The final answer of a cleaned text."""
+    text = _CALCULATION.sub("", text)
     found, settled = final(text, lambda passage: _in_passage(passage, read))
     if settled or not text:
         return found

@@ -120,6 +120,10 @@ hp horsepower | 745.69987158227022 | kg m2 s-3
 BTU | 1055.05585262 | kg m2 s-2
 rpm | 1/60 | s-1
 Nm | 1 | kg m2 s-2
+KiB kibibyte | 8192 | bit
+MiB mebibyte | 8388608 | bit
+GiB gibibyte | 8589934592 | bit
+TiB tebibyte | 8796093022208 | bit
 T tesla | 1 | kg s-2 A-1
 mT millitesla | 1/1000 | kg s-2 A-1
 μT uT microtesla | 1/1000000 | kg s-2 A-1
