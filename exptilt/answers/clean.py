@@ -51,6 +51,8 @@ _PLAIN = {
     "⁤": "+",
     "ℓ": "l",
     "K": "K",
+    "′": "'",
+    "″": '"',
     "\u00ba": "°",  # a raised o
     "\u02da": "°",  # a ring by itself
     "\u00b5": "\u03bc",  # the sign micro, which looks as the Greek letter does

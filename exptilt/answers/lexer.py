@@ -84,7 +84,7 @@ def plain(text: str) -> str:
 
     What was in its text marks stands between ⟨ and ⟩, what was in a formula between ⟪ and ⟫.
     """
-    text = text.replace("\\$", "＄")
+    text = text.replace("\\$", "＄").replace("∘", "°")
     text = _FORMULA.sub(lambda found: f"⟪{next(filter(None, found.groups()), '')}⟫", text).replace("＄", "$")
     text = _BASED.sub(r"\1_", _ABBREVIATED.sub(r"\1 ", _TAGS.sub(" ", text)))
     if "\\" not in text and "~" not in text and "{" not in text:

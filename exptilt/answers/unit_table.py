@@ -114,6 +114,36 @@ furlong | 201.168 | m
 stone | 6.35029318 | kg
 barrel bbl | 0.158987294928 | m3
 knot kn kt | 1852/3600 | m s-1
+au AU | 149597870700 | m
+parsec | 30856775814913673 | m
+Da dalton amu | 0.00000000000000000000000000166053906892 | kg
+mC millicoulomb | 1/1000 | A s
+μC microcoulomb | 1/1000000 | A s
+nC nanocoulomb | 1/1000000000 | A s
+mF millifarad | 1/1000 | kg-1 m-2 s4 A2
+μF uF microfarad | 1/1000000 | kg-1 m-2 s4 A2
+nF nanofarad | 1/1000000000 | kg-1 m-2 s4 A2
+pF picofarad | 1/1000000000000 | kg-1 m-2 s4 A2
+H henry | 1 | kg m2 s-2 A-2
+mH millihenry | 1/1000 | kg m2 s-2 A-2
+μH uH microhenry | 1/1000000 | kg m2 s-2 A-2
+Wb weber | 1 | kg m2 s-2 A-1
+mWb milliweber | 1/1000 | kg m2 s-2 A-1
+gauss | 1/10000 | kg s-2 A-1
+siemens | 1 | kg-1 m-2 s3 A2
+Bq becquerel | 1 | s-1
+kBq | 1000 | s-1
+MBq | 1000000 | s-1
+Gy gray | 1 | m2 s-2
+mGy | 1/1000 | m2 s-2
+Sv sievert | 1 | m2 s-2
+mSv millisievert | 1/1000 | m2 s-2
+μSv microsievert | 1/1000000 | m2 s-2
+cd candela | 1 | cd
+dB decibel | 1 | dB
+dyn dyne | 1/100000 | kg m s-2
+erg | 1/10000000 | kg m2 s-2
+torr Torr | 101325/760 | kg m-1 s-2
 atm | 101325 | kg m-1 s-2
 psi | 6894.757293168 | kg m-1 s-2
 hp horsepower | 745.69987158227022 | kg m2 s-3
@@ -152,6 +182,7 @@ CAD | 1 | CAD
 AUD | 1 | AUD
 """
 _SYMBOLS = {"p": -12, "n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "h": 2, "k": 3, "M": 6, "G": 9, "T": 12}
+_HOUSEHOLD = {"c": "m g l L", "d": "m g l L", "h": "m g l L Pa"}  # what takes these prefixes: a dB is no tenth of a byte
 _PREFIXES = {
     "pico": -12, "nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "hecto": 2, "kilo": 3, "mega": 6, "giga": 9,
     "tera": 12,
@@ -162,7 +193,11 @@ _KELVIN = {
     "°C": Unit(Fraction(1), (("K", 1),), Fraction("273.15")),
     "°F": Unit(Fraction(5, 9), (("K", 1),), Fraction("459.67") * Fraction(5, 9)),
 }
-_TEMPERATURES = {"K": "K", "kelvin": "K", "celsius": "°C", "centigrade": "°C", "C": "°C", "fahrenheit": "°F", "F": "°F"}
+_TEMPERATURES = {
+    **dict.fromkeys(("K", "kelvin"), "K"),
+    **dict.fromkeys(("celsius", "centigrade", "C", "degC"), "°C"),
+    **dict.fromkeys(("fahrenheit", "F", "degF"), "°F"),
+}
 
 
 @lru_cache(maxsize=1)
@@ -177,6 +212,7 @@ def table() -> Mapping[str, Unit]:
         for name in names:
             symbol = len(name) < 3 or name in ("mol", "cal", "bar", "bit")
             known = {"": 0} | (_SYMBOLS if symbol else _PREFIXES)
+            known = {each: power for each, power in known.items() if name in _HOUSEHOLD.get(each, name).split()}
             prefixed = {
                 f"{prefix}{name}": Unit(unit.size * Fraction(10) ** power, unit.powers) for prefix, power in known.items()
             }

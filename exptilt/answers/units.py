@@ -17,6 +17,7 @@ _SEVERAL_WORDS = (
     (("per", "cent"), "%"), (("fl", "oz"), "floz"), (("fluid", "ounces"), "floz"), (("fluid", "ounce"), "floz"),
     (("degrees", "celsius"), "C"), (("degree", "celsius"), "C"), (("degrees", "fahrenheit"), "F"),
     (("degree", "fahrenheit"), "F"),
+    (("deg", "c"), "C"), (("deg", "f"), "F"),
     (("degrees", "c"), "C"), (("degrees", "f"), "F"), (("°", "c"), "C"), (("°", "f"), "F"), (("metric", "tons"), "t"),
     (("metric", "ton"), "t"), (("nautical", "miles"), "nmi"), (("nautical", "mile"), "nmi"), (("light", "years"), "ly"),
     (("light", "-", "years"), "ly"), (("light", "year"), "ly"), (("mm", "hg"), "mmHg"),
@@ -26,8 +27,11 @@ _FLUID_OUNCE = Unit(Fraction("0.0000295735295625"), (("m", 3),))
 _MERCURY = Unit(Fraction("133.322387415"), (("kg", 1), ("m", -1), ("s", -2)))
 
 
-def unit_at(tokens: Sequence[Token], start: int) -> tuple[Unit, int] | None:
-    """The unit that begins at a token and the position after it; None where none does."""
+def unit_at(tokens: Sequence[Token], start: int, *, bracketed: bool = False) -> tuple[Unit, int] | None:
+    """The unit that begins at a token and the position after it; None where none does.
+
+    bracketed: whether it stands in brackets, where units side by side are factors: "J/(mol K)".
+    """
     hyphen = token_at(tokens, start).text == "-" and token_at(tokens, start + 1).kind == "word"
     found = _factor(tokens, start + hyphen)
     if found is None:
@@ -36,7 +40,7 @@ def unit_at(tokens: Sequence[Token], start: int) -> tuple[Unit, int] | None:
         if found is None:
             return None
     unit, at = found
-    while (more := _per(tokens, at) or _times(tokens, at)) is not None:
+    while (more := _per(tokens, at) or (_factor if bracketed else _times)(tokens, at) or _times(tokens, at)) is not None:
         unit, at = unit * more[0], more[1]
     return unit, at
 
@@ -47,7 +51,11 @@ def _per(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
     if word not in _PER:
         return None
     bracket = token_at(tokens, at + 1)[:2] == ("mark", "(")
-    found = unit_at(tokens, at + 2) if bracket else _factor(tokens, at + 1)
+    found = unit_at(tokens, at + 2, bracketed=True) if bracket else _factor(tokens, at + 1)
+    if bracket and found is not None and token_at(tokens, found[1]).text != ")":
+        return None
+    if found is not None and not bracket and _is_temperature(tokens, found[1]) and (more := _factor(tokens, found[1])):
+        found = found[0] * more[0], more[1]  # "J/g°C" is J/(g °C)
     if found is None or (
         word == "a" and token_at(tokens, at + 1).text not in ("day", "week", "month", "year", "minute", "second")
     ):
@@ -58,8 +66,12 @@ def _per(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
 def _times(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
     """A further factor: "N·m", "kilowatt-hours", "m s^{-1}"."""
     token = token_at(tokens, at)
-    if token.text in ("·", "*", "-", "⋅"):
-        return _factor(tokens, at + 1) if token_at(tokens, at + 1).kind == "word" else None
+    if token.text == "." and (token.gap or token_at(tokens, at + 1).gap):  # the end of a sentence, not of "kg" in "kg.m/s"
+        return None
+    if token.text in ("·", "*", "-", "⋅", "."):
+        return _factor(tokens, at + 1) if token_at(tokens, at + 1).kind == "word" or _is_temperature(tokens, at + 1) else None
+    if _is_temperature(tokens, at):
+        return _factor(tokens, at)
     if token.kind != "word":
         return None
     found = _factor(tokens, at)
@@ -72,6 +84,10 @@ def _times(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
     )
     named = named or (not token.prose and len(token.text) < 3)
     return found if raised or named else None
+
+
+def _is_temperature(tokens: Sequence[Token], at: int) -> bool:
+    return token_at(tokens, at).text == "°" and token_at(tokens, at + 1).text in ("C", "F")
 
 
 def _factor(tokens: Sequence[Token], at: int) -> tuple[Unit, int] | None:
