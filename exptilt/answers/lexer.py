@@ -43,6 +43,7 @@ _TOKEN = re.compile(
 )
 
 
+_NEAR = 300  # characters of a line on either side of an equals sign
 _DEEPEST = 12  # brackets within brackets that are read
 
 
@@ -60,16 +61,18 @@ class Token(NamedTuple):
     prose: bool
 
 
-def rest(text: str, at: int, most: int) -> str:
-    """What follows a place in a text, so many characters, without the end of the formula that the place is in.
+def rest(text: str, at: int) -> str:
+    """What follows a place on its line, without the end of the formula that the place is in, and no more than `_NEAR` characters.
 
     The "$" of "$x = 5$" would be taken for a currency after "=".
     """
-    inside = next((found for found in _FORMULA.finditer(text) if found.end() > at), None)
+    begin, end = max(text.rfind("\n", 0, at) + 1, at - _NEAR), text.find("\n", at)
+    end = min(at + _NEAR, len(text) if end < 0 else end)
+    inside = next((found for found in _FORMULA.finditer(text, begin, end) if found.end() > at), None)
     if inside is None or inside.start() >= at:
-        return text[at : at + most]
+        return text[at:end]
     mark = 1 if inside[2] is not None else 2
-    return f"{text[at : inside.end() - mark]} {text[inside.end() :][:most]}"[:most]
+    return f"{text[at : inside.end() - mark]} {text[inside.end() : end]}"
 
 
 END = Token("mark", "", True, True)

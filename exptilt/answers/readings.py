@@ -15,7 +15,6 @@ from exptilt.answers.passages import Passage, Unreadable, final
 from exptilt.answers.surroundings import check_after, is_aside, is_label
 
 _EQUATIONS = 50  # of a response that are looked at, the last ones
-_SIDE = 300  # characters of the right side of one
 _WHOLE = 300  # characters of a text that may be nothing but a number
 _LINE = 2000  # characters of an unmarked line in which a number is looked for, the last ones
 
@@ -171,7 +170,8 @@ def first(text: str, read: Reading) -> str | None:
     """The number that a statement states: its first, or the first after its last "=" or "i.e."."""
     hence = [found.end() for found in _HENCE.finditer(text)]
     if hence and _DIGIT.search(text, hence[-1]):
-        text = rest(text, hence[-1], len(text))
+        near = rest(text, hence[-1])
+        text = near if _DIGIT.search(near) else text[hence[-1] :]
     found = tokens(plain(text), prose=True)
     if (exact := _before_approximation(found, lambda before: _last_side(before, read))) is not None:
         return exact
@@ -220,7 +220,7 @@ def _right_side(text: str, read: Reading) -> str | None:
             end = ends[number - 1]  # what is near a value goes after the value
             if _begins_none(text[end : ends[number]], read):
                 end = ends[number]
-        side = rest(text, end, _SIDE).partition("\n")[0]
+        side = rest(text, end)
         found = list(tokens(plain(side), prose=True))
         start = next((at for at, token in enumerate(found) if token.text not in "*_"), 0)
         try:

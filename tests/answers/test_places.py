@@ -61,7 +61,7 @@ PIECES = [
     "5 km and ", " ", "\t", "\n", "\r\n", " \n", "\u00a0", "\u200b", "。", "'", '"', "> ", "```\n", "```",
     "<answer>", "<think>", "</think>", "i.e. ", "x = 2, ", "|", "[[", "the answer ",
     "it is ", "i choose ", "\\boxed{1} and ", "so ",
-    "an hour ", "m/s ", "0.3...", "≈", "A: ",
+    "an hour ", "m/s ", "0.3...", "≈", "A: ", "\\[ a = ", "$a = ", "$a$ = ", "\\mu{", "<<a=", "kg.", "so A, ", "/(m ",
 ]  # fmt: skip
 
 
