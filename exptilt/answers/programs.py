@@ -12,6 +12,7 @@ from exptilt.answers.passages import tagged
 
 _LONGEST = 100_000  # characters of code that are parsed; longer code is compared as it is
 _LONGEST_FENCE = 300  # characters of a line that may open a block
+_GLUED = 3  # fences at the ends of lines that are looked at
 _OPENING = re.compile(r"(?P<before>.*?)(?P<fence>`{3,}|~{3,}) ?(?P<info>[^`]*)", re.DOTALL)
 _PYTHON = {"python", "py", "python3", "py3", "sage", "ipython", "pycon"}
 _NOT_CODE = {
@@ -50,6 +51,8 @@ def code(text: str) -> str | None:
     text = _INVISIBLE.sub("", answering(text)).replace("\r\n", "\n").replace("\r", "\n")
     inside = tagged(text)
     text = text if inside is None else inside
+    if "```" not in text:  # as Code Llama marks programs
+        text = text.replace("[PYTHON]", "\n```python\n").replace("[/PYTHON]", "\n```\n")
     blocks = [block for block in fenced(text) if block.text.strip() and (block.closed or _parsed(block.text))]
     if not blocks:
         return _unfenced(text)
@@ -94,8 +97,18 @@ def fenced(text: str) -> list[Block]:
                 blocks.append(Block("python", before, True))  # the prompt had opened this block
                 fence = ""
     if fence:
-        blocks.append(Block(language, _shifted(lines, depth), False))
+        closed = _closed_on_a_line(lines, fence)
+        blocks.append(Block(language, _shifted(closed or lines, depth), closed is not None))
     return blocks
+
+
+def _closed_on_a_line(lines: list[str], fence: str) -> list[str] | None:
+    """The lines of an open block up to a fence at the end of one of them, where these are Python: "x = 1```"."""
+    for number in [number for number, line in enumerate(lines) if line.rstrip().endswith(fence)][:_GLUED]:
+        until = [*lines[:number], lines[number].rstrip().removesuffix(fence)]
+        if _parsed("\n".join(until)):
+            return until
+    return None
 
 
 def _unquoted(lines: list[str]) -> list[str]:
