@@ -11,7 +11,9 @@ _TEXT = re.compile(
     r" ?\{([^{}]*)\}"
 )
 _DEGREES = re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))|\\degree(?:s|Celsius|Fahrenheit)?(?![A-Za-z])")
-_MICRO = re.compile(r"\\mu(?![A-Za-z])[ {}]*(\\(?:text|math)(?:rm|normal)? ?\{)?(?=[A-Za-zΩ])")  # "\mu m", "\mu\text{m}"
+_MICRO = re.compile(  # "\mu m", "{\mu}m", "\mu\text{m}"
+    r"(?:\{ ?\\mu ?\}|\\mu(?![A-Za-z])) ?(\\(?:text|math)(?:rm|normal)? ?\{ ?)?(?=[A-Za-zΩ])"
+)
 _SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\(?:q?quad|thinspace|thickspace|medspace|enspace|hspace\{[^{}]*\}|,)(?![A-Za-z])")
 _NOTHING = re.compile(
     r"\\! ?|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|phantom\{[^{}]*\}|ensuremath)(?![A-Za-z])"
