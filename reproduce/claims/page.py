@@ -25,8 +25,6 @@ PARTS = {
 NOT_RUN = {
     "Table 1 at 1.7B and 8B parameters, and its times on GPUs": "no such model can be run here",
     "VRPO for masked models": "no implementation that we may use, and none of ours yet",
-    "Power sampling, beam search, SMC and Guided Speculative Inference, and energies on HumanEval, on the real pair": "two more "
-    "hours on two cores; `reproduce/claims/pair_runs.py` goes on where it stopped",
     "Open question 2 on summaries or dialogue": "no model that writes these can be had here; the row above has word problems",
     "TruthfulQA, IFEval, MMLU-Redux, GPQA and AIME": "their data cannot be had here",
 }
