@@ -33,3 +33,9 @@ def test_the_first_example_prints_what_stands_below_it(capsys: pytest.CaptureFix
     code, printed = re.findall(r"```python\n(.*?)```\n\n```output\n(.*?)\n```", README, flags=re.DOTALL)[0]
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == printed
+
+
+def test_the_verdicts_on_claims_are_counted_as_on_their_page() -> None:
+    counts = re.search(r"Of \d+ claims: [^.]*\.", (ROOT / "docs" / "claims.md").read_text())
+    assert counts is not None
+    assert counts[0] in README
