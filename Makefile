@@ -82,6 +82,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/guidance.py --questions 64 --plain-questions 8 --flight 32 --label guidance-tiny-32
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/step.py
+	$(BIN)/python bench/waiting.py
 	$(BIN)/python bench/equal_rows.py --temperatures 0.7 1
 	$(BIN)/python bench/in_flight.py
 	$(BIN)/python bench/many_prompts.py

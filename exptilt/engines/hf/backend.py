@@ -122,7 +122,7 @@ class Weights:
         if came_late() and torch.get_num_threads() > 1:
             yield (
                 "torch was imported before a model was loaded, so its threads go to sleep after each operation: where the "
-                "processor has nothing else to do, a small model draws 1.3 times as fast with OMP_WAIT_POLICY=active and "
+                "processor has nothing else to do, a small model draws 1.2 to 1.5 times as fast with OMP_WAIT_POLICY=active and "
                 "GOMP_SPINCOUNT=1000 in the environment, or where `exptilt.load` comes before `import torch`."
             )
 
