@@ -28,6 +28,8 @@ LONG = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "5000"}
 CASES: dict[str, tuple[Mapping[str, str], str]] = {  # what the environment says, and how the model is loaded
     "as exptilt sets it (1,000 rounds)": ({}, "plainly"),
     "torch imported before": ({}, "late"),
+    "asleep at once": ({"OMP_WAIT_POLICY": "passive"}, "plainly"),
+    "300 rounds": ({"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "300"}, "plainly"),
     "5,000 rounds, too many helpers": (LONG, "plainly"),
     "5,000 rounds": (LONG, "apart"),
 }
