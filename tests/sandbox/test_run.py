@@ -25,10 +25,16 @@ from exptilt.sandbox.view import view_of
 from tests.sandbox.walls import ISOLATIONS, descendants, limits, namespace_of, needs_walls, processes_of
 
 
+def run_instead(monkeypatch: pytest.MonkeyPatch, script: str, source: str) -> None:
+    """Have another source run in the place of one of the sandbox's scripts."""
+    monkeypatch.setattr(launch, "script", lambda name, read=launch.script: source if name == script else read(name))
+
+
 @needs_walls
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_program_runs(isolation: launch.Isolation):
-    source = "import sys, helper\nprint(helper.word, sys.stdin.read())\nprint('error', file=sys.stderr)\nsys.exit(3)"
+    source = "import sys, time, helper\nprint(helper.word, sys.stdin.read())\nprint('error', file=sys.stderr)\n"
+    source += "time.sleep(0.2)\nsys.exit(3)"  # long enough for its memory to be seen
     finished = run(source, stdin=b"in", files={"helper.py": b"word = 'out'"}, isolation=isolation)
     assert (finished.stdout, finished.stderr) == (b"out in\n", b"error\n")
     assert (finished.returncode, finished.stopped) == (3, None)
@@ -165,7 +171,7 @@ def test_no_program_runs_where_a_wall_is_missing(monkeypatch: pytest.MonkeyPatch
     source = launch.script(script)
     assert source.count(piece) == 1
     changed = source.replace(piece, instead).replace("str((SECCOMP_MODE_FILTER, ctypes.byref(program))", "str(0)")
-    monkeypatch.setattr(launch, "script", lambda name, read=launch.script: changed if name == script else read(name))
+    run_instead(monkeypatch, script, changed)
     with pytest.raises(SandboxError, match=f"the sandbox lacks {missing}"):
         run("print('ran')", isolation="namespaces")
 
@@ -173,7 +179,7 @@ def test_no_program_runs_where_a_wall_is_missing(monkeypatch: pytest.MonkeyPatch
 @needs_walls
 def test_a_sandbox_that_breaks_is_an_error_and_no_outcome(monkeypatch: pytest.MonkeyPatch):
     source = launch.script("first").replace("    outcome = watch(", "    os._exit(9)\n    outcome = watch(")
-    monkeypatch.setattr(launch, "script", lambda name, read=launch.script: source if name == "first" else read(name))
+    run_instead(monkeypatch, "first", source)
     with pytest.raises(SandboxError, match=r"ended after .* without reporting"):
         run("import time; time.sleep(60)", isolation="namespaces")
 
@@ -192,7 +198,7 @@ def test_time_in_which_a_sandbox_was_frozen_is_not_its_programs(monkeypatch: pyt
     looked = "before, began = began, time.monotonic()"
     assert looked in launch.script("first")
     source = launch.script("first").replace(looked, "before, began = began, began + 1000")
-    monkeypatch.setattr(launch, "script", lambda name, read=launch.script: source if name == "first" else read(name))
+    run_instead(monkeypatch, "first", source)
     assert run("import time; time.sleep(0.3)", limits=limits(), isolation="namespaces").stopped is None
     assert run("import time; time.sleep(600)", limits=limits(), isolation="namespaces").stopped == "time"
 
