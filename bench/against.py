@@ -71,8 +71,9 @@ def running(model: str, method: str, prompts: int, flight: int, cap: int) -> Wor
 def cheap(stored: bool) -> Work:
     """5,000 prompts of a table of two symbols."""
     import exptilt as xt
+    from bench.many_prompts import reward
 
-    target = xt.Target(xt.engines.TableEngine(lambda prefix: np.array([0.3, 0.7]), 4, 1), lengths, beta=1.0)
+    target = xt.Target(xt.engines.TableEngine(lambda prefix: np.array([0.3, 0.7]), 4, 1), reward, beta=1.0)
     asked = [f"prompt {number}" for number in range(5000)]
 
     def work(seed: int) -> float:
@@ -81,10 +82,6 @@ def cheap(stored: bool) -> Work:
             return timed(lambda: xt.run(target, asked, xt.Independent(2), seed=seed, store=store, concurrency=32))
 
     return work
-
-
-def lengths(prompt: str, drafts: Any) -> list[float]:
-    return [float(len(draft.tokens)) for draft in drafts]
 
 
 def cases(small: str, code: str) -> dict[str, Callable[[], Work]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import exptilt as xt
+from bench.against import timed
 from bench.record import RESULTS, record
 from exptilt.draft import Draft
 from exptilt.evaluation.tasks import load_task
@@ -121,7 +122,7 @@ def static_seconds(engine: LanguageEngine[Any], prompts: Sequence[str], options:
         for count in STATIC_ROWS:
             rows = [Row(contexts[i % len(contexts)], engine.sampling, Key(0, count, i), options.cap) for i in range(count)]
             weights.decoder.join(rows)
-            times = [_timed(weights.decoder.step) for _ in range(steps)]
+            times = [timed(weights.decoder.step) for _ in range(steps)]
             weights.decoder.leave(rows)
             seconds[count] = float(np.median(times[steps // 2 :]))
     finally:
@@ -158,12 +159,6 @@ def guided(engine: LanguageEngine[Any], task: Any, options: argparse.Namespace, 
     )
 
 
-def _timed(action: Callable[[], Any]) -> float:
-    began = time.monotonic()
-    action()
-    return time.monotonic() - began
-
-
 @contextmanager
 def without(part: str) -> Iterator[None]:
     """Take one thing away from engines that are loaded meanwhile."""
@@ -195,7 +190,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         static = static_seconds(engine, task.prompts, options)
         run = guided(engine, task, options, static, number)
         asked = task.prompts[: options.plain_questions]
-        plain_seconds = [_timed(lambda question=question: plain_ets(plain, tokenizer, question, options)) for question in asked]
+        plain_seconds = [timed(lambda question=question: plain_ets(plain, tokenizer, question, options)) for question in asked]
         rounds.append({"run": asdict(run), "static": static, "plain": plain_seconds})
         mine = run.seconds / run.questions
         theirs = f"generate {np.mean(plain_seconds):.3f}, ratio {np.mean(plain_seconds) / mine:.1f}; " if plain_seconds else ""

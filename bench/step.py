@@ -20,12 +20,11 @@ import numpy as np
 import torch
 
 import exptilt as xt
+from bench.against import WORDS
 from bench.record import RESULTS, machine, record
 from exptilt.engines.hf.fast.attention import attend_shared
 from exptilt.engines.hf.fast.linear import round_up
 from exptilt.engines.row import Context
-
-PROMPT = "Explain in a few sentences why the sky is blue, why sunsets are red, and what a rainbow has to do with either of them."
 
 
 def filled(network: Any, ids: tuple[int, ...], rows: int) -> Any:
@@ -103,7 +102,7 @@ def main() -> None:
         engine: Any = xt.load(options.model, dtype=dtype)
         network, lean = engine.backend.network, engine.backend.network.lean
         for rows in options.rows:
-            slots = filled(network, engine.prompt_tokens(PROMPT), rows)
+            slots = filled(network, engine.prompt_tokens(WORDS), rows)
             rounds = []
             for _ in range(options.rounds):
                 for network.lean in (None, lean):
