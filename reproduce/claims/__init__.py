@@ -9,7 +9,10 @@ proposals.py     ETS-IS: rollouts of graded proposals, overlap, corrected energi
 signals.py       ETS: rewards without a verifier, and answers that are read badly
 shift.py         QAlign: problems with a redundant clause
 posteriors.py    of answers that are given 90 %, how many are right
-elsewhere.py     claims whose figures other scripts of reproduce/ have measured
+table.py         ETS: Table 1 in miniature, by a decoder and a masked model
+pair_runs.py     runs of a real pair of models, hours long; pair.py makes claims of them, choices.py chooses among its plain draws
+elsewhere.py     claims of the papers whose figures other scripts of reproduce/ have measured
+ours.py          claims of ours whose figures other scripts have measured: weights, chains, votes, stopping, learned values
 
 page.py          docs/claims.md and its figure
 every.py         all of it, with times

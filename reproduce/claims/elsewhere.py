@@ -75,32 +75,6 @@ def of_masked() -> Finding:
     )  # fmt: skip
 
 
-def of_weights() -> Finding:
-    rows = [row for row in read("exactness")["rows"] if row["method"] == "ETS chain"]
-    told = "; ".join(f"{row['target']}, M = {row['size']}: {row['raw']:.3f} raw, {row['weighted']:.3f} weighted" for row in rows)
-    nearer = all(row["weighted"] + 2 * row["weighted_error"] < row["raw"] - 2 * row["raw_error"] for row in rows)
-    return Finding(
-        "Weights make ETS exact at every size", "ours", "two enumerable targets, 5,000 runs a size, K = 1",
-        "weighted runs are nearer to π", told, figure="exactness.md",
-        **judged(nearer, "too few runs to tell at the largest size"),
-    )  # fmt: skip
-
-
-def of_votes() -> Finding:
-    methods = read("fewer_tokens")["methods"]
-
-    def right(name: str) -> np.ndarray:
-        return np.array([int(each) for each in methods[f"vote: {name}"]["right"]], float)
-
-    gaps = {n: interval(right(f"distinct, {n} draws") - right(f"majority of {n}")) for n in (4, 8, 16)}
-    return Finding(
-        "Distinct weights make a vote of few draws as good as one of many", "ours", "tiny, 900 held-out word problems, paired",
-        "above the majority of as many draws", "; ".join(f"{n} draws {points(gap)}" for n, gap in gaps.items()),
-        figure="fewer_tokens.md",
-        **judged(all(sure(gap) > 0 for gap in gaps.values()), "with 16 draws the majority has caught up", sure(gaps[4]) > 0),
-    )  # fmt: skip
-
-
 # -------------------------------------------------------------------------------------------------------- training
 
 
@@ -219,8 +193,6 @@ def main() -> None:
     found = [
         *at_equal_tokens(),
         of_masked(),
-        of_weights(),
-        of_votes(),
         *without_training(),
         evidence(),
         *of_theory(),

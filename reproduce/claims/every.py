@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+NAMES = ["elsewhere", "ours", "convergence", "posteriors", "table", "budget", "proposals", "signals", "shift", "pair", "page"]
 
 
 def main() -> None:
-    for name in ("elsewhere", "convergence", "posteriors", "table", "budget", "proposals", "signals", "shift", "pair", "page"):
+    for name in NAMES:
         begun = time.monotonic()
         subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
         print(f"{name}: {time.monotonic() - begun:,.0f} s", flush=True)

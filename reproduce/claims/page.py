@@ -19,7 +19,8 @@ PARTS = {
     "signals": "Rewards without right answers",
     "elsewhere": "Equal tokens, training, QAlign, pictures",
     "shift": "QAlign under shift",
-    "posteriors": "Posteriors",
+    "ours": "Ours: weights, chains, votes, stopping, values",
+    "posteriors": "Ours: posteriors",
     "pair": "A real pair: Qwen2.5-Coder 1.5B, and 0.5B",
 }
 NOT_RUN = {
