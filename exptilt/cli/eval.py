@@ -41,10 +41,15 @@ def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.As
     known = ", ".join(REFERENCE_KEYS)
     group.add_argument("--reference-key", metavar="NAME", help=f"the column of the right answers; default the first of {known}")
     group.add_argument("--problems", type=whole, metavar="N", help="the first N problems; default all, 100 of a generated set")
-    group.add_argument("--seeds", type=whole, metavar="N", default=1, help="repeat with the seeds 0 to N-1; default 1")
+    group.add_argument("--seeds", type=whole, metavar="N", help="repeat with the seeds 0 to N-1; default 1, or 32 for aime24")
     group.add_argument("--shots", type=whole, metavar="N", help="few-shot examples of an lm-eval task")
     group.add_argument(
-        "--scoring", metavar="FILTER:METRIC", help="what counts as right in an lm-eval task; default its first filter"
+        "--scoring",
+        metavar="FILTER:METRIC",
+        help="what counts as right in an lm-eval task, or answer, by --answer; default its first",
+    )
+    group.add_argument(
+        "--prompt-template", metavar="TEXT", help="what an lm-eval task asks, in Jinja, such as 'Solve this: {{question}}'"
     )
     group.add_argument("--include", metavar="FOLDER", help="a folder with lm-eval task files of your own")
     groups.add_answer(group, "as suits the task")
@@ -65,6 +70,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
     with groups.checked(args):
         sampler, until = groups.sampler_of(args), groups.until_of(args)
         task = _task(args)
+        args.seeds = args.seeds or task.seeds
         args.max_tokens, args.stop = args.max_tokens or task.max_tokens, args.stop or list(task.stop)
         target = groups.target_of(args, task.answer)()
     if args.dry_run:
@@ -94,12 +100,14 @@ def _task(args: argparse.Namespace) -> Task:
     if args.prompts is None:
         return load_task(
             args.task, problems=args.problems, seed=args.task_seed, shots=args.shots, scoring=args.scoring, include=args.include,
-            answer=answer,
+            prompt_template=args.prompt_template, answer=answer,
         )  # fmt: skip
     if args.problems is not None and args.problems < 1:
         raise UsageError(f"--problems {args.problems} must be at least 1; see exptilt eval --help.")
-    if any(given is not None for given in (args.shots, args.scoring, args.include)):
-        raise UsageError("--shots, --scoring and --include belong to lm-eval tasks: leave them out with --prompts.")
+    if any(given is not None for given in (args.shots, args.scoring, args.include, args.prompt_template)):
+        raise UsageError(
+            "--shots, --scoring, --include and --prompt-template belong to lm-eval tasks: leave them out with --prompts."
+        )
     return file_task(
         args.prompts, answer=answer or answers.number, prompt_key=args.prompt_key, id_key=args.id_key,
         reference_key=args.reference_key, problems=args.problems,

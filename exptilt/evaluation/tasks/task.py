@@ -1,11 +1,10 @@
-"""What a task is, and the names that stand for one."""
+"""What a task is: problems with known answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from exptilt import answers
 from exptilt.answers import Answer
 from exptilt.draft import Prompt
 from exptilt.populations.utilities import Utility, rouge1
@@ -25,6 +24,7 @@ class Task:
     max_tokens: the cap on a response that suits the task.
     stop: strings that end a response.
     utility: how good one response is where another was wanted, for minimum Bayes risk.
+    seeds: over how many seeds its accuracy is usually told: 32 for "avg@32".
     """
 
     name: str
@@ -35,6 +35,7 @@ class Task:
     max_tokens: int
     stop: tuple[str, ...] = ()
     utility: Utility = rouge1
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         if not self.prompts or len(self.prompts) != len(self.references):
@@ -57,28 +58,3 @@ class Task:
     def first(self, count: int | None) -> Task:
         """The task with its first `count` problems only; all of them for None."""
         return replace(self, prompts=self.prompts[:count], references=self.references[:count])
-
-
-@dataclass(frozen=True)
-class Named:
-    """A set known from papers.
-
-    harness: its name in lm-evaluation-harness.
-    answer: the reader of its answers.
-    scoring: as in `load_task`, where not the task's first.
-    """
-
-    harness: str
-    answer: Answer
-    scoring: str | None = None
-
-
-NAMED = {
-    "gsm8k": Named("gsm8k", answers.number),
-    "math500": Named("minerva_math500", answers.latex, "math_verify"),
-    "gpqa-diamond": Named("gpqa_diamond_cot_zeroshot", answers.choice, "flexible-extract:exact_match"),
-    "mmlu-redux": Named("mmlu_redux_generative", answers.choice),
-    "truthfulqa": Named("truthfulqa_gen", answers.exact, "bleu_acc"),
-    "ifeval": Named("ifeval", answers.exact, "prompt_level_strict_acc"),
-    "aime24": Named("aime24", answers.number),
-}
