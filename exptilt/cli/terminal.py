@@ -5,6 +5,7 @@ So the answer alone goes into a pipe or a file, and the numbers stay on the scre
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ from exptilt.blocks import Block
 from exptilt.core import Sampler
 from exptilt.draft import prompt_json
 from exptilt.errors import raised_at
+from exptilt.populations.overlap import Overlap
 from exptilt.running.progress import Pace, clock
 from exptilt.running.result import Failure, Outcome, Result
 
@@ -162,6 +164,10 @@ def _facts(result: Result, beta: float) -> Iterator[tuple[str, str]]:
     if result.log_z is not None:
         kl = population.kl(beta)
         yield "log Z", f"{result.log_z:+.3f}" + ("" if kl is None else f" · KL(π‖p) {kl:.2f} nats")
+    if overlap := result.trace[-1].get("overlap"):
+        fit = Overlap(**overlap)
+        tail = f" · k̂ of p/q {fit.k_hat:.2f}" if math.isfinite(fit.k_hat) else ""
+        yield "proposal", f"{counted(fit.count, 'continuation')} count as {fit.effective:.1f}{tail}"
     if "acceptance" in stats:
         mixing = stats.get("r_hat")
         yield "acceptance", f"{stats['acceptance']:.0%}" + ("" if mixing is None else f" · R̂ {mixing:.2f}")

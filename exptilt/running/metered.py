@@ -9,6 +9,7 @@ A sampler knows nothing of budgets or counters. The target that a `Session` give
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextvars import copy_context
@@ -21,7 +22,7 @@ import numpy as np
 from exptilt.blocks import BlockSize
 from exptilt.cancelling import Flag, cancelled_by
 from exptilt.core import Engine, Reward
-from exptilt.draft import Draft, Prompt
+from exptilt.draft import Draft, Prompt, known_logq
 from exptilt.engines.certainty import CertainEngine, Certainty
 from exptilt.engines.image.evidence import EvidentEngine
 from exptilt.engines.log_probs import check_certain, check_drawn, check_scored
@@ -43,6 +44,7 @@ class MeteredEngine:
     scored: whether the reference model scores every draft that is drawn here, as it does those of a proposal: then a draft is
         begun only where both can be paid for.
     cancel: once it is set, a call under way ends with `Cancelled`, where its engine can end it.
+    ratios: where log p/q of scored drafts are noted, each over what is scored of it; nats.
     """
 
     engine: Engine
@@ -50,6 +52,7 @@ class MeteredEngine:
     check: Callable[[Callable[[], int]], None]
     cancel: Flag
     scored: bool = False
+    ratios: list[float] | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +99,9 @@ class MeteredEngine:
             return []
         scores = self._call(lambda: sum(unscored(drafts, starts)), lambda engine: engine.score(drafts, starts))
         check_scored(self.name, scores)
+        if self.ratios is not None:
+            for draft, start, score in zip(drafts, starts or [0] * len(drafts), scores, strict=True):
+                self.ratios.append(float(np.sum(score)) - math.fsum(known_logq(draft)[start:]))
         return scores
 
     def certainty(self, drafts: Sequence[Draft]) -> list[Certainty]:

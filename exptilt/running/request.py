@@ -37,13 +37,13 @@ from exptilt.populations.population import Population
 from exptilt.populations.select import Vote
 from exptilt.populations.until import Checked, Until
 from exptilt.populations.warnings import warnings
-from exptilt.proposals import cover_warning
 from exptilt.rating import reward_name
 from exptilt.rewards.columns import filled, reads_any, wanted
 from exptilt.rewards.rules import Zero
 from exptilt.running.allocation import Allocation
 from exptilt.running.example import as_example
 from exptilt.running.examples import read_examples
+from exptilt.running.reasons import of_run, of_target
 from exptilt.running.result import Failure, Outcome, Partial, Posterior, Result
 from exptilt.running.session import Session
 from exptilt.samplers import Independent
@@ -234,7 +234,7 @@ class Request:
         return Session(target, job.prompt, job.key(self.seed), self.budget, cancel, self.reward_timeout, usage)
 
     def _ended(self, job: Job, session: Session, population: Population) -> Result:
-        result = self.result(job, population, session.usage, session.trace, self._of_rule(session))
+        result = self.result(job, population, session.usage, session.trace, of_run(session, self.sampler, self.until))
         return replace(result, stopped=session.stopped, limit=session.limit)
 
     def result(
@@ -251,7 +251,7 @@ class Request:
             sampler=self.sampler,
             seed=self.seed,
             warnings=(
-                *self._of_target(),
+                *of_target(self.target),
                 *labels,
                 *warnings(population, self.target.beta, has_reward=not isinstance(self.target.reward, Zero)),
             ),
@@ -261,30 +261,6 @@ class Request:
             columns=job.columns,
             index=job.index,
         )
-
-    def _of_target(self) -> list[str]:
-        """Reasons not to trust any population of this target."""
-        engine, proposal = self.target.engine, self.target.proposal
-        if proposal is None:
-            return []
-        found = cover_warning(engine, proposal)
-        return [found] if found else []
-
-    def _of_rule(self, session: Session) -> list[str]:
-        """What a stop rule does to a result, beside what `stopped` and `limit` say."""
-        if self.until is None:
-            return []
-        if len(session.trace) == 1 and getattr(self.sampler, "batch", 0) is None:
-            return [
-                f"{type(self.sampler).__name__} drew everything at once, so the stop rule could save nothing: give it a batch, "
-                "and the rule is asked after each."
-            ]
-        if session.stopped == "done" and session.trace[-1]["log_z"] is not None:
-            return [
-                "The stop rule was not met, and only results where it was not have log Ẑ: over many prompts or seeds these are a "
-                "selection, whose mean is biased."
-            ]
-        return []
 
     def proved(self, population: Population) -> str | None:
         """The proved answer of a vote, where proofs are possible. Raises RewardError for a reward above its own bound."""

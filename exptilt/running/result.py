@@ -32,7 +32,8 @@ class Result:
     population: all weighted drafts it was chosen from.
     usage: what the run cost.
     trace: one record for each population the sampler yielded: tokens and seconds so far, n, ess, max_share, log_z, mean_reward,
-        excluded, and grown: whether the population before it is its first rows. How the sampler reached the last of them is in
+        excluded, and grown: whether the population before it is its first rows; with a proposal also its overlap with the model
+        so far, the fields of `exptilt.populations.overlap.Overlap`. How the sampler reached the last of them is in
         `population.trace`.
     stopped: "done", "budget" where a limit came first, or "until" where the stop rule was met; then `limit` says which and why,
         in words, and the population is the last complete one. Its size depends on what was drawn: at a budget log Ẑ is no longer

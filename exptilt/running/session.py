@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +22,7 @@ from exptilt.core import Reward, Sampler, Target
 from exptilt.draft import Draft, Prompt
 from exptilt.errors import BudgetSpent, Cancelled, ExptiltError, RewardError, SelectError, TargetError, raised_at
 from exptilt.keys import Key
+from exptilt.populations.overlap import Overlap
 from exptilt.populations.population import Population
 from exptilt.populations.until import Explained, Until
 from exptilt.rating import reward_name, told_maximum
@@ -90,6 +91,9 @@ class Session:
         if reward_timeout is None and self._budget.seconds is not None:
             reward_timeout = math.inf  # its calls can be left behind
         rated = MeteredReward(reward, self.usage, self._check_reward, halt, self._fixed, reward_timeout)
+        self._ratios: list[float] = []  # log p/q of what the proposal drew
+        if target.proposal is not None:
+            engines["engine"] = replace(engines["engine"], ratios=self._ratios)
         self.target = replace(target, **engines, reward=rated)
 
     def _bind(self, target: Target, key: Key) -> Target:
@@ -112,6 +116,11 @@ class Session:
         if not bound.is_bound:
             raise TargetError(f"{type(target.reward).__name__}.bind did not return a function of (prompt, drafts): fix its bind")
         return bound
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """How well the proposal's draws so far cover the model; None without a proposal, and before the first draw."""
+        return Overlap.of(self._ratios) if self._ratios else None
 
     def populations(self, sampler: Sampler, key: Key, until: Until | None = None) -> Iterator[Population]:
         """The sampler's populations as they come, until it ends, the budget does, or `until` is true of one of them.
@@ -172,6 +181,8 @@ class Session:
             "excluded": population.excluded,
             "grown": population.drafts[: len(self._drafts)] == self._drafts,
         }
+        if self.overlap is not None:
+            entry["overlap"] = asdict(self.overlap)
         self.trace, self._drafts = (*self.trace, entry), population.drafts
 
     def _tick(self) -> None:
