@@ -11,11 +11,11 @@ from exptilt.populations.population import Population
 def warnings(population: Population, beta: float, *, has_reward: bool = True) -> list[str]:
     """Reasons not to trust this population at this β, one sentence each with its cure; empty if there are none.
 
-    All: every draft with the same reward; more than half of the drafts with weight zero; scores that were all alike at
-    more than half of the steps, whose share a trace may tell as `alike`. Weighted populations: ESS below 10 and below half of the
+    All: every draft with the same reward; more than half of the drafts with weight zero; energies that were all alike at more
+    than half of the steps, whose share a trace may tell as `alike`. Weighted populations: ESS below 10 and below half of the
     drafts; one draft with more than half of the weight; k̂ above min(1 - 1/log10 n, 0.7) where the tail can be fitted (tied
-    weights, as of a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as
-    found in the population's `stats`. A search, whose drafts stand for no distribution: its trace tells why as `no_target`. A
+    weights, as of a reward of few values, leave no tail to fit). Markov chains: acceptance below 0.05, R̂ above 1.05, as found
+    in the population's `stats`. A search, whose drafts stand for no distribution: its trace tells why as `no_target`. A
     population of one draft has its trace alone to judge by: less than two effective candidates at a step of a guided chain
     (`effective`). Without a reward (`rewards.Zero`) equal rewards are as they should be.
     """
@@ -25,7 +25,7 @@ def warnings(population: Population, beta: float, *, has_reward: bool = True) ->
     found = [*(_weight_warnings(population, beta) if weighted else ()), *_chain_warnings(population, beta)]
     flat = _flat_warning(population) if has_reward else None
     no_target: str | None = getattr(population.trace, "no_target", None)
-    alike = None if flat else _alike_warning(population)
+    alike = None if flat else _alike_warning(population, beta)
     return [
         each
         for each in (flat, _excluded_warning(population), alike, *found, _narrow_warning(population, beta), no_target)
@@ -42,13 +42,13 @@ def _excluded_warning(population: Population) -> str | None:
     )
 
 
-def _alike_warning(population: Population) -> str | None:
+def _alike_warning(population: Population, beta: float) -> str | None:
     share: float | None = getattr(population.trace, "alike", None)
     if share is None or share <= 0.5:
         return None
     return (
-        f"At {share:.0%} of the steps all energies were equal, so guidance chose at random: take more rollouts or longer blocks, "
-        "or a reward that distinguishes better from worse before the end."
+        f"At {share:.0%} of the steps all energies were equal or nearly so, and guidance chose at random: take more rollouts or "
+        f"longer blocks, lower beta={beta:g}, or give a reward that distinguishes better from worse before the end."
     )
 
 

@@ -25,7 +25,8 @@ from exptilt.draft import Draft
 from exptilt.keys import Floats
 from exptilt.populations.diagnostics import log_shares
 
-_TIE = 1e-9  # nats; equal energies of unequal sums of rollouts differ by rounding
+_TIE = 1e-9  # equal scores of unequal sums differ by rounding
+_SPREAD = 0.1  # the coefficient of variation of energies up to which a choice by them is nearly one at random
 
 # ------------------------------------------------------------------------------------------------------------- trees
 
@@ -62,8 +63,8 @@ class Tree:
 
     @property
     def alike(self) -> float | None:
-        """The share of the steps at which all candidates had the same energy: there the pick was random."""
-        return _share_alike([step.log_energies for step in self.steps])
+        """The share of the steps at which all energies were equal, or within a tenth: there the pick was random."""
+        return _share([_alike(step.log_energies) for step in self.steps if len(step.log_energies) > 1])
 
     @property
     def effective(self) -> float | None:
@@ -122,8 +123,8 @@ class Generations:
 
     @property
     def alike(self) -> float | None:
-        """The share of the steps but the last at which all particles had the same potential, so that it distinguished none."""
-        return _share_alike([each.log_v for each in self.generations[:-1]])
+        """The share of the steps but the last at which all potentials were equal, or within a tenth, and distinguished none."""
+        return _share([_alike(each.log_v) for each in self.generations[:-1] if len(each.log_v) > 1])
 
     def grown(self, drafts: Sequence[Draft], parents: Sequence[int] | None, log_w: Floats, log_v: Floats) -> Generations:
         """These generations and one more. parents: where the particles were resampled; else each grew from its own number."""
@@ -145,7 +146,7 @@ class Beams:
     @property
     def alike(self) -> float | None:
         """The share of the steps at which all kept drafts had the same score."""
-        return _share_alike([each.log_v for each in self.generations])
+        return _share([max(each.log_v) <= min(each.log_v) + _TIE for each in self.generations if len(each.log_v) > 1])
 
     @property
     def no_target(self) -> str:
@@ -194,9 +195,16 @@ def _sizes(generations: Sequence[Generation], noun: str) -> str:
     return f"{len(generations)} steps of up to {max((len(each.texts) for each in generations), default=0)} {noun}"
 
 
-def _share_alike(steps: Sequence[Sequence[float]]) -> float | None:
-    """The share of steps of two or more scores that are equal, up to rounding; None where there is no such step."""
-    found = [max(scores) <= min(scores) + _TIE for scores in steps if len(scores) > 1]
+def _alike(log_energies: Sequence[float]) -> bool:
+    """Whether energies are all excluded, or vary by a tenth of their mean at the most."""
+    if max(log_energies) == -math.inf:
+        return True
+    shares = np.exp(log_shares(np.array(log_energies)))
+    return len(shares) * float(shares @ shares) - 1.0 <= _SPREAD**2
+
+
+def _share(found: Sequence[bool]) -> float | None:
+    """The share of steps of which something was found; None where there is no step."""
     return sum(found) / len(found) if found else None
 
 

@@ -182,9 +182,19 @@ def test_energies_that_are_all_alike_are_told():
         assert bool(found(tree)) == (share is not None and share > 0.5)
     particles = Generations(tuple(Generation(("a",) * 3, (0, 1, 2), each, each) for each in (flat, steep)))
     assert particles.alike == 1.0  # the last generation is not resampled
-    assert found(particles)[0].startswith("At 100% of the steps all energies were equal")
+    assert found(particles)[0].startswith("At 100% of the steps all energies were equal or nearly so")
+    assert "lower beta=1," in found(particles)[0]
     same = Population(drafts, rewards, np.zeros(20), trace=particles)
     assert [sentence.split(" ")[0] for sentence in warnings(same, 1.0)] == ["All"]  # said once
+
+
+@pytest.mark.parametrize(("energies", "alike"), [((1.0, 1.05, 0.97), 1.0), ((1.0, 1.3, 0.9), 0.0), ((1.0, 1.0, 0.0), 0.0)])
+def test_energies_that_are_nearly_alike_are_told(energies: tuple[float, ...], alike: float):
+    """A reward of many values never gives two candidates quite the same energy: a collapse of energies was not seen."""
+    logs = tuple(math.log(each) if each else -math.inf for each in energies)
+    tree = Tree((Step(("a",) * 3, logs, 0, 0.0),))
+    particles = Generations((Generation(("a",) * 3, (0, 1, 2), logs, logs),) * 2)
+    assert (tree.alike, particles.alike) == (alike, alike)
 
 
 def test_few_effective_candidates_are_told_where_one_draft_answers():
