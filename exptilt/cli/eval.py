@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from exptilt.cli import groups
 from exptilt.cli.forecast import forecast, show_dry_run
 from exptilt.cli.terminal import counted, progress_bar, show_note, stderr, stdout
 from exptilt.cli.values import whole
+from exptilt.core import Target
 from exptilt.errors import UsageError
 from exptilt.evaluation.compare import Announce, Comparison, Point, compare, curve
 from exptilt.evaluation.cost import Parameters
@@ -29,7 +30,8 @@ from exptilt.running.result import Outcome
 from exptilt.samplers import Independent
 
 ABOUT = """Compare a sampler with plain sampling, votes, MBR and best-of-n on problems with known answers, at the same
-tokens, temperature and cap. With --out, the same command resumes a stopped evaluation."""
+tokens, temperature and cap. With --out, the same command resumes a stopped evaluation. --reward verifier is the
+judge of the task itself, which knows the right answers."""
 
 
 def add_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> groups.Asked:
@@ -72,7 +74,7 @@ def execute(args: argparse.Namespace, console: Console) -> int:
         task = _task(args)
         args.seeds = args.seeds or task.seeds
         args.max_tokens, args.stop = args.max_tokens or task.max_tokens, args.stop or list(task.stop)
-        target = groups.target_of(args, task.answer)()
+        target = _target(args, task)
     if args.dry_run:
         also = "" if isinstance(sampler, Independent) else ", and as much again for the draws that it is compared with"
         show_dry_run(stdout(), target, task.prompts, sampler, None, runs=args.seeds, also=also)
@@ -112,6 +114,14 @@ def _task(args: argparse.Namespace) -> Task:
         args.prompts, answer=answer or answers.number, prompt_key=args.prompt_key, id_key=args.id_key,
         reference_key=args.reference_key, problems=args.problems,
     )  # fmt: skip
+
+
+def _target(args: argparse.Namespace, task: Task) -> Target:
+    """What the flags ask for; the reward "verifier" is the task's."""
+    if args.reward != "verifier":
+        return groups.target_of(args, task.answer)()
+    verifier = task.verifier  # what is wrong with it is said before a model is loaded
+    return replace(groups.target_of(args, task.answer, reward="none")(), reward=verifier)
 
 
 def _write_references(task: Task, folder: Path) -> None:

@@ -152,7 +152,7 @@ def target_of(args: argparse.Namespace, answer: Answer | None = None, **more: An
     counts = answer or given["answer"] or "number"
     beta = given["beta"] or 1.0  # without a reward, β divides nothing
     return partial(
-        names.target, model_of(args), args.reward, beta, proposal=given["proposal"], answer=counts, **sampling_of(given)
+        names.target, model_of(args), given["reward"], beta, proposal=given["proposal"], answer=counts, **sampling_of(given)
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from exptilt import answers
+from exptilt.describe import describe
 from exptilt.draft import Draft, as_prompt
 from exptilt.errors import ExptiltError
 from exptilt.evaluation.tasks import NAMED, Task, load_task, unit_tests
@@ -211,3 +212,22 @@ def test_tasks_that_are_refused(name: str, more: dict[str, int], words: str) -> 
 def test_prompts_and_references_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="2 prompts and 1 references"):
         Task("bad", ("a", "b"), ("1",), answers.number, lambda text, reference: True, max_tokens=4)
+
+
+# --------------------------------------------------------------------------------------------------------- verifiers
+
+
+def test_a_verifier_knows_the_right_answers() -> None:
+    task = load_task("word-problems", problems=3)
+    rewards = task.verifier(task.prompts[1], [Draft("x", text=f"#### {each}") for each in task.references])  # type: ignore[arg-type]
+    assert rewards == [float(each == task.references[1]) for each in task.references]
+    assert task.verifier == load_task("word-problems", problems=3).verifier
+    assert task.verifier != load_task("word-problems", problems=3, seed=1).verifier
+    assert describe(task.verifier) == {"type": "Verifier", "known": task.verifier.known}
+
+
+def test_a_prompt_with_two_right_answers_has_no_verifier() -> None:
+    twice = Task("bad", ("a", "b", "a"), ("1", "2", "3"), answers.number, lambda text, reference: True, max_tokens=4)
+    with pytest.raises(ValueError, match=r"'bad' has the prompt 'a' twice, with different right answers"):
+        _ = twice.verifier
+    assert replace(twice, references=("1", "2", "1")).verifier("a", []) == []

@@ -21,9 +21,9 @@ from exptilt.evaluation.tasks.files import file_task
 from exptilt.evaluation.tasks.harness import harness_task
 from exptilt.evaluation.tasks.offline import chain_task, gsm_symbolic, humaneval, unit_tests, word_problem_task
 from exptilt.evaluation.tasks.papers import NAMED, HarnessTask
-from exptilt.evaluation.tasks.task import OFFLINE, Task
+from exptilt.evaluation.tasks.task import OFFLINE, Task, Verifier
 
-__all__ = ["Task", "file_task", "load_task", "chain_task", "unit_tests", "NAMED", "OFFLINE"]
+__all__ = ["Task", "Verifier", "file_task", "load_task", "chain_task", "unit_tests", "NAMED", "OFFLINE"]
 
 
 def load_task(
