@@ -32,21 +32,8 @@ _REFUSAL = re.compile(
     r"|\bdo(?:n't| not) know|\bnot enough information",
     re.I,
 )
-_FILLERS = {
-    "about",
-    "exactly",
-    "approximately",
-    "around",
-    "roughly",
-    "only",
-    "just",
-    "simply",
-    "nearly",
-    "almost",
-    "total",
-    "of",
-    "the",
-}
+_ABOUT = {"about", "approximately", "around", "roughly", "nearly", "almost"}
+_FILLERS = _ABOUT | {"exactly", "only", "just", "simply", "total", "of", "the"}
 
 
 def find(text: str, read: Reading) -> str | None:
@@ -106,14 +93,19 @@ def _formula(found: list[Token], read: Reading) -> str | None:
 
 
 def _before_approximation(found: list[Token], read: Callable[[list[Token]], str | None]) -> str | None:
-    """What comes before "≈", where it can be read: the value, while what follows is only close to it."""
-    at = next((at for at, token in enumerate(found) if token.text == "≈"), 0)
+    """What comes before "≈" or "or about", where it can be read: the value, while what follows is only close to it."""
+    at = next((at for at, token in enumerate(found) if token.text == "≈" or _or_about(found, at)), 0)
     if not any(token.kind == "number" for token in found[:at]):
         return None
     try:
         return read(found[:at])
     except Unreadable:
         return None
+
+
+def _or_about(found: list[Token], at: int) -> bool:
+    words = [token_at(found, at + step).text.lower() for step in range(2)]
+    return words[0] == "or" and words[1] in _ABOUT and token_at(found, at + 2).kind == "number"
 
 
 def only(side: list[Token], read: Reading) -> str | None:
