@@ -2,7 +2,7 @@
 
 python reproduce/structure.py                 # the numbers of this checkout
 python reproduce/structure.py --root ROOT     # those of another one
-python reproduce/structure.py --write         # write layers, tree and numbers into docs/architecture.md
+python reproduce/structure.py --write         # write layers, tree and numbers into docs/architecture.md, and the log's contents
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HERE))  # works from a checkout without installing
 
-from tests.structure import circles, floors, functions, imports, modules, repeated, tree, upward  # noqa: E402
+from tests.structure import circles, floors, functions, imports, log_index, modules, repeated, tree, upward  # noqa: E402
 
 
 def numbers(root: Path) -> dict[str, str]:
@@ -62,6 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.write:
         write(HERE / "docs" / "architecture.md")
+        (HERE / "docs" / "log" / "README.md").write_text(log_index())
     for name, value in numbers(args.root.resolve()).items():
         print(f"| {name} | {value} |")
 

@@ -129,6 +129,18 @@ def tree() -> str:
     return "\n".join(lines)
 
 
+def log_index(page: Path = ROOT / "docs" / "log" / "README.md") -> str:
+    """The page of the log with the dated entries of each of its pages, as they stand there."""
+    lines = [line for line in page.read_text().splitlines() if not line.startswith("  - ")]
+    dated = re.compile(r"^## (\d{4}-.*)$", re.MULTILINE)
+    whole: list[str] = []
+    for line in lines:
+        whole.append(line)
+        if link := re.search(r"^- .*\]\(([^)]+)\)$", line):
+            whole += [f"  - {entry}" for entry in dated.findall((page.parent / link[1]).read_text())]
+    return "\n".join(whole) + "\n"
+
+
 def _grow(folder: Path, depth: int, lines: list[str]) -> None:
     pad = "  " * depth
     for path in sorted(folder.glob("*.py")):
