@@ -29,9 +29,9 @@ from bench.record import machine  # noqa: E402
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.evaluation.evaluate import all_results  # noqa: E402
 from exptilt.evaluation.tasks import Task, load_task  # noqa: E402
-from exptilt.running.result import Outcome  # noqa: E402
 from reproduce import published_rules as published  # noqa: E402
 from reproduce.fewer_tokens import VOTES, Found, Plan, replayed  # noqa: E402
+from reproduce.methods import nothing, told  # noqa: E402
 from reproduce.pool import Pool, answered, pooled  # noqa: E402
 from reproduce.real_small import TEMPERATURE, examples, gsm_programs, whole  # noqa: E402
 
@@ -101,19 +101,12 @@ def draw(model: Path, benches: Sequence[Bench]) -> None:
         ready = engine.with_sampling(max_tokens=task.max_tokens, stop=task.stop)
         path = RUNS / f"{task.name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-
-        def tell(done: int, total: int, outcome: Outcome, name: str = task.name) -> None:
-            print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
-
         target = xt.Target(ready, xt.rewards.Zero(), beta=1.0)
-        outcomes = xt.run(target, task.prompts, xt.Independent(DRAWS), seed=SEED, store=path, concurrency=4, progress=tell)
+        progress = told(task.name)
+        outcomes = xt.run(target, task.prompts, xt.Independent(DRAWS), seed=SEED, store=path, concurrency=4, progress=progress)
         right = dict(zip(task.texts, task.references, strict=True))
-        pool = pooled(all_results(outcomes), task, right, bench.checker or _unchecked)
+        pool = pooled(all_results(outcomes), task, right, bench.checker or nothing)
         pool.save(POOLS / f"{task.name}.npz")
-
-
-def _unchecked(prompt: str, drafts: Sequence[Draft]) -> list[float]:
-    return [0.0] * len(drafts)
 
 
 # --------------------------------------------------------------------------------------------------------------- page

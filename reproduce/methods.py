@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -83,6 +84,11 @@ def _log_p(draft: Draft) -> float:
 def nothing(prompt: str, drafts: Sequence[Draft]) -> list[float]:
     """The reward of methods that use none."""
     return [0.0] * len(drafts)
+
+
+def told(name: str) -> Progress:
+    """A line on standard error for each problem that is done."""
+    return lambda done, total, outcome: print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- selects

@@ -31,10 +31,9 @@ import exptilt as xt  # noqa: E402
 from bench.record import machine  # noqa: E402
 from exptilt.core import Engine, Target  # noqa: E402
 from exptilt.evaluation.tasks import Task, load_task  # noqa: E402
-from exptilt.running.run import Progress  # noqa: E402
 from exptilt.sandbox import Task as Trial  # noqa: E402
 from exptilt.sandbox import try_program  # noqa: E402
-from reproduce.methods import METHODS, Plan, Results, Sizes, guided, table, unguided  # noqa: E402
+from reproduce.methods import METHODS, Plan, Results, Sizes, guided, table, told, unguided  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "real_small.json"
 PAGE = ROOT / "docs" / "real_small.md"
@@ -160,14 +159,10 @@ def measure(model: Path, problems: int, results: Results) -> None:
     for bench in benches(problems):
         engine = whole_engine.with_sampling(max_tokens=bench.task.max_tokens, stop=bench.task.stop)
         for plan in plans(bench, engine):
+            progress = told(" / ".join(plan.selects))
             results.measure(
-                bench.task.name, plan, bench.task, SEED, concurrency=16, folder=ROOT / "runs" / "real_small", progress=_tell(plan)
+                bench.task.name, plan, bench.task, SEED, concurrency=16, folder=ROOT / "runs" / "real_small", progress=progress
             )
-
-
-def _tell(plan: Plan) -> Progress:
-    name = " / ".join(plan.selects)
-    return lambda done, total, outcome: print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- page

@@ -7,6 +7,8 @@ convergence.py   ETS: energies against K, distance against M, K and steps, votes
 budget.py        ETS: candidates before rollouts, steps, temperature, the cap; the vote beside it
 proposals.py     ETS-IS: rollouts of graded proposals, overlap, corrected energies, accuracy for its cost
 signals.py       ETS: rewards without a verifier, and answers that are read badly
+summaries.py     ETS: agreement without answers, on summaries by a real model; its runs take an hour and are kept
+mixing.py        QAlign: acceptance, burn-in, R̂
 shift.py         QAlign: problems with a redundant clause
 posteriors.py    of answers that are given 90 %, how many are right
 table.py         ETS: Table 1 in miniature, by a decoder and a masked model

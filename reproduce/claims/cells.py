@@ -18,6 +18,7 @@ from exptilt.core import Engine
 from exptilt.draft import Draft, known_logq
 from exptilt.evaluation.tasks.word_problems import word_problems
 from exptilt.keys import Key
+from exptilt.populations.calibrate import tilt_kl
 from exptilt.populations.diagnostics import pareto_k
 from reproduce.claims.finding import ROOT
 
@@ -90,6 +91,16 @@ def energies(p: Engine, q: Engine, prefix: Draft, reward: Any, beta: float, own:
         "variation": float(ratio.std() / ratio.mean()),
         "k": float(pareto_k(log_p - log_q)),
     }
+
+
+def strength(pilots: Sequence[np.ndarray], nats: float) -> float:
+    """β at which π is so far from p in the mean over pilots, each the rewards of draws from p."""
+    low, high = 1e-4, 1e3
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        too_near = np.mean([tilt_kl(rewards, middle) for rewards in pilots]) < nats
+        low, high = (low, middle) if too_near else (middle, high)
+    return (low * high) ** 0.5
 
 
 def columns(rows: Sequence[Cell]) -> Cell:

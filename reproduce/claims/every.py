@@ -11,7 +11,21 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = ["elsewhere", "ours", "convergence", "posteriors", "table", "budget", "proposals", "signals", "shift", "pair", "page"]
+NAMES = [
+    "elsewhere",
+    "ours",
+    "convergence",
+    "posteriors",
+    "table",
+    "budget",
+    "proposals",
+    "signals",
+    "summaries",
+    "mixing",
+    "shift",
+    "pair",
+    "page",
+]
 
 
 def main() -> None:

@@ -95,7 +95,8 @@ def distances(method: str) -> list[dict[str, Any]]:
 
 def at_tokens(rows: Sequence[dict[str, Any]], tokens: float) -> float:
     """The distance of one draw at these tokens, by lines between the sizes that were run, both axes logarithmic."""
-    return float(np.exp(np.interp(np.log(tokens), *(np.log([row[key] for row in rows]) for key in ("tokens", "raw")))))
+    costs, levels = (np.log([row[key] for row in rows]) for key in ("tokens", "raw"))
+    return float(np.exp(np.interp(np.log(tokens), costs, levels)))
 
 
 # ----------------------------------------------------------------------------------------------- votes and stopping

@@ -17,7 +17,9 @@ PARTS = {
     "convergence": "ETS: convergence",
     "proposals": "ETS-IS",
     "signals": "Rewards without right answers",
+    "summaries": "Rewards without right answers, on summaries",
     "elsewhere": "Equal tokens, training, QAlign, pictures",
+    "mixing": "QAlign: how chains mix",
     "shift": "QAlign under shift",
     "ours": "Ours: weights, chains, votes, stopping, values",
     "posteriors": "Ours: posteriors",
@@ -26,7 +28,7 @@ PARTS = {
 NOT_RUN = {
     "Table 1 at 1.7B and 8B parameters, and its times on GPUs": "no such model can be run here",
     "VRPO for masked models": "no implementation that we may use, and none of ours yet",
-    "Open question 2 on summaries or dialogue": "no model that writes these can be had here; the row above has word problems",
+    "Open question 2 on dialogue": "what a good turn is has no judge here; the rows above have word problems and summaries",
     "TruthfulQA, IFEval, MMLU-Redux, GPQA and AIME": "their data cannot be had here",
 }
 COLOURS = dict(zip(VERDICTS, ("#2a9d5c", "#e0a526", "#c8452f", "#9a9a9a"), strict=True))

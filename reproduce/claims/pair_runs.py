@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ from exptilt.core import Engine  # noqa: E402
 from exptilt.draft import Draft  # noqa: E402
 from exptilt.evaluation.evaluate import all_results  # noqa: E402
 from exptilt.evaluation.tasks import Task  # noqa: E402
-from exptilt.running.result import Outcome  # noqa: E402
 from reproduce.claims.cells import Cell, Cells, columns, energies  # noqa: E402
 from reproduce.claims.finding import RESULTS  # noqa: E402
-from reproduce.methods import Beam, Plan, Results, ets_chain, true_reward  # noqa: E402
+from reproduce.methods import Beam, Plan, Results, ets_chain, nothing, told, true_reward  # noqa: E402
 from reproduce.pool import Pool, pooled  # noqa: E402
 from reproduce.real_small import TEMPERATURE, examples, gsm_programs, humaneval_with_examples, returned, whole  # noqa: E402
 
@@ -57,16 +56,20 @@ class Agreed:
 
 @dataclass(frozen=True)
 class Bench:
-    """A task, what is said of the reward that its methods follow, and of how many plain draws that is made."""
+    """A task by its name, what is said of the reward that its methods follow, and of how many plain draws that is made.
+
+    load: makes the task of so many problems; the package that has them is not needed to read what was run.
+    """
 
     title: str
-    task: Task
+    name: str
+    load: Callable[[int], Task]
     told: str
     pilot: int
 
-    @property
-    def name(self) -> str:
-        return self.task.name
+    @cached_property
+    def task(self) -> Task:
+        return self.load(PROBLEMS)
 
     @property
     def reward(self) -> Any:
@@ -86,8 +89,8 @@ def _mode(answers: list[str]) -> str | None:
 
 def benches() -> list[Bench]:
     return [
-        Bench("GSM-Symbolic programs", gsm_programs(PROBLEMS), f"agreement with {PILOT} pilot draws", PILOT),
-        Bench("HumanEval", humaneval_with_examples(PROBLEMS), "the docstring's examples", 0),
+        Bench("GSM-Symbolic programs", "gsm-symbolic", gsm_programs, f"agreement with {PILOT} pilot draws", PILOT),
+        Bench("HumanEval", "humaneval-completion", humaneval_with_examples, "the docstring's examples", 0),
     ]
 
 
@@ -132,15 +135,11 @@ def draw(bench: Bench, p: Engine) -> None:
         return
     outcomes = xt.run(
         xt.Target(p, xt.rewards.Zero(), 1.0), bench.task.prompts, xt.Independent(DRAWS), seed=SEED,
-        store=RUNS / f"{bench.name}.jsonl", concurrency=16, progress=partial(_tell, f"{bench.name}, draws"),
+        store=RUNS / f"{bench.name}.jsonl", concurrency=16, progress=told(f"{bench.name}, draws"),
     )  # fmt: skip
     right = dict(zip(bench.task.texts, bench.task.references, strict=True))
-    checker = _unchecked if bench.pilot else bench.reward
+    checker = nothing if bench.pilot else bench.reward
     pooled(all_results(outcomes), bench.task, right, checker).save(pool_path(bench))
-
-
-def _unchecked(prompt: str, drafts: Sequence[Draft]) -> list[float]:
-    return [0.0] * len(drafts)
 
 
 def drawn(bench: Bench) -> Pool | None:
@@ -166,10 +165,6 @@ def overlap(bench: Bench, p: Engine, q: Engine) -> Cell:
     return columns(found)
 
 
-def _tell(name: str, done: int, total: int, outcome: Outcome) -> None:
-    print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="Qwen2.5-Coder-1.5B-Instruct as a GGUF file")
@@ -188,7 +183,7 @@ def main() -> None:
         for (bench, _, _), plan in zip(ready, pair, strict=True):
             name = f"{bench.name}, {next(iter(plan.selects))}"
             flight = PROBLEMS if isinstance(plan.sampler, xt.SuffixMCMC) else 16  # a chain has but one row
-            results.measure(bench.name, plan, bench.task, SEED, concurrency=flight, folder=RUNS, progress=partial(_tell, name))
+            results.measure(bench.name, plan, bench.task, SEED, concurrency=flight, folder=RUNS, progress=told(name))
     for bench, p, q in ready:
         CELLS(f"energies, {bench.name}", partial(overlap, bench, p, q))
 

@@ -24,11 +24,10 @@ sys.path.insert(0, str(ROOT))
 
 import exptilt as xt  # noqa: E402
 from exptilt.answers import number  # noqa: E402
-from exptilt.populations.calibrate import tilt_kl  # noqa: E402
 from exptilt.populations.select import draw  # noqa: E402
 from exptilt.populations.utilities import rouge1  # noqa: E402
 from exptilt.rewards import Agreement, LogProb, NegativeEntropy, RunningMajority, SelfCertainty, Sum  # noqa: E402
-from reproduce.claims.cells import Cell, Cells, Problems, difference, percent, points, sure  # noqa: E402
+from reproduce.claims.cells import Cell, Cells, Problems, difference, percent, points, strength, sure  # noqa: E402
 from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
 
 CELLS, PROBLEMS, PILOT, NATS = Cells("signals"), Problems(200, seed=53), 30, 0.3
@@ -95,12 +94,7 @@ def temperature_of(name: str) -> float:
             key = xt.Key(7, place)
             drafts = engine.extend([engine.start(prompt)] * 64, [key.child(row) for row in range(64)])
             pilots.append(np.array(bound(REWARDS[name](), engine, prompt, key)(prompt, drafts), float))
-    low, high = 1e-4, 1e3
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        too_near = np.mean([tilt_kl(rewards, middle) for rewards in pilots]) < NATS
-        low, high = (low, middle) if too_near else (middle, high)
-    return (low * high) ** 0.5
+    return strength(pilots, NATS)
 
 
 def stability(names: list[str], betas: dict[str, float]) -> Cell:

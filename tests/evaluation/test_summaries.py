@@ -7,8 +7,8 @@ import pytest
 from reproduce.claims.summaries import NOTES, Note, note
 
 NOTE = Note(
-    "The chess union met in Lund on 4 March. Owen Brandt was chosen as chair for 3 years. The yearly budget was raised from 7,500 "
-    "to 9,100 euros. They will meet again on 15 March. It rained all evening.",
+    "The chess union met in Lund on 4 March. Owen Brandt was chosen as chair for 3 years. The yearly budget was raised from "
+    "7,500 to 9,100 euros. They will meet again on 15 March. It rained all evening.",
     (("Lund",), ("Brandt",), ("9100",), ("15", "March")),
 )
 
