@@ -244,14 +244,18 @@ def _beta(population: Population) -> float:
 
 
 def read_source(stores: Sequence[str | Path]) -> Source:
-    """The populations of results files of one engine and one reward; β, sampler and seed may differ."""
+    """The populations of results files of one engine and one reward; β, sampler and seed may differ.
+
+    Those of a file are in the order of their keys: their lines are in that in which prompts happened to end, and what is learned
+    must not depend on it.
+    """
     if not stores:
         raise TrainError("there are no results files: give one at least, as exptilt run writes it")
     settings, drawn, failed = [], list[Drawn](), 0
     for store in stores:
         found, lines = read_store(store)
         settings.append(found)
-        drawn += _drawn(store, found, [line for line in lines.values() if "error" not in line])
+        drawn += _drawn(store, found, [line for _, line in sorted(lines.items()) if "error" not in line])
         failed += sum("error" in line for line in lines.values())
         for part in ("engine", "reward"):
             if differences := changes({part: settings[0].get(part)}, {part: found.get(part)}):

@@ -42,6 +42,17 @@ def test_pairs_are_the_best_against_something_worse(tmp_path: Path) -> None:
     assert make_pairs(source(tmp_path / "flat", reward=flat), 5, None, 0) == []
 
 
+def test_what_is_learned_does_not_depend_on_which_prompt_ended_first(tmp_path: Path) -> None:
+    """Lines of a file come as prompts end, which threads decide: the same draws trained another model on each run."""
+    store = drawn(tmp_path, words(), worth, 1.0, 6, [f"say number {number}" for number in range(5)])
+    first, *lines = store.read_bytes().splitlines(keepends=True)
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(b"".join([first, *reversed(lines)]))
+    one, two = (read_source([each]).drawn for each in (store, other))
+    assert [each.prompt for each in one] == [each.prompt for each in two]
+    assert len({each.prompt for each in one}) == 5
+
+
 def flat(prompt: Any, drafts: Any) -> list[float]:
     return [0.0] * len(drafts)
 
