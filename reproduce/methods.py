@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from exptilt.evaluation.cost import Cost, Load, Parameters, mean_cost
 from exptilt.evaluation.evaluate import Score, evaluate, paired_difference
 from exptilt.evaluation.tasks import Task
 from exptilt.keys import digest
+from exptilt.populations.calibrate import choose_beta
 from exptilt.populations.utilities import rouge1
 from exptilt.running.run import Progress, Select
 from exptilt.samplers.trace import Tree
@@ -84,6 +86,18 @@ def _log_p(draft: Draft) -> float:
 def nothing(prompt: str, drafts: Sequence[Draft]) -> list[float]:
     """The reward of methods that use none."""
     return [0.0] * len(drafts)
+
+
+def usual_beta(pilots: Sequence[Sequence[float]], acceptance: float) -> float:
+    """The median β at which a chain accepts such a share of its moves, over the problems where some β does.
+
+    pilots: the rewards of draws of each problem. Where most have the best reward already, more is accepted at any β.
+    """
+    found = []
+    for rewards in pilots:
+        with suppress(ValueError):
+            found.append(choose_beta(rewards, acceptance=acceptance))
+    return float(np.median(found))
 
 
 def told(name: str) -> Progress:

@@ -22,10 +22,10 @@ sys.path.insert(0, str(ROOT))
 import exptilt as xt  # noqa: E402
 from exptilt.answers import number  # noqa: E402
 from exptilt.core import Engine, Sampler  # noqa: E402
-from exptilt.populations.calibrate import choose_beta  # noqa: E402
 from exptilt.rewards import Arithmetic  # noqa: E402
 from reproduce.claims.cells import Cell, Cells, Problems, interval, rank_correlation, sure  # noqa: E402
 from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
+from reproduce.methods import usual_beta  # noqa: E402
 
 CELLS, PROBLEMS = Cells("mixing"), Problems(100, seed=61)
 DRAWS, CHAINS, STEPS, RATES = 1024, 4, 32, (0.3, 0.5, 0.8)
@@ -179,17 +179,9 @@ def main() -> None:
     pool = CELLS("draws", drawn)
     errors = {}
     for rate in RATES:
-        beta = float(
-            np.median([choose_beta(rewards, acceptance=rate) for rewards in pool["rewards"] if attainable(rewards, rate)])
-        )
+        beta = usual_beta(pool["rewards"], rate)
         errors[rate] = Errors(pool, CELLS(f"chains, {rate}", lambda beta=beta: chained(beta)), beta)
     keep("mixing", [of_rates(errors), of_burn_in(errors[RATES[1]], RATES[1]), of_r_hat(errors)])
-
-
-def attainable(rewards: Sequence[float], rate: float) -> bool:
-    """Whether some β has the acceptance rate: not where most draws have the best reward already."""
-    values = np.array(rewards)
-    return np.mean(values == values.max()) < rate and np.ptp(values) > 0
 
 
 if __name__ == "__main__":

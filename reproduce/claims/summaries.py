@@ -2,10 +2,11 @@
 
     python reproduce/claims/summaries.py MODEL.gguf ...   # runs what is not there yet; without models, reads what was run
 
-A note tells of a meeting in nine sentences, four of which matter. The reward is the mean ROUGE-1 with eight pilot draws, frozen.
-The judge, which no method sees, counts which of four facts the summary keeps; a number that the note does not have, or more than
-forty words, make it worthless. β is that at which π is one nat from p by the pilot's draws, in the mean over notes. Every
-method spends about the tokens of `ETS(8, 2)` with its pilot, which plain draws spend on more of themselves.
+A note tells of a meeting in nine sentences, four of which matter. The reward is the mean ROUGE-1 with eight pilot draws,
+frozen; a second one takes 1 from that for a response that is longer than the prompt allows. The judge, which no method sees,
+counts which of four facts the summary keeps; a number that the note does not have, or more than forty words, make it worthless.
+β is that at which π is one nat from p by the draws, in the mean over notes. What chooses among plain draws has the tokens of
+`ETS(8, 2)`, its pilot included.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Note:
         said = {re.sub(r"(?<=\d)(st|nd|rd|th)$|,", "", word.lower()) for word in re.findall(r"[\w,]*\w", summary)}
         invented = {each for each in said if each.isdigit()} - _numbers(self.text)
         kept = np.mean([all(word.lower() in said for word in fact) for fact in self.facts])
-        return float(kept), float(not invented), float(len(summary.split()) <= WORDS)
+        return float(kept), float(not invented), float(not too_long(summary))
 
 
 def _numbers(text: str) -> set[str]:
@@ -132,8 +133,34 @@ def drawn(engine: Engine, notes: dict[str, Note], name: str) -> Cell:
     return cell
 
 
-def guided(engine: Engine, notes: dict[str, Note], name: str, beta: float) -> Cell:
-    outcomes = run(engine, notes, SoftAgreement(PILOT), beta, ETS, f"{name}, ETS")
+@dataclass(frozen=True)
+class Ruled:
+    """Agreement, less 1 where a response is longer than was asked for; a ROUGE-1 is 1 at the most."""
+
+    agreement: SoftAgreement
+    fixed = True
+
+    def needs(self) -> frozenset[str]:
+        return self.agreement.needs()
+
+    def bind(self, engine: Engine, prompt: Any, key: xt.Key) -> Any:
+        common = self.agreement.bind(engine, prompt, key)
+
+        def ruled(prompt: Any, drafts: Any) -> list[float]:
+            return [value - too_long(draft.text) for value, draft in zip(common(prompt, drafts), drafts, strict=True)]
+
+        return ruled
+
+
+def too_long(text: str) -> bool:
+    return len(text.split()) > WORDS
+
+
+REWARDS = {"agreement": SoftAgreement(PILOT), "agreement and length": Ruled(SoftAgreement(PILOT))}
+
+
+def guided(engine: Engine, notes: dict[str, Note], name: str, reward: str, beta: float) -> Cell:
+    outcomes = run(engine, notes, REWARDS[reward], beta, ETS, f"{name}, ETS, {reward}")
     return {
         "marks": [notes[str(each.prompt)].marks(each.text) for each in outcomes],
         "tokens": [each.usage.tokens for each in outcomes],
@@ -148,16 +175,23 @@ def run(engine: Engine, notes: dict[str, Note], reward: Any, beta: float, sample
     return all_results(outcomes)
 
 
-def beta_of(cell: Cell) -> float:
+def rewards_of(cell: Cell, reward: str) -> np.ndarray:
+    """The rewards of plain draws, [notes, draws], the pilot's among them."""
+    common = np.array(cell["common"])
+    return common if reward == "agreement" else common - (1.0 - np.array(cell["marks"])[..., 2])
+
+
+def beta_of(cell: Cell, reward: str) -> float:
     """β at which π is NATS from p, by the draws that are not the pilot."""
-    return strength([np.array(row[PILOT:]) for row in cell["common"]], NATS)
+    return strength([*rewards_of(cell, reward)[:, PILOT:]], NATS)
 
 
 def measure(file: str) -> None:
     name, notes = Path(file).stem, {each.prompt: each for each in map(note, range(NOTES))}
     with xt.load(f"gguf:{file}", dtype="bfloat16", max_tokens=96, stop=["\n"]) as engine:
         plain = CELLS(f"{name}, draws", partial(drawn, engine, notes, name))
-        CELLS(f"{name}, ETS", partial(guided, engine, notes, name, beta_of(plain)))
+        for reward in REWARDS:
+            CELLS(f"{name}, ETS, {reward}", partial(guided, engine, notes, name, reward, beta_of(plain, reward)))
 
 
 # --------------------------------------------------------------------------------------------------------- finding
@@ -168,52 +202,49 @@ def shown(name: str, scores: np.ndarray, tokens: float) -> str:
     return f"{name} {mean:.2f} ± {half:.2f} ({tokens:,.0f} tokens)"
 
 
-def chosen(plain: Cell, ets: Cell) -> dict[str, tuple[np.ndarray, float]]:
+def chosen(plain: Cell, ets: Cell, reward: str) -> dict[str, tuple[np.ndarray, float]]:
     """By method, the worth of each note's summary and the mean tokens that it took: what chooses among draws has those of ETS."""
-    score, tokens, common = np.array(plain["marks"]).prod(2), np.array(plain["tokens"]), np.array(plain["common"])
+    score, tokens = np.array(plain["marks"]).prod(2), np.array(plain["tokens"])
     each, spent, notes = float(tokens.mean()), float(np.mean(ets["tokens"])), np.arange(len(score))
     n = min(DRAWS, round(spent / each))
+    best = PILOT + rewards_of(plain, reward)[:, PILOT:n].argmax(1)
     return {
         "one draw": (score.mean(1), each),
         f"MBR of {n}": (score[notes, [row[n - 1] for row in plain["all"]]], n * each),
-        f"best of {n - PILOT} by the reward": (score[notes, PILOT + common[:, PILOT:n].argmax(1)], n * each),
+        f"best of {n - PILOT} by the reward": (score[notes, best], n * each),
         "ETS": (np.array(ets["marks"]).prod(1), spent),
     }
 
 
-def agreement(plain: Cell) -> str:
-    """The correlations of the reward with the judge and with its parts over draws of a note, where both differ, as words."""
-    marks, common = np.array(plain["marks"])[:, PILOT:], np.array(plain["common"])[:, PILOT:]
-    parts = {
-        "the judge": marks.prod(2),
-        "the facts kept": marks[..., 0],
-        "no number invented": marks[..., 1],
-        "not too long": marks[..., 2],
-    }
+def correlations(plain: Cell, reward: str) -> str:
+    """The correlations of a reward with the judge and with its parts over draws of a note, where both differ, as words."""
+    marks, values = np.array(plain["marks"])[:, PILOT:], rewards_of(plain, reward)[:, PILOT:]
+    names = ("the facts kept", "no number invented", "not too long")
+    parts = {"the judge": marks.prod(2)} | dict(zip(names, np.moveaxis(marks, 2, 0), strict=True))
     found = []
-    for name, values in parts.items():
-        pairs = [pair for pair in zip(common, values, strict=True) if min(np.ptp(each) for each in pair) > 0]
+    for name, worth in parts.items():
+        pairs = [pair for pair in zip(values, worth, strict=True) if min(np.ptp(each) for each in pair) > 0]
         r, half = interval(np.array([np.corrcoef(*pair)[0, 1] for pair in pairs]))
-        found.append(f"{name} {r:+.2f} ± {half:.2f} ({values.mean():.0%})")
+        found.append(f"{name} {r:+.2f} ± {half:.2f} ({worth.mean():.0%})")
     return ", ".join(found)
 
 
-def of_model(name: str) -> Finding:
-    plain, ets = CELLS.known(f"{name}, draws"), CELLS.known(f"{name}, ETS")
+def of_model(name: str, reward: str) -> Finding:
+    plain, ets = CELLS.known(f"{name}, draws"), CELLS.known(f"{name}, ETS, {reward}")
     if plain is None or ets is None:
         raise SystemExit(f"{name} was not run: python reproduce/claims/summaries.py {name}.gguf")
-    methods = chosen(plain, ets)
+    methods = chosen(plain, ets, reward)
     gaps = {other: interval(methods["ETS"][0] - scores) for other, (scores, _) in methods.items() if other != "ETS"}
     model = name.removesuffix("-Instruct.Q4_K_M")
     return Finding(
-        f"Open question 2: agreement without answers, on summaries: {model}", "ETS, open question 2",
-        f"{model}, {len(ets['tokens'])} generated notes, T = 1, β = {beta_of(plain):.2g}, ROUGE-1 with {PILOT} pilot draws; "
-        f"judge: the share of four facts that is kept, 0 for an invented number and beyond {WORDS} words",
+        f"Open question 2 on summaries, by {reward}: {model}", "ETS, open question 2",
+        f"{model}, {len(ets['tokens'])} generated notes, T = 1, β = {beta_of(plain, reward):.2g}, ROUGE-1 with {PILOT} pilot "
+        f"draws; judge: the share of four facts that is kept, 0 for an invented number and beyond {WORDS} words",
         "ETS is above one draw",
         "; ".join(shown(other, *values) for other, values in methods.items())
         + "".join(f"; over {other} {gap:+.2f} ± {width:.2f}" for other, (gap, width) in gaps.items())
-        + f"; within notes the reward correlates with {agreement(plain)}",
-        **judged(sure(gaps["one draw"]) > 0, "what pilot draws have in common is not what the judge looks for", part=False),
+        + f"; within notes the reward correlates with {correlations(plain, reward)}",
+        **judged(sure(gaps["one draw"]) > 0, "agreement sees the facts kept, not length nor invented numbers", part=False),
     )  # fmt: skip
 
 
@@ -222,7 +253,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="instruction-tuned models as GGUF files")
     for file in parser.parse_args().models:
         measure(file)
-    keep("summaries", [of_model(name) for name in MODELS])
+    keep("summaries", [of_model(name, reward) for name in MODELS for reward in REWARDS])
 
 
 if __name__ == "__main__":
