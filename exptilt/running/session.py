@@ -181,8 +181,8 @@ class Session:
             "excluded": population.excluded,
             "grown": population.drafts[: len(self._drafts)] == self._drafts,
         }
-        if self.overlap is not None:
-            entry["overlap"] = asdict(self.overlap)
+        if (overlap := self.overlap) is not None:
+            entry["overlap"] = asdict(overlap)
         self.trace, self._drafts = (*self.trace, entry), population.drafts
 
     def _tick(self) -> None:
