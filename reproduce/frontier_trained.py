@@ -61,30 +61,36 @@ def grpo(study: Study, name: str, beta: float) -> Row:
     rows = datasets.Dataset.from_list([{"prompt": asked(question)} for question in TRAIN])
     trainer = GRPOTrainer(model, score, config, train_dataset=rows, processing_class=tokenizer)
     trainer.train()
-    return saved(study, trainer, tokenizer, study.folder / name) | counts
+    return study.own_draws(f"hf:{saved(trainer, tokenizer, study.folder / name)}") | counts
 
 
 def dpo(study: Study, name: str) -> Row:
+    store = study.drawn()
+    pairs = preferences(store)
+    model, tokenizer = preferring(study.model, pairs, study.folder / name, beta=1.0, batch=32, epochs=study.fit.epochs)
+    texts = [[*pair["prompt"], *pair[key]] for pair in pairs for key in ("chosen", "rejected")]
+    read = study.fit.epochs * sum(len(tokenizer.apply_chat_template(turns)["input_ids"]) for turns in texts)
+    return study.own_draws(f"hf:{model}") | {"drawn": tokens_of(store), "read": read}
+
+
+def preferring(name: str, pairs: list[dict[str, Any]], folder: Path, *, beta: float, batch: int, epochs: int) -> tuple[Path, Any]:
+    """The folder of a model that TRL's DPO has trained on pairs of messages, and its tokenizer."""
     import datasets
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    store = study.drawn()
-    pairs = preferences(store)
-    model, tokenizer = student(study.model)
+    model, tokenizer = student(name)
     config = DPOConfig(
-        **common(study.folder / name),
-        beta=1.0,
-        per_device_train_batch_size=32,
-        num_train_epochs=study.fit.epochs,
+        **common(folder),
+        beta=beta,
+        per_device_train_batch_size=batch,
+        num_train_epochs=epochs,
         learning_rate=1e-4,
         max_length=None,
     )
     trainer = DPOTrainer(model, args=config, train_dataset=datasets.Dataset.from_list(pairs), processing_class=tokenizer)
     trainer.train()
-    texts = [[*pair["prompt"], *pair[key]] for pair in pairs for key in ("chosen", "rejected")]
-    read = study.fit.epochs * sum(len(tokenizer.apply_chat_template(turns)["input_ids"]) for turns in texts)
-    return saved(study, trainer, tokenizer, study.folder / name) | {"drawn": tokens_of(store), "read": read}
+    return saved(trainer, tokenizer, folder), tokenizer
 
 
 def preferences(store: Path) -> list[dict[str, Any]]:
@@ -97,7 +103,9 @@ def preferences(store: Path) -> list[dict[str, Any]]:
                 continue
             first = rng.random() < 1 / (1 + math.exp(-(rewards[one] - rewards[two]) / BETA))
             better, worse = (one, two) if first else (two, one)
-            pairs.append({"prompt": asked(str(result.prompt)), "chosen": said(drafts[better]), "rejected": said(drafts[worse])})
+            pairs.append(
+                {"prompt": asked(str(result.prompt)), "chosen": said(drafts[better].text), "rejected": said(drafts[worse].text)}
+            )
     return pairs
 
 
@@ -113,8 +121,8 @@ def asked(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
-def said(draft: xt.Draft) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": draft.text}]
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
 
 
 def common(folder: Path) -> dict[str, Any]:
@@ -126,8 +134,8 @@ def common(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def saved(study: Study, trainer: Any, tokenizer: Any, folder: Path) -> Row:
+def saved(trainer: Any, tokenizer: Any, folder: Path) -> Path:
     place = folder / "model"
     trainer.model.save_pretrained(place)
     tokenizer.save_pretrained(place)
-    return study.own_draws(f"hf:{place}")
+    return place

@@ -1,11 +1,12 @@
 """An imperfect reward model: what more tokens do to best-of-n, votes, minimum Bayes risk, QAlign and ETS.
 
-    python reproduce/learned_reward.py     # a quarter of an hour on one core; what is done is kept under runs/learned_reward
+    python reproduce/learned_reward.py     # half an hour on one core; what is done is kept under runs/learned_reward
 
 QAlign's claim (Faria and Smith, 2504.03790, sections 1 and 5): as tokens grow, best-of-n over-optimises a learned reward and gets
 worse, majority votes settle, and a chain on π at a fixed β does neither. The reward here is a Bradley-Terry model of few pairs of
 `tiny-small`'s own responses (`exptilt train reward`), so it knows little; right answers are known. β is chosen from a pilot so
-that a chain accepts half of its moves (`choose_beta(acceptance=0.5)`).
+that a chain accepts half of its moves (`usual_beta`). TRL's DPO learns from the same pairs, and its draws vote. All of it is
+done with three reward models of other pairs: what a chain gains depends on the model more than on the problems.
 
 Best-of-n and votes are computed from a pool of draws of each problem: best-of-n exactly, by the chance that each draw is the best
 of n, the others by 40 subsets. Two panels of the figure are the appendices' theory on the same pool: the mean reward of best-of-n
@@ -19,6 +20,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,14 @@ sys.path.insert(0, str(ROOT))
 import exptilt as xt  # noqa: E402
 from exptilt.answers import number  # noqa: E402
 from exptilt.evaluation.tasks.word_problems import word_problems  # noqa: E402
-from exptilt.populations.calibrate import choose_beta, dominant, tilt_kl, tilted  # noqa: E402
+from exptilt.populations.calibrate import dominant, tilt_kl, tilted  # noqa: E402
 from exptilt.populations.diagnostics import log_shares  # noqa: E402
 from exptilt.populations.utilities import rouge1  # noqa: E402
 from exptilt.train import Fit  # noqa: E402
-from exptilt.train.reward import fit_reward  # noqa: E402
+from exptilt.train.lessons import read_source  # noqa: E402
+from exptilt.train.reward import fit_reward, make_pairs  # noqa: E402
+from reproduce.frontier_trained import asked, preferring, said  # noqa: E402
+from reproduce.methods import usual_beta  # noqa: E402
 from reproduce.pages import put_section  # noqa: E402
 
 RESULTS = ROOT / "reproduce" / "results" / "learned_reward.json"
@@ -42,28 +47,40 @@ MODEL, CAP = "tiny-small", 96
 TEST = word_problems("test", 100, seed=15)
 TRAIN = {each.question: each.answer for each in word_problems("train", 400, seed=16)}
 POOL, NUMBERS, SUBSETS = 512, (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), 40
-FIT = Fit(epochs=2, batch=16, learning_rate=3e-4)
+FIT, SEEDS = Fit(epochs=2, batch=16, learning_rate=3e-4), (0, 1, 2)
 Points = list[tuple[float, list[float]]]
 """Tokens of an answer, and of each problem the chance of the right one."""
 
 
-def reward_model(folder: Path) -> tuple[Any, Mapping[str, Any]]:
-    """A reward from one pair of each training problem, the right answer preferred, and what is told of it."""
+def training_draws(folder: Path) -> Path:
+    """Responses to the training problems, rated by whether they are right."""
 
     def right(prompt: Any, drafts: Sequence[xt.Draft]) -> list[float]:
         return [float(number(draft.text) == TRAIN[str(prompt)]) for draft in drafts]
 
+    store = folder / "drawn.jsonl"
     with xt.load(MODEL, max_tokens=CAP) as engine:
-        xt.run(xt.Target(engine, right, 1.0), [*TRAIN], xt.Independent(16), store=folder / "drawn.jsonl")
-    made = fit_reward(MODEL, [folder / "drawn.jsonl"], folder / "model", pairs=1, fit=FIT, held_out=0.0)
-    return xt.rewards.ClassifierReward(made.folder), {"pairs": made.pairs, "tokens": made.tokens}
+        xt.run(xt.Target(engine, right, 1.0), [*TRAIN], xt.Independent(16), store=store)
+    return store
 
 
-def pool(folder: Path, reward: Any) -> dict[str, Any]:
+def preferred(store: Path, folder: Path, fit: Fit) -> str:
+    """The model that DPO makes of the reward model's own pairs, at the β that TRL takes by default."""
+    pairs = [
+        {"prompt": asked(str(pair.prompt)), "chosen": said(pair.better), "rejected": said(pair.worse)}
+        for each in read_source([store]).drawn
+        for pair in make_pairs(each, 1, None, fit.seed)
+    ]
+    place, _ = preferring(MODEL, pairs, folder / "DPO", beta=0.1, batch=fit.batch, epochs=fit.epochs)
+    return f"hf:{place}"
+
+
+def pool(folder: Path, reward: Any, name: str = "pool", model: Callable[[], str] = lambda: MODEL) -> dict[str, Any]:
     """Draws of every test problem: reward, answer and text of each, and the mean of their tokens."""
-    kept = folder / "pool.json"
+    kept = folder / f"{name}.json"
+    folder.mkdir(exist_ok=True)
     if not kept.exists():
-        with xt.load(MODEL, max_tokens=CAP) as engine:
+        with xt.load(model(), max_tokens=CAP) as engine:
             found = xt.run(xt.Target(engine, reward, 1.0), [each.question for each in TEST], xt.Independent(POOL))
         drafts = [result.population.drafts for result in found.answered]
         kept.write_text(json.dumps({
@@ -172,15 +189,20 @@ def guided(reward: Any, beta: float) -> Points:
 # -------------------------------------------------------------------------------------------------------- results
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    reward, about = reward_model(folder)
+def measure(store: Path, folder: Path, fit: Fit) -> dict[str, Any]:
+    """What becomes of all methods with one reward model, of one pair of each training problem with the right answer preferred."""
+    made_of = fit_reward(MODEL, [store], folder / "model", pairs=1, fit=fit, held_out=0.0)
+    reward = xt.rewards.ClassifierReward(made_of.folder)
     found = pool(folder, reward)
-    beta = float(np.median([choose_beta(rewards, acceptance=0.5) for rewards in found["rewards"]]))
-    tokens = found["tokens"]
+    beta, tokens = usual_beta(found["rewards"], 0.5), found["tokens"]
+
+    def trained() -> dict[str, Any]:
+        return pool(folder, xt.rewards.Zero(), "DPO", lambda: preferred(store, folder, fit))
+
     made: dict[str, Callable[[], Points]] = {
         "best-of-n": lambda: [(n * tokens, best_of(found, n)) for n in NUMBERS],
         "majority": lambda: [(n * tokens, voted(found, n, math.inf)) for n in NUMBERS],
+        "DPO, majority": lambda: [(n * trained()["tokens"], voted(trained(), n, math.inf)) for n in NUMBERS],
         "weighted vote": lambda: [(n * tokens, voted(found, n, beta)) for n in NUMBERS],
         "MBR (ROUGE-1)": lambda: [(n * tokens, least_risk(found, n)) for n in NUMBERS[:7]],
         "QAlign, vote": lambda: of_chain(reward, beta, 256),
@@ -194,7 +216,21 @@ def measure(folder: Path) -> dict[str, Any]:
             print(name, [(round(x), round(float(np.mean(y)), 3)) for x, y in json.loads(kept.read_text())], flush=True)
         rows[name] = json.loads(kept.read_text())
     varied = [rewards for rewards in found["rewards"] if len(set(rewards[:64])) >= 5]  # a Gaussian describes no others
-    return {"model": about, "beta": beta, "rows": rows, "varied": len(varied), "limit": limit(varied), "tilt": tilt(varied)}
+    about = {"pairs": made_of.pairs, "beta": beta, "varied": len(varied), "spread": float(np.mean([*map(np.std, varied)]))}
+    return {**about, "rows": rows, "limit": limit(varied), "tilt": tilt(varied)}
+
+
+def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several reward models as one: means over them of tokens and of each problem's chances; the theory of the first."""
+    rows = {}
+    for name in found[0]["rows"]:
+        points = zip(*(each["rows"][name] for each in found), strict=True)
+        rows[name] = [
+            (float(np.mean([tokens for tokens, _ in same])), np.mean([r for _, r in same], 0).tolist()) for same in points
+        ]
+    last = {name: [float(np.mean(each["rows"][name][-1][1])) for each in found] for name in rows}
+    told = {key: [each[key] for each in found] for key in ("pairs", "beta")}
+    return told | {"rows": rows, "last": last} | {key: found[0][key] for key in ("varied", "spread", "limit", "tilt")}
 
 
 def limit(some: Sequence[list[float]]) -> dict[str, list[float]]:
@@ -239,7 +275,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "learned_reward", help="where what is done is kept")
     args = parser.parse_args()
-    found = measure(args.folder)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    store = training_draws(args.folder)
+    found = together([measure(store, args.folder / str(seed), replace(FIT, seed=seed)) for seed in SEEDS])
     RESULTS.write_text(json.dumps(found) + "\n")
     figure(found, ROOT / "docs" / "learned_reward.png")
     put_section(ROOT / "docs" / "train.md", "An imperfect reward", section(found, len(TEST)))

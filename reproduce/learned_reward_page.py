@@ -21,31 +21,43 @@ def verdict(points: Sequence[Any]) -> str:
     return "does not fall"
 
 
+def off_the_limit(found: Mapping[str, Any]) -> tuple[float, float]:
+    """How far the limit of Gumbel is off the mean of best-of-n at the least and the greatest n, in standard deviations."""
+    limit = found["limit"]
+    gaps = [abs(a - b) / found["spread"] for a, b in zip(limit["measured"], limit["predicted"], strict=True)]
+    return gaps[0], gaps[-1]
+
+
 def section(found: Mapping[str, Any], problems: int) -> str:
-    about, tilt = found["model"], found["tilt"]
+    tilt, betas = found["tilt"], ", ".join(f"{beta:.3g}" for beta in found["beta"])
     text = [
-        f"`reproduce/learned_reward.py`: a Bradley-Terry model of {about['pairs']} pairs of `tiny-small`'s responses is the "
-        f"reward; {problems} held-out problems, whose right answers are known, judge. β = {found['beta']:.3g}, at which a chain "
-        "accepts half of its moves. ± is half of a 95 % interval over problems.",
+        f"`reproduce/learned_reward.py`: {len(found['beta'])} Bradley-Terry models, each of {found['pairs'][0]} other pairs of "
+        f"`tiny-small`'s responses, are the reward; {problems} held-out problems, whose right answers are known, judge. "
+        f"β = {betas}, at which a chain accepts half of its moves. Shares are means over the models, ± is half of a 95 % "
+        "interval over problems, and the last column has each model's share at most tokens.",
         "",
         "![accuracy over tokens; best-of-n and its limit; the tilt predicted from a pilot](learned_reward.png)",
         "",
-        "| method | least tokens | right | most tokens | right | with more tokens |",
-        "|---|---|---|---|---|---|",
+        "| method | least tokens | right | most tokens | right | with more tokens | by model |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, points in found["rows"].items():
         cells = []
         for tokens, right in (points[0], points[-1]):
             cells += [f"{tokens:,.0f}", f"{np.mean(right):.1%} ± {1.96 * np.std(right) / math.sqrt(problems):.1%}"]
-        text.append(f"| {name} | {' | '.join(cells)} | {verdict(points)} |")
-    far = max(abs(a - b) for a, b in zip(tilt["fit"], tilt["pool"], strict=True))
+        each = ", ".join(f"{share:.0%}" for share in found["last"][name])
+        text.append(f"| {name} | {' | '.join(cells)} | {verdict(points)} | {each} |")
+    few, many = off_the_limit(found)
+    gaps = [abs(a - b) / found["spread"] for a, b in zip(tilt["fit"], tilt["pool"], strict=True)]
+    near = [gap for gap, kl in zip(gaps, tilt["pool kl"], strict=True) if kl < 0.5]
     limit = found["limit"]
-    off = max(abs(a - b) for a, b in zip(limit["measured"], limit["predicted"], strict=True))
     text += [
         "",
-        f"On the {found['varied']} problems whose responses have five rewards or more, the limit of Gumbel by a fit of two "
-        f"Gaussians is within {off:.2f} of the mean of best-of-{limit['n'][0]} to {limit['n'][-1]}, in units of the reward; "
-        f"E_π[r] by the fit to 64 draws (`calibrate.tilted`) within {far:.2f} of 512 weighted draws.",
+        f"With the first model, on the {found['varied']} problems whose responses have five rewards or more, and in standard "
+        f"deviations of a problem's rewards: the limit of Gumbel by a fit of two Gaussians is {few:.2f} off the mean of "
+        f"best-of-{limit['n'][0]}, and {many:.2f} off that of best-of-{limit['n'][-1]}; E_π[r] by the fit to 64 draws "
+        f"(`calibrate.tilted`) is within {max(near):.2f} of 512 weighted draws where π is less than half a nat from p, and up to "
+        f"{max(gaps):.1f} off beyond.",
     ]
     return "\n".join(text)
 
@@ -63,7 +75,7 @@ def figure(found: Mapping[str, Any], file: Path) -> None:
     left.set_xscale("log")
     left.set_xlabel("tokens of an answer")
     left.set_ylabel("share of right answers")
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, loc="lower left")
     limit, tilt = found["limit"], found["tilt"]
     middle.plot(limit["n"], limit["measured"], "o-", ms=4, label="measured")
     middle.plot(limit["n"], limit["predicted"], "--", label="limit of Gumbel, two-Gaussian fit")

@@ -17,7 +17,7 @@ from reproduce.claims.cells import interval, points, sure  # noqa: E402
 from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
 from reproduce.frontier_page import excess  # noqa: E402
 from reproduce.frontier_page import interval as over_problems  # noqa: E402
-from reproduce.learned_reward_page import verdict  # noqa: E402
+from reproduce.learned_reward_page import off_the_limit, verdict  # noqa: E402
 from reproduce.methods import Results  # noqa: E402
 from reproduce.table_tiny import RESULTS as TABLE  # noqa: E402
 from reproduce.table_tiny import scores_of  # noqa: E402
@@ -138,13 +138,19 @@ def of_qalign() -> list[Finding]:
     rows, found_limit = found["rows"], found["limit"]
     falls = {name: verdict(some) for name, some in rows.items()}
     told = "; ".join(f"{name} {np.mean(some[0][1]):.0%} to {np.mean(some[-1][1]):.0%}" for name, some in rows.items())
-    setting = "tiny-small, 100 held-out word problems, a Bradley-Terry model of 355 pairs"
-    chain, vote = rows["QAlign, vote"], rows["majority"]
-    near = min(vote, key=lambda point: abs(point[0] - chain[-1][0]))
-    gap = interval(np.array(chain[-1][1]) - np.array(near[1]))
+    setting = f"tiny-small, 100 held-out word problems, {len(found['beta'])} Bradley-Terry models of {found['pairs'][0]} pairs"
+    chain = rows["QAlign, vote"]
+    gap, over_trained = (
+        interval(np.array(chain[-1][1]) - np.array(min(rows[name], key=lambda point: abs(point[0] - chain[-1][0]))[1]))
+        for name in ("majority", "DPO, majority")
+    )
+
+    def by_model(name: str) -> str:
+        return f"{name} by model " + ", ".join(f"{share:.0%}" for share in found["last"][name])
+
     states = 256
     ratio = chain[-1][0] / (states * rows["best-of-n"][0][0])
-    off = max(abs(a - b) for a, b in zip(found_limit["measured"], found_limit["predicted"], strict=True))
+    few, many = off_the_limit(found)
     return [
         Finding(
             "Best-of-n over-optimises an imperfect reward", "QAlign, figures 1 and 2", setting, "accuracy falls as n grows",
@@ -154,10 +160,18 @@ def of_qalign() -> list[Finding]:
         Finding(
             "QAlign improves with compute where best-of-n falls", "QAlign, figures 1 and 2", setting,
             "no fall, and above the majority",
-            f"QAlign {falls['QAlign, vote']}; at its most tokens less the majority's: {points(gap)}", figure="learned_reward.png",
+            f"QAlign {falls['QAlign, vote']}; at its most tokens less the majority's: {points(gap)}; {by_model('QAlign, vote')}",
+            figure="learned_reward.png",
             **judged("not" in falls["QAlign, vote"] and sure(gap) > 0,
                      "it settles at π's vote, and π is only as good as the reward",
                      np.mean(chain[-1][1]) > np.mean(rows["best-of-n"][-1][1]) + 0.1),
+        ),
+        Finding(
+            "QAlign is above a vote of the model that DPO makes of the same preferences", "QAlign, table 1", setting,
+            "above it at equal tokens", f"at its most tokens {points(over_trained)}; {by_model('DPO, majority')}",
+            figure="learned_reward.png",
+            **judged(sure(over_trained) > 0, "a reward model of so few pairs guides to its errors, which DPO learns less of",
+                     sure(over_trained) == 0),
         ),
         Finding(
             "QAlign takes half the tokens of as many draws", "QAlign, appendix D", setting, "a ratio of one half",
@@ -167,8 +181,10 @@ def of_qalign() -> list[Finding]:
         Finding(
             "The maximum of rewards has the limit of Gumbel", "QAlign, appendix A, figure 3", setting,
             "the mean of best-of-n by a two-Gaussian fit",
-            f"within {off:.2f} for n = {found_limit['n'][0]} to {found_limit['n'][-1]}, in units of the reward",
-            figure="learned_reward.png", **judged(off < 0.2, "rewards of few different responses are not Gaussian"),
+            f"off by {few:.2f} standard deviations of a problem's rewards for n = {found_limit['n'][0]}, by {many:.2f} for n = "
+            f"{found_limit['n'][-1]}",
+            figure="learned_reward.png",
+            **judged(few < 0.25, "it is a limit, and rewards of few different responses are not Gaussian", many < min(0.25, few)),
         ),
     ]  # fmt: skip
 
