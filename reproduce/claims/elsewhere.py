@@ -140,10 +140,17 @@ def of_qalign() -> list[Finding]:
     told = "; ".join(f"{name} {np.mean(some[0][1]):.0%} to {np.mean(some[-1][1]):.0%}" for name, some in rows.items())
     setting = f"tiny-small, 100 held-out word problems, {len(found['beta'])} Bradley-Terry models of {found['pairs'][0]} pairs"
     chain = rows["QAlign, vote"]
-    gap, over_trained = (
-        interval(np.array(chain[-1][1]) - np.array(min(rows[name], key=lambda point: abs(point[0] - chain[-1][0]))[1]))
-        for name in ("majority", "DPO, majority")
-    )
+
+    def over(name: str, dearer: int = 1) -> tuple[float, float]:
+        """The chain's last votes less those of a method at so many times its tokens."""
+        near = min(rows[name], key=lambda point: abs(point[0] - dearer * chain[-1][0]))
+        return interval(np.array(chain[-1][1]) - np.array(near[1]))
+
+    def compared(name: str) -> str:
+        """At equal FLOPs it may take twice the tokens: the reward model is as large as the model, and reads each token once."""
+        return f"{points(over(name))} at equal tokens, {points(over(name, 2))} at equal FLOPs with the reward's own"
+
+    gap, over_trained = over("majority"), over("DPO, majority")
 
     def by_model(name: str) -> str:
         return f"{name} by model " + ", ".join(f"{share:.0%}" for share in found["last"][name])
@@ -160,7 +167,8 @@ def of_qalign() -> list[Finding]:
         Finding(
             "QAlign improves with compute where best-of-n falls", "QAlign, figures 1 and 2", setting,
             "no fall, and above the majority",
-            f"QAlign {falls['QAlign, vote']}; at its most tokens less the majority's: {points(gap)}; {by_model('QAlign, vote')}",
+            f"QAlign {falls['QAlign, vote']}; at its most tokens less the majority's: {compared('majority')}; "
+            f"{by_model('QAlign, vote')}",
             figure="learned_reward.png",
             **judged("not" in falls["QAlign, vote"] and sure(gap) > 0,
                      "it settles at π's vote, and π is only as good as the reward",
@@ -168,7 +176,7 @@ def of_qalign() -> list[Finding]:
         ),
         Finding(
             "QAlign is above a vote of the model that DPO makes of the same preferences", "QAlign, table 1", setting,
-            "above it at equal tokens", f"at its most tokens {points(over_trained)}; {by_model('DPO, majority')}",
+            "above it at equal tokens", f"at its most tokens {compared('DPO, majority')}; {by_model('DPO, majority')}",
             figure="learned_reward.png",
             **judged(sure(over_trained) > 0, "a reward model of so few pairs guides to its errors, which DPO learns less of",
                      sure(over_trained) == 0),
