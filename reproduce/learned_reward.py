@@ -78,7 +78,6 @@ def preferred(store: Path, folder: Path, fit: Fit) -> str:
 def pool(folder: Path, reward: Any, name: str = "pool", model: Callable[[], str] = lambda: MODEL) -> dict[str, Any]:
     """Draws of every test problem: reward, answer and text of each, and the mean of their tokens."""
     kept = folder / f"{name}.json"
-    folder.mkdir(exist_ok=True)
     if not kept.exists():
         with xt.load(model(), max_tokens=CAP) as engine:
             found = xt.run(xt.Target(engine, reward, 1.0), [each.question for each in TEST], xt.Independent(POOL))
@@ -196,13 +195,14 @@ def measure(store: Path, folder: Path, fit: Fit) -> dict[str, Any]:
     found = pool(folder, reward)
     beta, tokens = usual_beta(found["rewards"], 0.5), found["tokens"]
 
-    def trained() -> dict[str, Any]:
-        return pool(folder, xt.rewards.Zero(), "DPO", lambda: preferred(store, folder, fit))
+    def of_trained() -> Points:
+        theirs = pool(folder, xt.rewards.Zero(), "DPO", lambda: preferred(store, folder, fit))
+        return [(n * theirs["tokens"], voted(theirs, n, math.inf)) for n in NUMBERS]
 
     made: dict[str, Callable[[], Points]] = {
         "best-of-n": lambda: [(n * tokens, best_of(found, n)) for n in NUMBERS],
         "majority": lambda: [(n * tokens, voted(found, n, math.inf)) for n in NUMBERS],
-        "DPO, majority": lambda: [(n * trained()["tokens"], voted(trained(), n, math.inf)) for n in NUMBERS],
+        "DPO, majority": of_trained,
         "weighted vote": lambda: [(n * tokens, voted(found, n, beta)) for n in NUMBERS],
         "MBR (ROUGE-1)": lambda: [(n * tokens, least_risk(found, n)) for n in NUMBERS[:7]],
         "QAlign, vote": lambda: of_chain(reward, beta, 256),

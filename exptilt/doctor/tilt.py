@@ -26,7 +26,7 @@ from exptilt.doctor.pilot import PLACES, Sounding
 from exptilt.evaluation.pools import best_at_k
 from exptilt.keys import Floats, Key
 from exptilt.populations.calibrate import tilt_ess, tilt_kl
-from exptilt.populations.diagnostics import k_limit, pareto_k
+from exptilt.populations.diagnostics import is_heavy, pareto_k
 
 _EDGE = 0.1  # of the range of KL or ESS, at whose ends β hardly matters
 _LOST = math.log(0.01)  # a draw is lost whose log h is so far below that of the prompt's best draw
@@ -144,12 +144,7 @@ def _accepted(sounding: Sounding, beta: float) -> float | None:
 
 def heavy_tails(soundings: Sequence[Sounding], beta: float) -> int:
     """The number of prompts on which k̂ of exp(r/β) is above its limit, among those where a tail can be fitted."""
-    return sum(_is_heavy(sounding.rewards / beta) for sounding in soundings if sounding.varies)
-
-
-def _is_heavy(log_w: Floats) -> bool:
-    limit = k_limit(len(log_w)) if len(log_w) >= 25 else math.inf
-    return limit < pareto_k(log_w) < math.inf
+    return sum(is_heavy(pareto_k(each.rewards / beta), len(each.rewards)) for each in soundings if each.varies)
 
 
 def resample(soundings: Sequence[Sounding], times: int, seed: int) -> list[list[Sounding]]:

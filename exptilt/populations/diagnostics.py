@@ -179,3 +179,8 @@ def _split_r_hat(chains: Floats) -> float:
 def k_limit(count: int) -> float:
     """The k̂ above which averages over `count` weights, two at least, do not settle at a practical rate."""
     return min(1.0 - 1.0 / math.log10(count), 0.7)
+
+
+def is_heavy(k_hat: float, count: int) -> bool:
+    """Whether averages over `count` weights do not settle: k̂ above its limit, where there are enough to fit a tail."""
+    return count > 1 and k_limit(count) < k_hat < math.inf

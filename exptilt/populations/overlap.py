@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exptilt.populations.diagnostics import k_limit, log_shares, pareto_k
+from exptilt.populations.diagnostics import is_heavy, k_limit, log_shares, pareto_k
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Overlap:
     @property
     def heavy(self) -> bool:
         """Whether the tail of p/q is too heavy for averages to settle: k̂ above its limit, where there are enough to tell."""
-        return self.count > 1 and k_limit(self.count) < self.k_hat < math.inf
+        return is_heavy(self.k_hat, self.count)
 
     @property
     def poor(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from exptilt.populations.diagnostics import k_limit
+from exptilt.populations.diagnostics import is_heavy, k_limit
 from exptilt.populations.population import Population
 
 
@@ -78,8 +78,7 @@ def _weight_warnings(population: Population, beta: float) -> list[str | None]:
     count, ess, share = len(population), population.ess, population.max_share
     if count == 1:
         return []
-    limit = k_limit(count)
-    shape = population.k_hat
+    shape, limit = population.k_hat, k_limit(count)
     cure = f"draw more (n, candidates or rollouts) or raise beta={beta:g}"
     return [
         f"The effective sample size is {ess:.1f} of {count} drafts, so averages and votes are noisy: {cure}."
@@ -87,7 +86,7 @@ def _weight_warnings(population: Population, beta: float) -> list[str | None]:
         else None,
         f"One draft holds {share:.0%} of the weight and decides nearly alone: {cure}." if share > 0.5 else None,
         f"The tail of the weights is heavy: k̂ = {shape:.2f} (limit {limit:.2f}), so log Ẑ and averages cannot be trusted: {cure}."
-        if limit < shape < math.inf
+        if is_heavy(shape, count)
         else None,
     ]
 

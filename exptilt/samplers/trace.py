@@ -73,8 +73,7 @@ class Tree:
         The distance of the chain without its weight to π goes about as its inverse, over targets, temperatures and sizes
         (docs/claims.md, open question 1 of the paper).
         """
-        shares = [np.exp(log_shares(np.array(step.log_energies))) for step in self.steps if _several(step.log_energies)]
-        return min((float(1.0 / (each @ each)) for each in shares), default=None)
+        return min((_effective(step.log_energies) for step in self.steps if _several(step.log_energies)), default=None)
 
     def grown(
         self, candidates: Sequence[Draft], log_e: Floats, pick: int, log_w: float, owner: np.ndarray, first: int | None
@@ -199,8 +198,13 @@ def _alike(log_energies: Sequence[float]) -> bool:
     """Whether energies are all excluded, or vary by a tenth of their mean at the most."""
     if max(log_energies) == -math.inf:
         return True
+    return len(log_energies) / _effective(log_energies) - 1.0 <= _SPREAD**2
+
+
+def _effective(log_energies: Sequence[float]) -> float:
+    """(Σ Ê)²/Σ Ê², where one energy at least is above 0."""
     shares = np.exp(log_shares(np.array(log_energies)))
-    return len(shares) * float(shares @ shares) - 1.0 <= _SPREAD**2
+    return float(1.0 / (shares @ shares))
 
 
 def _share(found: Sequence[bool]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from reproduce.table_tiny import RESULTS as TABLE  # noqa: E402
 from reproduce.table_tiny import scores_of  # noqa: E402
 
 
+@cache
 def read(name: str) -> Any:
     return json.loads((ROOT / "reproduce" / "results" / f"{name}.json").read_text())
 

@@ -11,25 +11,14 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = [
-    "elsewhere",
-    "ours",
-    "convergence",
-    "posteriors",
-    "table",
-    "budget",
-    "proposals",
-    "signals",
-    "summaries",
-    "mixing",
-    "shift",
-    "pair",
-    "page",
-]
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from reproduce.claims.page import PARTS  # noqa: E402
 
 
 def main() -> None:
-    for name in NAMES:
+    for name in (*PARTS, "page"):
         begun = time.monotonic()
         subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)
         print(f"{name}: {time.monotonic() - begun:,.0f} s", flush=True)

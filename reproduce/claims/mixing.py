@@ -23,6 +23,7 @@ import exptilt as xt  # noqa: E402
 from exptilt.answers import number  # noqa: E402
 from exptilt.core import Engine, Sampler  # noqa: E402
 from exptilt.rewards import Arithmetic  # noqa: E402
+from exptilt.testing.enumeration import total_variation  # noqa: E402
 from reproduce.claims.cells import Cell, Cells, Problems, interval, rank_correlation, sure  # noqa: E402
 from reproduce.claims.finding import Finding, judged, keep  # noqa: E402
 from reproduce.methods import usual_beta  # noqa: E402
@@ -62,17 +63,11 @@ def run(engine: Engine, beta: float, sampler: Sampler) -> list[xt.Result]:
 
 
 def shares(answers: Sequence[str], weights: np.ndarray | None = None) -> dict[str, float]:
-    """The share of the weights that each answer has."""
-    counts = np.ones(len(answers)) if weights is None else weights
+    """The weight that each answer has; as many as it stands there without weights."""
     found: dict[str, float] = {}
-    for answer, weight in zip(answers, (counts / counts.sum()).tolist(), strict=True):
+    for answer, weight in zip(answers, [1.0] * len(answers) if weights is None else weights.tolist(), strict=True):
         found[answer] = found.get(answer, 0.0) + weight
     return found
-
-
-def apart(one: dict[str, float], two: dict[str, float]) -> float:
-    """Total variation."""
-    return 0.5 * sum(abs(one.get(answer, 0.0) - two.get(answer, 0.0)) for answer in one.keys() | two.keys())
 
 
 class Errors:
@@ -81,21 +76,24 @@ class Errors:
     def __init__(self, pool: Cell, cell: Cell, beta: float) -> None:
         self.rows = [row for row, rewards in enumerate(pool["rewards"]) if np.ptp(rewards) > 0]
         self.cell, self.pool, self.beta = cell, pool, beta
-        self.truths = {row: shares(pool["answers"][row], self._weights(row, slice(None))) for row in self.rows}
+        self.weights = {row: self._weights(row) for row in self.rows}
+        self.truths = {row: shares(pool["answers"][row], self.weights[row]) for row in self.rows}
 
     @property
     def r_hats(self) -> list[float]:
         """R̂ of each problem; infinite where the chains' rewards do not vary within chains."""
         return [math.inf if (value := self.cell["r_hat"][row]) is None else value for row in self.rows]
 
-    def _weights(self, row: int, chosen: slice) -> np.ndarray:
-        rewards = np.array(self.pool["rewards"][row])[chosen] / self.beta
+    def _weights(self, row: int) -> np.ndarray:
+        rewards = np.array(self.pool["rewards"][row]) / self.beta
         return np.exp(rewards - rewards.max())
 
     def of_chains(self, states: int, left_out: int = 0) -> np.ndarray:
         """Of the first states of each chain, without those that are left out at their start."""
         kept = ([answer for chain in self.cell["states"][row] for answer in chain[left_out:states]] for row in self.rows)
-        return np.array([apart(shares(answers), self.truths[row]) for row, answers in zip(self.rows, kept, strict=True)])
+        return np.array(
+            [total_variation(shares(answers), self.truths[row]) for row, answers in zip(self.rows, kept, strict=True)]
+        )
 
     def of_draws(self, count: int) -> np.ndarray:
         """Of so many weighted draws, in the mean over groups that do not overlap, each against the others."""
@@ -106,8 +104,8 @@ class Errors:
     def _group(self, row: int, first: int, count: int) -> float:
         some = slice(first, first + count)
         rest = [*range(first), *range(first + count, DRAWS)]
-        answers, weights = self.pool["answers"][row], self._weights(row, slice(None))
-        return apart(shares(answers[some], self._weights(row, some)), shares([answers[place] for place in rest], weights[rest]))
+        answers, weights = self.pool["answers"][row], self.weights[row]
+        return total_variation(shares(answers[some], weights[some]), shares([answers[place] for place in rest], weights[rest]))
 
 
 def level(values: np.ndarray) -> str:
